@@ -1,0 +1,153 @@
+"""torch to ONNX, by ``torch.onnx.export`` on a wrapper that flattens inputs and picks the output.
+
+The wrapper makes one form of every call (dicts, keywords, dataclasses, ModelOutputs), so that the graph has named flat
+inputs and a single output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fo_onnx.errors import ExportError, OutputError
+from fo_onnx.options import ModelOptions, OutputOptions
+from fo_onnx.protocols import Inputs
+from fo_onnx.spec import ModelSpec, TensorSpec
+
+from .calls import Call, call_of, pick_output
+from .modules import as_module, device_of, evaluation_mode, float32_copy, float_dtype, is_half
+from .tensors import to_tensor
+
+RAW_OUTPUT = "output"
+EXTERNAL_DATA_BYTES = 2_000_000_000
+"""Protobuf ends at 2 GiB; from here on the weights go into a file beside the model."""
+
+
+class Flat(torch.nn.Module):
+    """A module with flat tensors in and the one tensor with class scores out."""
+
+    def __init__(self, model: torch.nn.Module, call: Call, output_name: str | None, who: str) -> None:
+        super().__init__()
+        self.model = model
+        self._call, self._output_name, self._who = call, output_name, who
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """The raw output (n, …)."""
+        args, kwargs = self._call.arguments(tensors)
+        return pick_output(self.model(*args, **kwargs), self._output_name, self._who)
+
+
+def export(model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions) -> ModelSpec:
+    """Writes `model` to `path`; see `fo_onnx.protocols.Exporter.export`."""
+    module = as_module(model)
+    who = options.model_name or type(module).__name__
+    call = call_of(model, list(example))
+    if is_half(module):
+        module = float32_copy(module)
+    tensors = example_tensors(module, example)
+    flat = Flat(module, call, output.output_name, who)
+    external = sum(t.numel() * t.element_size() for t in module.state_dict().values()) > EXTERNAL_DATA_BYTES
+    legacy = isinstance(module, torch.jit.ScriptModule)
+    with evaluation_mode(module), _quiet(), torch.no_grad():
+        try:
+            (_export_script if legacy else _export_dynamo)(flat, tensors, call, path, options.opset, external)
+        except OutputError:
+            raise
+        except Exception as err:
+            # The exporter's own errors derive from torch.onnx.OnnxExporterError, and what the model's code raises while it
+            # is traced comes through as it is.
+            raise ExportError(f"torch.onnx.export cannot convert {who}: {_root_cause(err)}") from err
+    inputs = tuple(_spec(n, t) for n, t in zip(call.names, tensors, strict=True))
+    with evaluation_mode(module), torch.no_grad():
+        raw = flat(*tensors)
+    return ModelSpec(
+        inputs=inputs, output=TensorSpec(RAW_OUTPUT, str(raw.dtype).removeprefix("torch."), (None, *raw.shape[1:])), name=who,
+        framework="torch",
+    )  # fmt: skip
+
+
+def example_tensors(module: torch.nn.Module, example: Inputs) -> list[torch.Tensor]:
+    """The example as tensors where the module is, floats in its own floating-point dtype."""
+    dtype, device = float_dtype(module), device_of(module)
+    tensors = [to_tensor(a, device) for a in example.values()]
+    return [t.to(dtype) if t.is_floating_point() else t for t in tensors]
+
+
+def _export_dynamo(flat: Flat, tensors: list[torch.Tensor], call: Call, path: Path, opset: int, external: bool) -> None:
+    torch.onnx.export(
+        flat,
+        tuple(tensors),
+        str(path),
+        input_names=list(call.names),
+        output_names=[RAW_OUTPUT],
+        opset_version=opset,
+        dynamic_shapes=(tuple(_dynamic_axes(t) for t in tensors),),
+        external_data=external,
+        dynamo=True,
+        verbose=False,
+    )
+
+
+def _export_script(flat: Flat, tensors: list[torch.Tensor], call: Call, path: Path, opset: int, external: bool) -> None:
+    # ScriptModules have no Python to trace; only the older exporter reads their graph.
+    args, kwargs = call.arguments(tensors)
+    torch.onnx.export(
+        flat.model,
+        (*args, kwargs) if kwargs else args,
+        str(path),
+        input_names=list(call.names),
+        output_names=[RAW_OUTPUT],
+        opset_version=min(opset, 18),
+        dynamic_axes={n: {0: "batch"} for n in (*call.names, RAW_OUTPUT)},
+        dynamo=False,
+    )
+
+
+def _dynamic_axes(tensor: torch.Tensor) -> dict[int, Any]:
+    """The batch axis is dynamic, always; the length of token sequences where the model allows it."""
+    axes: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
+    if tensor.ndim == 2 and not tensor.is_floating_point():
+        axes[1] = torch.export.Dim.AUTO
+    return axes
+
+
+def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
+    free = _dynamic_axes(tensor)
+    shape = tuple(None if i in free else d for i, d in enumerate(tensor.shape))
+    return TensorSpec(name, str(tensor.dtype).removeprefix("torch."), shape)
+
+
+def _root_cause(err: BaseException) -> str:
+    """The message of the innermost cause, cut to the lines that say what and where."""
+    while err.__cause__ is not None:
+        err = err.__cause__
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    where = next((line for line in lines if line.startswith("File ") and "/torch/" not in line), "")
+    return " ".join([f"{type(err).__name__}: {lines[0] if lines else 'no message'}", *([where] if where else [])])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's progress lines, and its remarks on packages that it does without, from the user's terminal."""
+    loggers = [logging.getLogger(n) for n in ("torch.onnx", "torch.onnx._internal.exporter._registration")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

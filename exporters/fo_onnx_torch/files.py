@@ -1,0 +1,122 @@
+"""torch models and weights in files. A pickle runs code when it is read, so it needs the user's word."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fo_onnx.errors import ModelError, ModelNotFoundError, PluginError, TrustError
+
+from .modules import as_module
+from .tensors import to_numpy
+
+STATE_KEYS = ("state_dict", "model_state_dict")
+"""Under which training scripts keep the weights within a checkpoint."""
+
+
+def load(path: Path, *, trust: bool) -> Any:
+    """The module in a pickled file (``torch.save(module)``) or a TorchScript archive.
+
+    Raises:
+        TrustError: `trust` is false; nothing of the file has run.
+        ModelError: It holds weights only, or no module.
+    """
+    _require(path)
+    if not trust:
+        if _is_state(path):
+            raise ModelError(
+                f"{path} holds weights, not a module: give the module as package.module:attribute and the file with --weights."
+            )
+        raise TrustError(
+            f"{path} is a pickled module, and reading it runs whatever code it holds. If you trust where it came from, say "
+            "trust=True (--trust-pickle on the command line). Safer: save the state dict, and give the module as "
+            "package.module:attribute with --weights."
+        )
+    try:
+        if _is_script(path):
+            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as err:
+        raise ModelError(f"reading the module in {path} failed: {type(err).__name__}: {err}") from err
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Fills `model` with the weights in a safetensors file or a state dict, without running code.
+
+    Raises:
+        ModelError: The file holds no weights, or others than the model has.
+    """
+    _require(path)
+    state = _safetensors(path) if path.suffix == ".safetensors" else _state_dict(path)
+    try:
+        as_module(model).load_state_dict(state)
+    except RuntimeError as err:
+        raise ModelError(f"the weights in {path} do not fit the model: {' '.join(str(err).split())}") from err
+
+
+def fingerprint(model: Any) -> str:
+    """A digest of a module's structure (its text and its classes) and of every weight."""
+    module = as_module(model)
+    digest = hashlib.sha256()
+    classes = [f"{type(m).__module__}.{type(m).__qualname__}" for m in module.modules()]
+    digest.update(repr((str(module), classes)).encode())
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(to_numpy(tensor).tobytes())
+    return digest.hexdigest()
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise ModelNotFoundError(f"opening {path}: there is no such file.")
+
+
+def _is_script(path: Path) -> bool:
+    import zipfile
+
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(n.endswith("/constants.pkl") for n in archive.namelist())
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        _state_dict(path)
+    except ModelError:
+        return False
+    return True
+
+
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as err:
+        raise PluginError(f"reading {path} needs safetensors: pip install 'fo-onnx[torch]'.") from err
+    try:
+        return load_file(path)
+    except SafetensorError as err:
+        raise ModelError(f"{path} is no safetensors file, or is truncated: {err}") from err
+
+
+def _state_dict(path: Path) -> Mapping[str, Any]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as err:
+        reason = (str(err).splitlines() or [type(err).__name__])[0]
+        raise ModelError(
+            f"{path} holds no plain weights ({reason}). Save them with torch.save(module.state_dict(), …) or as safetensors."
+        ) from err
+    for key in STATE_KEYS:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+        raise ModelError(f"{path} holds a {type(found).__name__} that is no state dict (tensors by name).")
+    return found

@@ -1,0 +1,110 @@
+"""Torch tensors, datasets and loaders as sources; whatever model their rows feed."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from fo_onnx.errors import DataError
+from fo_onnx.options import DataOptions
+from fo_onnx.protocols import Array, Source
+from fo_onnx.sources.arrays import open_arrays
+from fo_onnx.sources.iterables import IterableSource
+from fo_onnx.sources.opening import open_builtin, open_sequence
+from fo_onnx.sources.tree import as_array, leaves
+
+from .tensors import to_numpy
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+
+class TorchSources:
+    """Opens tensors (also in tuples, lists and dicts), datasets, loaders, and iterators, which may give tensors."""
+
+    name = "torch"
+
+    def accepts(self, data: Any) -> bool:
+        """Whether `data` is, or may hold, what is torch's. Never imports torch."""
+        torch = sys.modules.get("torch")
+        if torch is None or not hasattr(torch, "utils"):
+            return False
+        from torch.utils.data import DataLoader, Dataset
+
+        if isinstance(data, torch.Tensor | Dataset | DataLoader):
+            return True
+        if isinstance(data, list | tuple | dict):
+            # Of a long list the first sample tells.
+            sample = data[:1] if isinstance(data, list) else data
+            return any(isinstance(leaf, torch.Tensor) for leaf in leaves(sample))
+        return hasattr(data, "__next__")
+
+    def open(self, data: Any, options: DataOptions) -> Source:
+        """The rows of `data`.
+
+        Raises:
+            DataError: A loader that shuffles or would lose rows; a dataset without a length.
+        """
+        from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+        if isinstance(data, DataLoader):
+            return _open_loader(data, options)
+        if isinstance(data, TensorDataset):
+            return open_arrays(tuple(data.tensors), options, to_array)
+        if isinstance(data, IterableDataset):
+            return IterableSource(data, options, to_array, length=_length(data))
+        if isinstance(data, Dataset):
+            if _length(data) is None:
+                raise DataError(
+                    f"the dataset {type(data).__qualname__} has no length: __len__ and __getitem__ were expected, or "
+                    "__iter__ in an IterableDataset."
+                )
+            return open_sequence(data, options, to_array)
+        return open_builtin(data, options, to_array)
+
+
+def to_array(leaf: Any) -> Array:
+    """A tensor, or anything else that numpy understands, as an array."""
+    import torch
+
+    return to_numpy(leaf) if isinstance(leaf, torch.Tensor) else as_array(leaf)
+
+
+def _length(data: Any) -> int | None:
+    # An abstract __len__ raises TypeError or NotImplementedError; torch's Dataset itself has none.
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _open_loader(loader: DataLoader[Any], options: DataOptions) -> Source:
+    from torch.utils.data import BatchSampler, IterableDataset, SequentialSampler
+
+    # With a batch_sampler= the loader's own sampler says nothing: it is the one that is not used.
+    batches = loader.batch_sampler
+    sampler = batches.sampler if type(batches) is BatchSampler else loader.sampler if batches is None else batches
+    in_order = isinstance(loader.dataset, IterableDataset) or type(sampler) is SequentialSampler
+    if not in_order and options.ids is None:
+        raise DataError(
+            f"the loader takes its rows in an order that cannot be told ({type(sampler).__qualname__}), so that "
+            "results could not be matched with samples. Make it with shuffle=False and without a sampler, or give the "
+            "ids of the rows in the loader's order with ids=."
+        )
+    if loader.num_workers > 0 and not getattr(loader, "in_order", True):
+        raise DataError(
+            "the loader was made with in_order=False: its batches come in the order in which workers finish, so that "
+            "results could not be matched with samples. Make it with in_order=True."
+        )
+    # The length of a sampler of batches counts batches.
+    length = _length(loader.dataset) if in_order else None if sampler is batches else _length(sampler)
+    _refuse_lost_rows(batches, length)
+    return IterableSource(loader, options, to_array, batched=None if batches is None else True, length=length)
+
+
+def _refuse_lost_rows(batches: Any, length: int | None) -> None:
+    size = getattr(batches, "batch_size", None)
+    if size is None or not getattr(batches, "drop_last", False) or (length is not None and length % size == 0):
+        return
+    lost = "may lose rows" if length is None else f"would lose the last {length % size} of {length} rows"
+    raise DataError(f"the loader was made with drop_last=True and {lost}. Make it with drop_last=False.")

@@ -1,0 +1,43 @@
+"""Between torch tensors and numpy arrays, sharing memory where that is possible and safe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[Any]
+
+
+def to_numpy(tensor: torch.Tensor) -> Array:
+    """A tensor as an array of the same shape.
+
+    bfloat16 and the 8-bit floats become float32, since numpy lacks them; sparse tensors become dense. The array shares
+    the tensor's memory where it is a plain one on the CPU.
+    """
+    import torch
+
+    tensor = tensor.detach()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.dtype.is_floating_point and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+        tensor = tensor.to(torch.float32)
+    return tensor.cpu().resolve_conj().resolve_neg().numpy()
+
+
+def to_tensor(array: Array, device: Any = "cpu") -> torch.Tensor:
+    """An array as a tensor on `device`.
+
+    Shares the memory of a writable array on the CPU. A read-only one is copied: torch has no read-only tensors, and a
+    model that works in place would write into what must not be written to.
+    """
+    import torch
+
+    native = array.dtype.newbyteorder("=")
+    if not array.flags.writeable or array.dtype != native or any(s < 0 for s in array.strides):
+        array = np.array(array, dtype=native, order="C")
+    return torch.from_numpy(array).to(device)

@@ -1,0 +1,129 @@
+"""A framework's model to an ONNX file with its head, and the comparison of the two."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import head
+from ..errors import DataError, ExportError, FoOnnxError, OutputError, RunError
+from ..model import OnnxModel, describe, load_proto, raw_output_info
+from ..options import ModelOptions, OutputOptions
+from ..probabilities import check_raw_shape
+from ..protocols import Exporter, Inputs, RawModel
+from ..spec import ModelSpec
+from ..store import files
+from .decide import check_class_names, class_count, decide
+
+if TYPE_CHECKING:
+    import onnx
+
+EXAMPLE_ROWS = 3
+"""Rows that a converter traces with: few, and not one, since tracers take an axis of one for a constant."""
+
+
+def convert(
+    exporter: Exporter,
+    model: Any,
+    example: Inputs,
+    path: Path,
+    *,
+    raw_example: NDArray[Any],
+    model_options: ModelOptions,
+    output: OutputOptions,
+) -> OnnxModel:
+    """Exports `model` to `path`, decides what its output means, and fuses the head.
+
+    Args:
+        exporter: The framework's.
+        model: The model.
+        example: The first rows of the data.
+        path: Where the file goes; its folder is the caller's to clean up.
+        raw_example: What the model itself gives for `example`.
+        model_options: How it is exported.
+        output: What its output means.
+
+    Raises:
+        ExportError: It could not be converted.
+        OutputError: Its output is no distribution.
+    """
+    try:
+        spec = export_raw(exporter, model, example, path, model_options, output).spec
+        proto = load_proto(path)
+        told = head.told_by_graph(proto, spec.output.name) if output.output == "auto" else None
+    except (ExportError, OutputError):
+        raise
+    except FoOnnxError as err:
+        raise ExportError(f"the exported file cannot be used: {err}") from err
+    spec = decided(spec, raw_example, output, told)
+    provenance = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": exporter.versions(),
+    }
+    found = fuse_head(proto, OnnxModel(path, spec, provenance))
+    files.write_bytes(path, proto.SerializeToString())
+    return replace(found, sha256=OnnxModel.open(path).sha256)
+
+
+def export_raw(
+    exporter: Exporter, model: Any, example: Inputs, path: Path, model_options: ModelOptions, output: OutputOptions
+) -> OnnxModel:
+    """Exports `model` without a head: its raw output is the file's only one."""
+    traced = {k: _at_least(v[:EXAMPLE_ROWS], 2) for k, v in example.items()}
+    spec = exporter.export(model, traced, path, model_options, output)
+    found = OnnxModel.open(path)
+    fixed = [str(i) for i in found.spec.inputs if i.shape[:1] != (None,)]
+    if fixed:
+        raise ExportError(
+            f"the export of {spec.name} has a fixed batch size ({'; '.join(fixed)}); its code depends on the batch's size."
+        )
+    return replace(found, spec=replace(spec, name=model_options.model_name or spec.name))
+
+
+def decided(spec: ModelSpec, raw: NDArray[Any], output: OutputOptions, told: Any = None) -> ModelSpec:
+    """`spec` with the decision on the output filled in: its meaning, the classes, their names, the temperature."""
+    check_raw_shape(raw.shape, None, len(raw), spec.name)
+    kind = decide(raw, output, told, spec.name)
+    spec = replace(spec, output_kind=kind, classes=class_count(kind, raw.shape), temperature=float(output.temperature))
+    return replace(spec, class_names=check_class_names(output.class_names, spec))
+
+
+def fuse_head(proto: onnx.ModelProto, model: OnnxModel) -> OnnxModel:
+    """Gives `proto` the head that the spec of `model` asks for, instead of one it may have, and writes the spec into it."""
+    spec = model.spec
+    assert spec.output_kind is not None
+    assert spec.classes is not None
+    head.remove(proto, raw_output_info(proto, spec))
+    probs, logits = head.fuse(proto, spec.output.name, spec.output_kind, spec.temperature, spec.classes)
+    model = replace(model, probs_output=probs, logits_output=logits)
+    describe(proto, model)
+    return model
+
+
+def native_example(raw: RawModel, example: Inputs, output: OutputOptions) -> NDArray[Any]:
+    """The original's raw output for the first rows, checked to be one row per sample.
+
+    Raises:
+        DataError: The model does not take the rows.
+        OutputError: It gives something else than one row per sample, and no ``output_transform`` takes care of that.
+    """
+    try:
+        out = raw.forward(example)
+    except RunError as err:
+        found = ", ".join(f"{k}: {a.dtype} {a.shape[1:]}" for k, a in example.items())
+        raise DataError(
+            f"the model does not take the data: {err}. Rows of the data are {found}. Check their axes (channels first or "
+            "last, a missing axis) and their dtype, or say which part of a sample is the input with input_getter=."
+        ) from err
+    if output.output_transform is None:
+        check_raw_shape(out.shape, None, len(next(iter(example.values()))), raw.spec.name)
+    return out
+
+
+def _at_least(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    return array if len(array) >= rows else np.repeat(array, rows, axis=0)

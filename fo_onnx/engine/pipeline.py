@@ -1,0 +1,256 @@
+"""The way of the data: source, runners, sink; each batch is read, run and written once.
+
+Here the rows that came to nothing are sorted out, labels are checked against the classes, and a run that fails or is
+interrupted leaves its finished rows in the sink.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, RunError
+from ..options import DataOptions, RunOptions
+from ..probabilities import invalid_rows
+from ..protocols import BadRow, Batch, Runner, RunOutput, Sink, Source
+from ..sources import read_ahead
+from .pool import Failure, run_in_threads, run_inline
+from .progress import Progress
+
+log = logging.getLogger("fo_onnx.engine")
+
+
+@dataclass
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        written: Rows that were handed to the sink.
+        bad: Rows that came to nothing.
+        first_row_s: Seconds until the first rows were there; ``None`` where there were none.
+        total_s: Seconds from the first batch read to the last one written.
+        switched_at: Position from which on the native runner ran; ``None`` where it did not step in.
+        reason: Why it did.
+    """
+
+    written: int = 0
+    bad: int = 0
+    first_row_s: float | None = None
+    total_s: float = 0.0
+    switched_at: int | None = None
+    reason: str | None = None
+
+
+class Pipeline:
+    """One run over one source."""
+
+    def __init__(
+        self,
+        runners: Sequence[Runner],
+        source: Source,
+        sink: Sink,
+        *,
+        batch_size: int,
+        start: int = 0,
+        data: DataOptions,
+        run: RunOptions,
+        class_names: tuple[str, ...] | None = None,
+        native: Callable[[], Runner] | None = None,
+        on_switch: Callable[[int, str], None] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Sets a run up.
+
+        Args:
+            runners: Those that run batches, side by side.
+            source: Rows in.
+            sink: Rows out.
+            batch_size: Rows per batch.
+            start: Position of the first row to run.
+            data: What happens to bad rows.
+            run: Limits of the run.
+            class_names: The model's, to which the source's labels are matched by name.
+            native: Gives the native runner that steps in where an ONNX runner fails on the way.
+            on_switch: Told the position and the reason when it does.
+            progress: Told of finished rows.
+        """
+        self._runners, self._source, self._sink = runners, source, sink
+        self._batch_size, self._start = batch_size, start
+        self._data, self._run = data, run
+        self._native, self._on_switch, self._progress = native, on_switch, progress
+        self._recode = label_codes(source.class_names, class_names)
+        self.outcome = Outcome()
+
+    def execute(self) -> Outcome:
+        """Runs every row.
+
+        Raises:
+            DataError: A row cannot be read or run (``on_error="fail"``), or there are more than ``max_errors`` of them.
+            RunError: The model failed, or the time was up.
+            KeyboardInterrupt: Ctrl-C. In all three cases what was finished before is in the sink.
+        """
+        self._begun = time.monotonic()
+        deadline = None if self._run.timeout_s is None else self._begun + self._run.timeout_s
+        batches = self._source.batches(self._batch_size, self._start)
+        if not self._source.in_memory:
+            batches = read_ahead(batches)
+        try:
+            try:
+                self._run_all(self._runners, batches, deadline)
+            except Failure as failure:
+                self._switch(failure, batches, deadline)
+        finally:
+            _end(batches)
+            self.outcome.total_s = time.monotonic() - self._begun
+        return self.outcome
+
+    def _run_all(self, runners: Sequence[Runner], batches: Iterator[Batch], deadline: float | None) -> None:
+        if len(runners) == 1 and runners[0].kind == "native":
+            run_inline(runners[0], batches, self._deliver, deadline)
+        else:
+            run_in_threads(runners, batches, self._deliver, deadline)
+
+    def _switch(self, failure: Failure, batches: Iterator[Batch], deadline: float | None) -> None:
+        """Lets the native runner go on from the batch on which another one failed."""
+        position = failure.left[0].start
+        error = failure.error
+        if isinstance(error, DataError):
+            raise DataError(f"{error} (rows {position} to {failure.left[0].stop - 1})", position=position) from error
+        if self._native is None:
+            if isinstance(error, RunError):
+                raise type(error)(
+                    f"{error} It happened on the batch of rows {position} to {failure.left[0].stop - 1}."
+                ) from error
+            raise error
+        self.outcome.switched_at, self.outcome.reason = position, str(error)
+        log.warning("the ONNX runner failed at row %d, the native runner goes on: %s", position, error)
+        if self._on_switch is not None:
+            self._on_switch(position, str(error))
+        rest: Iterator[Batch] = iter(failure.left) if failure.then is not None else chain(failure.left, batches)
+        try:
+            run_inline(self._native(), rest, self._deliver, deadline)
+        except Failure as second:
+            raise second.error from error
+        if failure.then is not None:
+            raise failure.then
+
+    def _deliver(self, batch: Batch, output: RunOutput | None) -> None:
+        """Hands the rows of one batch to the sink; the bad ones are sorted out first."""
+        if output is None:
+            self._write(batch.ids, np.empty((0, 0), np.float32), None, None, batch.bad)
+            return
+        ids, probs, logits = batch.ids, output.probs, output.logits
+        labels = self._labels(batch, probs.shape[1])
+        invalid = invalid_rows(probs)
+        if len(invalid) == 0:
+            self._write(ids, probs, labels, logits, batch.bad)
+            return
+        found = _as_bad_rows(batch, invalid, probs)
+        if self._data.on_error == "fail":
+            upto = slice(0, int(invalid[0]))
+            before = tuple(b for b in batch.bad if b.position < found[0].position)
+            self._write(ids[upto], probs[upto], _cut(labels, upto), _cut(logits, upto), before)
+            raise DataError(
+                f"row {found[0].position} (id {found[0].id!r}): {found[0].reason}. Mend the row, or go past such rows with "
+                "on_error='skip' or on_error='record'.",
+                position=found[0].position,
+            )
+        kept = np.ones(len(ids), bool)
+        kept[invalid] = False
+        bad = tuple(sorted((*batch.bad, *found), key=lambda b: b.position))
+        self._write(ids[kept], probs[kept], _cut(labels, kept), _cut(logits, kept), bad)
+
+    def _write(self, ids: NDArray[Any], probs: NDArray[np.float32], labels: NDArray[np.int64] | None,
+               logits: NDArray[np.float32] | None, bad: tuple[BadRow, ...]) -> None:  # fmt: skip
+        self._sink.append(ids, probs, labels, logits, bad)
+        if self.outcome.first_row_s is None and len(ids):
+            self.outcome.first_row_s = time.monotonic() - self._begun
+        self.outcome.written += len(ids)
+        self.outcome.bad += len(bad)
+        if self._progress is not None:
+            self._progress.advance(len(ids) + len(bad))
+        limit = self._run.max_errors
+        if bad and limit is not None and self.outcome.bad > limit:
+            raise DataError(
+                f"{self.outcome.bad} rows could not be read or run, and max_errors={limit}; the last one: row "
+                f"{bad[-1].position} (id {bad[-1].id!r}): {bad[-1].reason}.",
+                position=bad[-1].position,
+            )
+
+    def _labels(self, batch: Batch, classes: int) -> NDArray[np.int64] | None:
+        labels = batch.labels
+        if labels is None or len(labels) == 0:
+            return labels
+        if self._recode is not None:
+            labels = self._recode[labels]
+        if labels.max() >= classes:
+            at = int(np.argmax(labels >= classes))
+            raise DataError(
+                f"row with id {batch.ids[at]!r}: its label {int(labels[at])} is no class; the model has {classes} classes, "
+                f"0 to {classes - 1}.",
+                position=batch.start + at,
+            )
+        return labels
+
+
+def _end(batches: Iterator[Batch]) -> None:
+    """Ends the reading of batches, and with it a thread that reads ahead."""
+    close = getattr(batches, "close", None)
+    if close is None:
+        return
+    try:
+        close()
+    except ValueError:
+        # After an interrupt a worker may still be inside of the generator, which then cannot be closed from here; the
+        # worker sees that the run has stopped, and the generator ends with it.
+        log.info("the source was still being read when the run ended")
+
+
+def label_codes(source: tuple[str, ...] | None, model: tuple[str, ...] | None) -> NDArray[np.int64] | None:
+    """Maps the label numbers of a source that names its classes to the columns of a model that names its own.
+
+    Raises:
+        DataError: The source has a class that the model has not.
+    """
+    if source is None or model is None or source == model:
+        return None
+    unknown = [n for n in source if n not in model]
+    if unknown:
+        raise DataError(
+            f"the data has the class(es) {', '.join(map(repr, unknown))}, which the model has not; its classes are "
+            f"{', '.join(map(repr, model))}. Name them alike with class_names= or in the data."
+        )
+    return np.asarray([model.index(n) for n in source], np.int64)
+
+
+def _cut(array: NDArray[Any] | None, where: Any) -> Any:
+    return None if array is None else array[where]
+
+
+def _as_bad_rows(batch: Batch, invalid: NDArray[np.int64], probs: NDArray[np.float32]) -> list[BadRow]:
+    unreadable = {b.position for b in batch.bad}
+    positions = [p for p in range(batch.start, batch.stop) if p not in unreadable]
+    return [
+        BadRow(
+            positions[i],
+            cast("int | str", batch.ids[i].item() if hasattr(batch.ids[i], "item") else batch.ids[i]),
+            _why(batch, int(i)),
+        )
+        for i in invalid
+    ]
+
+
+def _why(batch: Batch, row: int) -> str:
+    """What a row whose output is no distribution looks like."""
+    for name, array in batch.inputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array[row]).all():
+            what = "NaN" if np.isnan(array[row]).any() else "infinity"
+            return f"its output is no distribution, and there is {what} in its input {name!r}"
+    return "its output is no distribution (not finite, negative, or without unit sum) though its input is finite"

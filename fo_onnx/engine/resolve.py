@@ -1,0 +1,48 @@
+"""From what the user calls a model to an `OnnxModel`, or to an object and the exporter of its framework."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import plugins
+from ..errors import ModelError, ModelNotFoundError
+from ..model import OnnxModel
+from ..options import ModelOptions, OutputOptions
+from ..protocols import Exporter
+from .callables import CallableExporter
+
+
+def resolve(model: Any, options: ModelOptions, output: OutputOptions) -> tuple[Any, Exporter | None]:
+    """The model and its exporter; ``None`` as exporter goes with an `OnnxModel`.
+
+    Raises:
+        ModelError: It is no model, or a file of no known kind.
+        TrustError: Reading its file would run code.
+    """
+    if isinstance(model, OnnxModel):
+        return model, None
+    if isinstance(model, str | os.PathLike):
+        return _from_file(Path(model), options, output)
+    found = plugins.exporter_for(model, options.framework)
+    if found is not None:
+        return model, found
+    if callable(model):
+        return model, CallableExporter()
+    raise ModelError(
+        f"a {type(model).__name__} is no model: an OnnxModel, the path of a model's file, a model of a framework that is "
+        f"installed ({', '.join(e.name for e in plugins.exporters()) or 'none is'}) or a callable over numpy arrays was expected."
+    )
+
+
+def _from_file(path: Path, options: ModelOptions, output: OutputOptions) -> tuple[Any, Exporter | None]:
+    if path.suffix == ".onnx":
+        return OnnxModel.open(path, output_name=output.output_name), None
+    found = plugins.exporter(options.framework) if options.framework else plugins.exporter_for_suffix(path.suffix)
+    if found is None:
+        known = sorted({s for e in plugins.exporters() for s in e.suffixes})
+        missing = "" if path.exists() else ", and there is no such file"
+        error = ModelError if path.exists() else ModelNotFoundError
+        raise error(f"opening the model {path}: known suffixes are .onnx, {', '.join(known)}{missing}.")
+    return found.load(path, trust=options.trust), found

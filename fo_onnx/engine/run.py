@@ -1,0 +1,231 @@
+"""One run from the first row to the finished file: what is gone on with, recorded, kept and returned."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..distributions import Distributions
+from ..errors import FoOnnxError, OptionError, ResumeError, StoreExistsError
+from ..options import DataOptions, OutputOptions, RunOptions
+from ..protocols import Runner, Source
+from ..store import MemorySink, RunFolder, load
+from . import record
+from .pipeline import Outcome, Pipeline, label_codes
+from .progress import Progress
+from .select import Selection, empty_selection
+from .tuning import Tuning
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+log = logging.getLogger("fo_onnx.engine")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a run's rows go.
+
+    Attributes:
+        out: A file or a folder; ``None`` keeps them in memory.
+        overwrite: Whether what is there may be replaced.
+        resume: Whether an unfinished run there is gone on with.
+        meta: The caller's own record.
+    """
+
+    out: Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+    meta: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.resume and (self.overwrite or self.out is None):
+            what = "out=" if self.out is None else "overwrite=False"
+            raise OptionError(f"resume=True goes on with the run in out=, so that it needs {what}.")
+
+
+class Run:
+    """A run of an engine over a source."""
+
+    def __init__(
+        self, engine: Engine, source: Source, data: DataOptions, run: RunOptions, output: OutputOptions, target: Target
+    ) -> None:
+        self._engine, self._source, self._target = engine, source, target
+        self._data, self._run, self._output = data, run, output
+
+    def execute(self) -> Distributions:
+        """Runs every row that is not there yet.
+
+        Raises:
+            FoOnnxError: Something failed. What was finished is kept: in ``<name>.partial`` beside `out`, else as the
+                error's attribute ``finished``.
+        """
+        out = self._target.out
+        if out is None:
+            return self._in_memory()
+        folder = RunFolder.reopen(out) if self._target.resume else None
+        if folder is None:
+            RunFolder.check_target(out, overwrite=self._target.overwrite or self._target.resume)
+        try:
+            return self._in_folder(out, folder)
+        finally:
+            if folder is not None:
+                folder.close()
+
+    def _in_memory(self) -> Distributions:
+        selection = self._select(None)
+        known = self._identity(selection)
+        sink = MemorySink(
+            self._source.length, classes=_classes(selection), id_kind=self._source.id_kind, labels=self._source.has_labels,
+            logits=self._output.keep_logits,
+        )  # fmt: skip
+        pipeline = self._pipeline(selection, sink, 0, None)
+        try:
+            outcome = pipeline.execute()
+        except BaseException as err:
+            finished = sink.distributions(
+                self._meta(selection, known, pipeline.outcome, pipeline.outcome.written, pipeline.outcome.bad)
+            )
+            _annotate(err, f"The {len(finished)} finished rows are in this error's attribute `finished`.")
+            err.finished = finished  # type: ignore[attr-defined]
+            raise
+        return sink.distributions(self._meta(selection, known, outcome, outcome.written, outcome.bad))
+
+    def _in_folder(self, out: Path, folder: RunFolder | None) -> Distributions:
+        selection = self._select(folder)
+        known = self._identity(selection)
+        if folder is not None:
+            folder.require(known)
+        elif self._target.resume and out.exists():
+            return _finished_before(out, known)
+        else:
+            folder = RunFolder.create(out, known, record.settings(selection), overwrite=self._target.overwrite)
+        with folder:
+            sink = folder.sink(
+                classes=_classes(selection), id_kind=self._source.id_kind, labels=self._source.has_labels,
+                logits=self._output.keep_logits, record_errors=self._data.on_error == "record",
+            )  # fmt: skip
+            pipeline = self._pipeline(selection, sink, folder.position, folder)
+            try:
+                outcome = pipeline.execute()
+                switched, reason = folder.switched_at, folder.switch_reason
+                sink.commit(self._meta(selection, known, outcome, sink.written, sink.bad_rows, switched, reason))
+            except BaseException as err:
+                kept = sink.abort(err)
+                if kept is not None:
+                    _annotate(
+                        err,
+                        f"The {sink.written} finished rows are kept in {kept}; resume=True (--resume) goes on from them.",
+                    )
+                raise
+        return load(out)
+
+    def _select(self, folder: RunFolder | None) -> Selection:
+        example = self._engine.example(self._source)
+        if len(example) == 0:
+            return empty_selection(self._engine.classes_without_rows(example), self._engine.file_spec, self._output)
+        if folder is None:
+            return self._adopting(self._engine.selection(example, self._source.length, self._run))
+        kept = folder.settings
+        tuning = Tuning(kept["batch_size"], kept["sessions"], kept["threads"], "as recorded")
+        run = replace(self._run, engine=kept["runner"], batch_size=kept["batch_size"])
+        try:
+            selection = self._engine.selection(example, self._source.length, run, tuning)
+        except FoOnnxError as err:
+            raise ResumeError(f"the run was begun with the {kept['runner']} runner, which cannot go on: {err}") from err
+        selection.reason = kept["reason"]
+        return self._adopting(selection)
+
+    def _adopting(self, selection: Selection) -> Selection:
+        """Gives a model that names no classes the names that the data has, where their number is the model's."""
+        names = self._source.class_names
+        spec = selection.spec
+        if names is not None and spec.class_names is None and spec.classes == len(names):
+            selection.spec = replace(spec, class_names=names)
+        label_codes(names, selection.spec.class_names)
+        return selection
+
+    def _identity(self, selection: Selection) -> dict[str, Any]:
+        return record.identity(selection, self._source, self._data, self._output, self._run)
+
+    def _pipeline(self, selection: Selection, sink: Any, start: int, folder: RunFolder | None) -> _Shown:
+        runners: list[Runner] = list(selection.runners)
+        if (
+            folder is not None
+            and folder.switched_at is not None
+            and start >= folder.switched_at
+            and selection.native is not None
+        ):
+            runners = [selection.native()]
+        length = self._source.length
+        progress = Progress(self._run.progress, length, start)
+        return _Shown(
+            Pipeline(
+                runners,
+                self._source,
+                sink,
+                batch_size=selection.tuning.batch_size,
+                start=start,
+                data=self._data,
+                run=self._run,
+                class_names=selection.spec.class_names,
+                native=selection.native,
+                on_switch=None if folder is None else folder.record_switch,
+                progress=progress,
+            ),
+            progress,
+        )
+
+    def _meta(self, selection: Selection, known: dict[str, Any], outcome: Outcome, written: int, bad: int,
+              switched_at: int | None = None, reason: str | None = None) -> dict[str, Any]:  # fmt: skip
+        if outcome.switched_at is not None:
+            switched_at, reason = outcome.switched_at, outcome.reason
+        return record.meta(
+            selection, self._source, known, outcome, data=self._data, run=self._run, written=written, bad=bad,
+            switched_at=switched_at, reason=reason, user=self._target.meta,
+        )  # fmt: skip
+
+
+@dataclass
+class _Shown:
+    """A pipeline with its bar."""
+
+    pipeline: Pipeline
+    progress: Progress
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.pipeline.outcome
+
+    def execute(self) -> Outcome:
+        with self.progress:
+            return self.pipeline.execute()
+
+
+def _classes(selection: Selection) -> int:
+    assert selection.spec.classes is not None
+    return selection.spec.classes
+
+
+def _finished_before(out: Path, known: dict[str, Any]) -> Distributions:
+    """The finished result of the same run, for a ``resume=True`` that has nothing left to do."""
+    found = load(out)
+    there = {"model": found.meta.get("model", {}).get("sha256"), "data": found.meta.get("data", {}).get("fingerprint")}
+    wanted = {"model": known["model"]["sha256"], "data": known["data"]["fingerprint"]}
+    if there != wanted:
+        raise StoreExistsError(
+            f"{out} is the finished result of another run ({', '.join(k for k in there if there[k] != wanted[k])} differ); "
+            "overwrite=True replaces it."
+        )
+    log.info("%s is finished already", out)
+    return found
+
+
+def _annotate(err: BaseException, text: str) -> None:
+    """Adds where the finished rows are to an error's message, and to an interrupt as a note."""
+    if isinstance(err, FoOnnxError) and err.args:
+        err.args = (f"{err.args[0]} {text}", *err.args[1:])
+    else:
+        err.add_note(text)

@@ -1,0 +1,141 @@
+"""ONNX Runtime sessions: the only place that imports onnxruntime.
+
+Its telemetry is switched off before the import, unless the user has set the variable: from 1.29 on it sends data on
+Linux too, and nothing after the import stops it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DeviceError, ModelError, PluginError, RunError
+from .providers import Placement, missing_library
+
+INSTALL_HINT = "pip install 'fo-onnx[cpu]' (or 'fo-onnx[gpu]' for CUDA)"
+_ERRORS_ONLY = 3
+
+
+class MemoryExhausted(RunError):
+    """The device has no room for a batch; a smaller one may fit."""
+
+
+def runtime() -> ModuleType:
+    """The onnxruntime module, without telemetry.
+
+    Raises:
+        PluginError: It is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as err:
+        raise PluginError(f"running a model needs onnxruntime, which is not installed: {INSTALL_HINT}.") from err
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise PluginError(
+            "onnxruntime is damaged: two of its wheels overwrote each other, or one was removed. Mend it with "
+            f"pip uninstall -y onnxruntime onnxruntime-gpu, then {INSTALL_HINT}."
+        )
+    module: ModuleType = onnxruntime
+    return module
+
+
+def available_providers() -> list[str]:
+    """The execution providers that the installed onnxruntime was built with."""
+    return list(runtime().get_available_providers())
+
+
+class Session:
+    """One ONNX Runtime session.
+
+    Attributes:
+        provider: The execution provider that runs the graph.
+        cpu_nodes: Number of nodes that run on the CPU though another provider was asked for; 0 on the CPU itself.
+    """
+
+    def __init__(self, model: Path | bytes, folder: Path, placement: Placement, threads: int, who: str) -> None:
+        """Opens a session.
+
+        Args:
+            model: A model file, or a model's bytes.
+            folder: Where external data of a model given as bytes lies.
+            placement: The provider and its options.
+            threads: Threads within an operator.
+            who: The model's name, for messages.
+
+        Raises:
+            DeviceError: The provider was asked for and did not load.
+            ModelError: ONNX Runtime refuses the model.
+        """
+        ort = runtime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        accelerated = placement.provider != "CPUExecutionProvider"
+        if accelerated:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            placement.preload(ort)
+        if isinstance(model, bytes):
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        providers: list[Any] = [(placement.provider, dict(placement.options))]
+        if accelerated:
+            providers.append("CPUExecutionProvider")
+        try:
+            self._session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers)
+        except Exception as err:
+            # ONNX Runtime's exceptions have no common base below Exception.
+            raise ModelError(f"ONNX Runtime refuses the model {who}: {_first_line(err)}") from err
+        if self._session.get_providers()[0] != placement.provider:
+            # A missing library gives a CPU session without an exception.
+            raise DeviceError(
+                f"device={placement.device!r} was asked for, but ONNX Runtime could not load {placement.provider}: "
+                f"{missing_library(ort, placement.provider)}. Mend the installation, or say device='cpu'."
+            )
+        self.provider = placement.provider
+        self.cpu_nodes = _nodes_on_cpu(self._session) if accelerated else 0
+        self._run_options = ort.RunOptions()
+        self._run_options.log_severity_level = _ERRORS_ONLY
+        self._who = who
+        self._closed = False
+
+    def run(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
+        """The named outputs for the arrays in `feed`.
+
+        Raises:
+            MemoryExhausted: The batch does not fit into the device's memory.
+            RunError: ONNX Runtime failed, or `terminate` was called.
+        """
+        try:
+            found: list[NDArray[np.generic]] = self._session.run(outputs, feed, self._run_options)
+        except Exception as err:
+            if "Failed to allocate memory" in str(err) or "bad_alloc" in str(err):
+                raise MemoryExhausted(f"running {self._who}: {_first_line(err)}") from err
+            raise RunError(f"running {self._who} in ONNX Runtime failed: {_first_line(err)}") from err
+        return found
+
+    def terminate(self) -> None:
+        """Makes the run in progress, and every later one, end at once with a `RunError`. For any thread."""
+        self._run_options.terminate = True
+
+    def reset(self) -> None:
+        """Lets `run` work again after `terminate`."""
+        self._run_options.terminate = False
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]
+
+
+def _nodes_on_cpu(session: Any) -> int:
+    try:
+        assigned = session.get_provider_graph_assignment_info()
+    except AttributeError:  # onnxruntime before 1.24
+        return -1
+    return sum(len(part.get_nodes()) for part in assigned if part.ep_name == "CPUExecutionProvider")

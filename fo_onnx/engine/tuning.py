@@ -1,0 +1,88 @@
+"""How a run is cut and spread: rows per batch, sessions, threads per session.
+
+By rule, not by timing, so that the same job is cut the same way again and its rows are equal in every bit. The rules come
+from measurements on CPUs: one-thread sessions side by side ran 1.0 to 1.3 times as fast as one session over the same
+threads, for a multilayer perceptron and for convolutional nets, and batches of about a megabyte of input, which stay
+in the cache, were within a few percent of the best size (``benchmarks/bench_engine.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..protocols import Inputs
+
+CPU_BATCH_BYTES = 1 << 20
+GPU_BATCH_BYTES = 64 << 20
+MOST_SESSIONS = 16
+WEIGHTS_LIMIT_BYTES = 2 << 30
+"""Sessions side by side each hold the weights; together they take at most this."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The plan of a run.
+
+    Attributes:
+        batch_size: Rows per run of the model.
+        sessions: Sessions side by side.
+        threads: Threads within each.
+        reason: How it was found.
+    """
+
+    batch_size: int
+    sessions: int
+    threads: int
+    reason: str
+
+
+def row_bytes(inputs: Inputs) -> int:
+    """Bytes of one row of a batch of inputs."""
+    return sum(int(a.nbytes // max(len(a), 1)) for a in inputs.values())
+
+
+def batch_size_for(inputs: Inputs, *, cpu: bool) -> int:
+    """A power of two of rows whose inputs take about a megabyte (CPU) or 64 (GPU), within 16 to 256 (1,024)."""
+    if all(np.issubdtype(a.dtype, np.integer) for a in inputs.values()):
+        # Tokens: a few bytes in, thousands of activations out.
+        return 32 if cpu else 128
+    room = (CPU_BATCH_BYTES if cpu else GPU_BATCH_BYTES) // max(row_bytes(inputs), 1)
+    return int(min(max(1 << max(room.bit_length() - 1, 0), 16), 256 if cpu else 1024))
+
+
+def plan(
+    inputs: Inputs,
+    rows: int | None,
+    *,
+    cpu: bool,
+    cores: int,
+    model_bytes: int,
+    batch_size: int | Literal["auto"],
+    fixed_batch: int | None = None,
+) -> Tuning:
+    """Chooses batch size, sessions and threads.
+
+    Args:
+        inputs: Some rows, for their size.
+        rows: How many rows there are, where that is known.
+        cpu: Whether the run is on the CPU.
+        cores: Processors that may be used.
+        model_bytes: Size of the model's file with its external data.
+        batch_size: Rows per run as the caller wants them, or ``"auto"``.
+        fixed_batch: The batch size that is built into the model, if one is.
+    """
+    if fixed_batch is not None:
+        size, reason = fixed_batch, "batch size built into the model"
+    elif batch_size == "auto":
+        size, reason = batch_size_for(inputs, cpu=cpu), "by rule"
+    else:
+        size, reason = batch_size, "batch size given"
+    if not cpu:
+        return Tuning(size, 1, 1, reason)
+    batches = cores if rows is None else -(-rows // size)
+    fitting = max(WEIGHTS_LIMIT_BYTES // max(model_bytes, 1), 1)
+    sessions = max(min(cores, batches, fitting, MOST_SESSIONS), 1)
+    return Tuning(size, sessions, max(cores // sessions, 1), reason)

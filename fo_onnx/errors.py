@@ -1,0 +1,119 @@
+"""The errors that fo-onnx raises, in one tree, so that a caller can catch as much or as little as needed.
+
+::
+
+    FoOnnxError
+    ├── ExportError        the model could not be converted (names the operator or the line)
+    ├── ParityError        converted, but not the same
+    ├── ModelError         a file or object that is no usable classifier
+    │   └── ModelNotFoundError
+    ├── OutputError        an output that is no distribution, or ambiguous
+    ├── DeviceError        what was asked for is not there (names the library or lists the devices)
+    ├── DataError          a row or a dataset (names the id)
+    │   ├── DataNotFoundError
+    │   └── RowNotFoundError
+    ├── RunError           the model failed, or took too long, while rows were run
+    ├── StoreError         a file of results
+    │   ├── StoreNotFoundError, StoreExistsError, StoreWriteError
+    │   └── ResumeError    a run that does not fit the one begun (names what differs: old, new)
+    ├── OptionError        an argument that is no valid choice
+    ├── TrustError         would run foreign code; names the opt-in
+    └── PluginError        a missing extra (gives the pip command) or a broken plugin
+
+Each also is the built-in error that fits. A message says what was being done, what was found, what was expected and
+what to do next.
+"""
+
+from __future__ import annotations
+
+
+class FoOnnxError(Exception):
+    """The root of every error that fo-onnx raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError and OSError format their arguments in their own ways; the message is always the first argument here.
+        return str(self.args[0]) if self.args else ""
+
+
+class ExportError(FoOnnxError, RuntimeError):
+    """The model could not be converted to ONNX."""
+
+
+class ParityError(FoOnnxError, RuntimeError):
+    """The converted model does not give the same distributions as the original."""
+
+
+class ModelError(FoOnnxError, ValueError):
+    """A file or an object that is no usable classifier."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """No model at the given place."""
+
+
+class OutputError(FoOnnxError, ValueError):
+    """A model output that is no class distribution, or that could mean several things."""
+
+
+class DeviceError(FoOnnxError, RuntimeError):
+    """A device or provider that is not there."""
+
+
+class DataError(FoOnnxError, ValueError):
+    """A dataset, or a row of it, that cannot be used.
+
+    Attributes:
+        position: The row's position in the source, counted from 0, where one row is at fault.
+    """
+
+    def __init__(self, message: str, *, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class DataNotFoundError(DataError, FileNotFoundError):
+    """No data at the given place."""
+
+
+class RowNotFoundError(DataError, KeyError):
+    """No row with the given id."""
+
+
+class RunError(FoOnnxError, RuntimeError):
+    """The model failed while rows were run, or the run exceeded its time."""
+
+
+class StoreError(FoOnnxError, ValueError):
+    """A file of results that cannot be read or written as asked."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """No file of results at the given place."""
+
+
+class StoreExistsError(StoreError, FileExistsError):
+    """The target exists already and was not to be overwritten."""
+
+
+class StoreWriteError(StoreError, OSError):
+    """The operating system refused to write (rights, a full disk)."""
+
+
+class ResumeError(StoreError):
+    """A run that does not fit the one begun."""
+
+
+class OptionError(FoOnnxError, ValueError):
+    """An argument that is no valid choice."""
+
+
+class TrustError(FoOnnxError, PermissionError):
+    """What was asked would run code from a file that was not said to be trusted."""
+
+
+class PluginError(FoOnnxError, ImportError):
+    """A missing extra, or a plugin that cannot be loaded."""
+
+
+class FallbackWarning(UserWarning):
+    """The native runner stands in for ONNX; the reason is in the message and in ``meta["runner"]``."""

@@ -1,0 +1,168 @@
+"""The arguments of the public verbs, as they travel inside: four frozen dataclasses.
+
+The verbs take flat keyword arguments; they are gathered here once, checked where they can be checked without a model
+or data, and handed on whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import OptionError
+from .spec import LOGIT_KINDS, OUTPUT_KINDS, InputSignature
+
+OnError = Literal["fail", "skip", "record"]
+ENGINES = ("auto", "onnx", "native")
+PRECISIONS = ("float32", "tf32")
+
+
+def choice(argument: str, value: Any, known: Sequence[str]) -> None:
+    """Raises an `OptionError` that lists `known` unless `value` is one of them."""
+    if value not in known:
+        raise OptionError(f"{argument}={value!r} is not a choice; the choices are {', '.join(map(repr, known))}.")
+
+
+def positive_int(argument: str, value: Any, *, least: int = 1) -> None:
+    """Raises an `OptionError` unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OptionError(f"{argument}={value!r} is not usable: an integer of at least {least} was expected.")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How rows are read.
+
+    Attributes:
+        labels: One class per row, given beside the data: integers, or names of classes.
+        ids: One id per row, integers or text, given beside the data. The default is the row's position.
+        input_getter: Takes an element of the data (a sample, or a loader's batch) and returns the model's input.
+        transform: Takes one sample's input and returns what the model gets.
+        num_workers: Threads that read rows ahead; with 0 one thread reads ahead where the source is slow.
+        on_error: What happens to a row that cannot be read or run: ``"fail"``, ``"skip"`` or ``"record"``.
+        limit: Only the first `limit` rows are taken.
+        signature: The model's inputs, where they are known.
+    """
+
+    labels: Any = None
+    ids: Any = None
+    input_getter: Callable[[Any], Any] | None = None
+    transform: Callable[[Any], Any] | None = None
+    num_workers: int = 0
+    on_error: OnError = "fail"
+    limit: int | None = None
+    signature: InputSignature | None = None
+
+    def __post_init__(self) -> None:
+        choice("on_error", self.on_error, ("fail", "skip", "record"))
+        positive_int("num_workers", self.num_workers, least=0)
+        if self.limit is not None:
+            positive_int("limit", self.limit, least=0)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is opened and converted.
+
+    Attributes:
+        framework: The framework's name where it shall not be told from the model.
+        params: Parameters that the model takes beside its inputs (functional frameworks).
+        model_name: A name for the model in files and messages.
+        opset: The ONNX operator set of an exported file.
+        tolerance: The largest total variation between the model and its export.
+        trust: Whether code from the model's file may run (unpickling).
+    """
+
+    framework: str | None = None
+    params: Any = None
+    model_name: str | None = None
+    opset: int = 18
+    tolerance: float = 1e-4
+    trust: bool = False
+
+    def __post_init__(self) -> None:
+        positive_int("opset", self.opset, least=13)
+        if not (isinstance(self.tolerance, int | float) and 0 < self.tolerance <= 1):
+            raise OptionError(f"tolerance={self.tolerance!r} is not usable: a total variation in (0, 1] was expected.")
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What the model's output means.
+
+    Attributes:
+        output: One of `fo_onnx.spec.OUTPUT_KINDS`, or ``"auto"``: told from the graph or from a calibration batch.
+        output_name: Which output is meant where a model has several.
+        temperature: T of softmax(z / T).
+        keep_logits: Whether logits are kept beside the distributions.
+        output_transform: Takes the raw output as a numpy array and returns distributions (n, k); replaces the head.
+        class_names: One name per class, in the order of the columns.
+    """
+
+    output: str = "auto"
+    output_name: str | None = None
+    temperature: float = 1.0
+    keep_logits: bool = False
+    output_transform: Callable[[Any], Any] | None = None
+    class_names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        choice("output", self.output, ("auto", *OUTPUT_KINDS))
+        t = self.temperature
+        if isinstance(t, bool) or not isinstance(t, int | float) or not math.isfinite(t) or t <= 0:
+            raise OptionError(f"temperature={t!r} is not usable: a finite number above 0 was expected.")
+        if t != 1 and self.output in set(OUTPUT_KINDS) - set(LOGIT_KINDS):
+            raise OptionError(
+                f"temperature={t:g} has no meaning for output={self.output!r}: a temperature divides logits. "
+                "Export the model before its softmax, or leave the temperature out."
+            )
+        if self.output_transform is not None and (t != 1 or self.output != "auto" or self.keep_logits):
+            raise OptionError(
+                "output_transform= replaces the probability head, so that output=, temperature= and keep_logits= "
+                "cannot be given beside it."
+            )
+        if self.class_names is not None:
+            names = tuple(self.class_names)
+            if isinstance(self.class_names, str) or not all(isinstance(n, str) for n in names):
+                raise OptionError("class_names must be a sequence of text, one name per class.")
+            doubled = sorted({n for n in names if names.count(n) > 1})
+            if doubled:
+                raise OptionError(f"class_names holds {', '.join(map(repr, doubled))} more than once.")
+            object.__setattr__(self, "class_names", names)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How rows are run.
+
+    Attributes:
+        device: One device, or a list of them.
+        engine: ``"auto"`` (ONNX, else native), ``"onnx"`` or ``"native"``.
+        batch_size: Rows per run, or ``"auto"``.
+        precision: ``"float32"``, or ``"tf32"`` where the device has it.
+        max_errors: More bad rows than this stop the run; ``None`` sets no bound.
+        timeout_s: Seconds after which the run is stopped and its finished rows are kept.
+        progress: Whether a bar is shown; ``None`` shows it where standard error is a terminal.
+    """
+
+    device: str | Sequence[str] = "auto"
+    engine: str = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+    precision: str = "float32"
+    max_errors: int | None = None
+    timeout_s: float | None = None
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.device, str):
+            object.__setattr__(self, "device", tuple(self.device))
+        choice("engine", self.engine, ENGINES)
+        choice("precision", self.precision, PRECISIONS)
+        if self.batch_size != "auto":
+            positive_int("batch_size", self.batch_size)
+        if self.max_errors is not None:
+            positive_int("max_errors", self.max_errors, least=0)
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise OptionError(f"timeout_s={self.timeout_s!r} is not usable: seconds above 0 were expected.")

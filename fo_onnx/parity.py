@@ -1,0 +1,249 @@
+"""Whether an exported model gives the same distributions as the original: measured on real rows, in probability space.
+
+Logits may differ by a constant and mean the same; what counts is the distance of the distributions. The report also
+says how far the rows lie apart, since a near-uniform model agrees with anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import FoOnnxError, OutputError
+from .probabilities import apply_head, check_raw_shape, kl_divergence, total_variation
+from .protocols import Inputs, RawModel, Runner
+from .spec import ModelSpec
+
+DEFAULT_TOLERANCE = 1e-4
+DETERMINISM_TOLERANCE = 1e-6
+SMALL_ROWS = 8
+SMALL_BATCHES = (1, 2, 3)
+"""The small batch sizes that are tried too; 3 leaves a ragged last batch of 2 on 8 rows."""
+_DETERMINISM_ROWS = 32
+_INFORMATIVE_SPREAD = 100
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How an exported model compares with the original.
+
+    Distances are total variations, in [0, 1], in float64.
+
+    Attributes:
+        reference: What it was compared with.
+        rows: Number of rows.
+        batch_sizes: The batch sizes at which both were run.
+        max_tv: The largest distance of a row.
+        p99_tv: The 99th percentile.
+        mean_tv: The mean.
+        max_kl: The largest Kullback-Leibler divergence of a row, in nats.
+        argmax_flips: Rows whose most probable class differs.
+        tolerance: The largest `max_tv` that counts as the same.
+        row_spread: The median distance between different rows of the reference.
+        deterministic: Whether the original gives the same rows twice.
+        original_gap: Where the original is of half precision: the largest distance between it and its float32 copy,
+            which is the reference; else ``None``.
+        problem: What kept the comparison from being made, if anything did.
+    """
+
+    reference: str
+    rows: int
+    batch_sizes: tuple[int, ...]
+    max_tv: float
+    p99_tv: float
+    mean_tv: float
+    max_kl: float
+    argmax_flips: int
+    tolerance: float
+    row_spread: float
+    deterministic: bool
+    original_gap: float | None = None
+    problem: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two are the same within the tolerance."""
+        return self.deterministic and self.problem is None and self.max_tv <= self.tolerance
+
+    @property
+    def informative(self) -> bool:
+        """Whether the rows lie far enough apart for agreement to prove anything."""
+        return self.row_spread >= _INFORMATIVE_SPREAD * self.tolerance
+
+    def verdict(self) -> str:
+        """The outcome in one sentence."""
+        if not self.deterministic:
+            return "the model samples in evaluation mode: it gives other rows each time, so that there is nothing to compare with"
+        if self.problem is not None:
+            return self.problem
+        if not self.passed:
+            return (
+                f"rows differ by a total variation of up to {self.max_tv:.2e} from {self.reference}, above the tolerance of "
+                f"{self.tolerance:.0e} ({self.argmax_flips} of {self.rows} rows change their most probable class)"
+            )
+        if not self.informative:
+            return (
+                f"the rows agree, but their median distance from each other is only {self.row_spread:.1e}: a near-uniform "
+                "model agrees with anything, so that this proves little"
+            )
+        return f"the rows agree with {self.reference} within {self.max_tv:.1e}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types, for the record."""
+        return {**asdict(self), "batch_sizes": list(self.batch_sizes), "passed": self.passed}
+
+    def table(self) -> str:
+        """The report as lines of text."""
+        lines = [
+            ("reference", self.reference),
+            ("rows", f"{self.rows}, at batch sizes {', '.join(map(str, self.batch_sizes))}"),
+            ("max total variation", f"{self.max_tv:.2e}  (tolerance {self.tolerance:.0e})"),
+            ("99th percentile", f"{self.p99_tv:.2e}"),
+            ("mean", f"{self.mean_tv:.2e}"),
+            ("max KL divergence", f"{self.max_kl:.2e} nats"),
+            ("argmax flips", str(self.argmax_flips)),
+            ("spread of the rows", f"{self.row_spread:.3f}"),
+            ("deterministic", "yes" if self.deterministic else "no"),
+        ]
+        if self.original_gap is not None:
+            lines.append(("gap to half precision", f"{self.original_gap:.2e}"))
+        lines.append(("verdict", ("passed: " if self.passed else "FAILED: ") + self.verdict()))
+        return "\n".join(f"{name:<22}{value}" for name, value in lines)
+
+
+def measure(
+    raw: RawModel,
+    runner: Runner,
+    inputs: Inputs,
+    *,
+    batch_size: int,
+    tolerance: float = DEFAULT_TOLERANCE,
+    reference: str | None = None,
+    transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+) -> ParityReport:
+    """Runs both on the same rows and compares their distributions.
+
+    Args:
+        raw: The original, without head.
+        runner: The exported model; its spec says what the raw output means.
+        inputs: The rows, at best 256 of the user's own.
+        batch_size: The batch size of the run to come. The first 8 rows are run at 1, 2 and 3 as well.
+        tolerance: The largest total variation that counts as the same.
+        reference: What the original is called in the report.
+        transform: Takes the head's place, as an ``output_transform`` does.
+    """
+    spec = runner.spec
+    reference = reference or f"{spec.framework}, native, on {raw.device}"
+    rows = len(next(iter(inputs.values())))
+    expected = reference_probs(raw, spec, inputs, batch_size, transform)
+    few = {k: v[:_DETERMINISM_ROWS] for k, v in inputs.items()}
+    again = reference_probs(raw, spec, few, batch_size, transform)
+    deterministic = bool(np.nanmax(np.abs(again - expected[: len(again)]), initial=0.0) <= DETERMINISM_TOLERANCE)
+    gap = None
+    if raw.original is not None:
+        gap = float(
+            np.nanmax(
+                total_variation(reference_probs(raw.original, spec, few, batch_size, transform), expected[: len(again)])
+            )
+        )
+
+    sizes, distances, problem = [], [], None
+    found = np.full_like(expected, np.nan)
+    try:
+        found = _run_in_batches(runner, inputs, batch_size)
+        sizes.append(min(batch_size, rows))
+        distances.append(_distance(expected, found))
+        small = {k: v[:SMALL_ROWS] for k, v in inputs.items()}
+        for size in SMALL_BATCHES:
+            wanted = _reference_or_none(raw, spec, small, size, transform)
+            if wanted is not None:
+                distances.append(_distance(wanted, _run_in_batches(runner, small, size)))
+                sizes.append(size)
+    except FoOnnxError as err:
+        problem = f"the exported model failed on rows of the data: {err}"
+    all_tv = np.concatenate(distances) if distances else np.ones(1)
+    finite = np.isfinite(expected).all(axis=1) & np.isfinite(found).all(axis=1)
+    return ParityReport(
+        reference=reference,
+        rows=rows,
+        batch_sizes=tuple(dict.fromkeys(sizes)),
+        max_tv=float(all_tv.max(initial=0.0)),
+        p99_tv=float(np.percentile(all_tv, 99)) if len(all_tv) else 0.0,
+        mean_tv=float(all_tv.mean()) if len(all_tv) else 0.0,
+        max_kl=float(kl_divergence(expected[finite], found[finite]).max(initial=0.0)),
+        argmax_flips=int((expected[finite].argmax(axis=1) != found[finite].argmax(axis=1)).sum()),
+        tolerance=tolerance,
+        row_spread=row_spread(expected[finite]),
+        deterministic=deterministic,
+        original_gap=gap,
+        problem=problem,
+    )
+
+
+def reference_probs(
+    raw: RawModel,
+    spec: ModelSpec,
+    inputs: Inputs,
+    batch_size: int,
+    transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+) -> Floats:
+    """The original's distributions (n, k), with the head, or what replaces it, computed in float64.
+
+    Raises:
+        OutputError: The raw output cannot be one row of class scores per sample.
+    """
+    parts = []
+    for part in _slices(inputs, batch_size):
+        rows = len(next(iter(part.values())))
+        out = raw.forward(part)
+        if transform is not None:
+            parts.append(transform(out).astype(np.float64))
+            continue
+        assert spec.output_kind is not None
+        check_raw_shape(out.shape, spec.output_kind, rows, spec.name)
+        parts.append(apply_head(out, spec.output_kind, spec.temperature, dtype=np.float64)[0])
+    return np.concatenate(parts)
+
+
+def row_spread(probs: Floats, pairs: int = 2000) -> float:
+    """The median total variation between different rows of (n, k), over up to `pairs` pairs; 0 for fewer than two rows."""
+    n = len(probs)
+    if n < 2:
+        return 0.0
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, n, pairs)
+    second = (first + rng.integers(1, n, pairs)) % n
+    return float(np.median(total_variation(probs[first], probs[second])))
+
+
+def _distance(expected: Floats, found: Floats) -> Floats:
+    """Total variation of each pair of rows; 0 where both are no distribution, 1 where one of them is none."""
+    if expected.shape != found.shape:
+        raise OutputError(f"distributions of shape {found.shape} were given for {expected.shape}")
+    bad, worse = ~np.isfinite(expected).all(axis=1), ~np.isfinite(found).all(axis=1)
+    return np.where(bad & worse, 0.0, np.where(bad | worse, 1.0, total_variation(expected, found)))
+
+
+def _reference_or_none(
+    raw: RawModel, spec: ModelSpec, inputs: Inputs, size: int, transform: Callable[[NDArray[Any]], NDArray[Any]] | None
+) -> Floats | None:
+    """The original's rows at a small batch size, or ``None`` where it does not take such batches itself."""
+    try:
+        return reference_probs(raw, spec, inputs, size, transform)
+    except (FoOnnxError, RuntimeError, ValueError, IndexError, TypeError):
+        return None
+
+
+def _run_in_batches(runner: Runner, inputs: Inputs, size: int) -> Floats:
+    return np.concatenate([runner.run(part).probs for part in _slices(inputs, size)]).astype(np.float64)
+
+
+def _slices(inputs: Inputs, size: int) -> Iterator[dict[str, NDArray[Any]]]:
+    rows = len(next(iter(inputs.values())))
+    for start in range(0, rows, size):
+        yield {k: v[start : start + size] for k, v in inputs.items()}

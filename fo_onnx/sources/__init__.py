@@ -1,0 +1,9 @@
+"""Rows in: arrays, files, sequences, iterables, Parquet and folders of images as one kind of source."""
+
+from __future__ import annotations
+
+from .ahead import read_ahead
+from .images import ImageFolder
+from .opening import open_builtin, open_source
+
+__all__ = ["ImageFolder", "open_builtin", "open_source", "read_ahead"]

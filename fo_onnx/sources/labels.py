@@ -1,0 +1,191 @@
+"""Labels: one class per row, as integers, from wherever they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, DataNotFoundError
+from ..protocols import Array
+
+LABEL_SUFFIXES = (".npy", ".json", ".txt", ".csv")
+_HEADERS = ("label", "labels", "y", "target", "targets", "class", "classes")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels that are known up front.
+
+    Attributes:
+        values: (n,) int64, none below 0.
+        class_names: What the numbers count, where labels were text: the names, sorted.
+        what: How messages call them.
+    """
+
+    values: NDArray[np.int64]
+    class_names: tuple[str, ...] | None = None
+    what: str = "labels="
+
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The labels of the rows at `positions`, which ascend."""
+        if len(positions) and positions[-1] >= len(self.values):
+            raise DataError(
+                f"{self.what} has {len(self.values)} entries, but the data have more rows: one per row was expected.",
+                position=len(self.values),
+            )
+        return self.values[positions]
+
+
+def class_labels(values: Array, positions: Array | None = None, *, streamed: bool = False) -> NDArray[np.int64]:
+    """Labels as classes.
+
+    Args:
+        values: (n,) or (n, 1): integers, bools, or floats that are integral.
+        positions: (n,) the rows' positions, for messages; counted from 0 where left out.
+        streamed: Whether more labels follow, so that names cannot be numbered.
+
+    Returns:
+        (n,) int64.
+
+    Raises:
+        DataError: One-hot rows, fractions, NaN, negative numbers, text; names the row.
+    """
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise DataError(
+            f"labels that are no class: an array of shape {values.shape} was found, one integer per row was expected. "
+            "For one-hot rows or soft labels give labels=rows.argmax(axis=1).",
+            position=None if positions is None or not len(positions) else int(positions[0]),
+        )
+    if values.dtype.kind in "US" and streamed:
+        advice = "Text can be numbered only when all labels are known: give labels=, or integers."
+        raise _no_class(values, positions, 0, advice)
+    if values.dtype.kind == "O":
+        odd = next((i for i, v in enumerate(values) if not isinstance(v, int | float | np.number | np.bool_)), None)
+        if odd is not None:
+            raise _no_class(values, positions, odd)
+        values = values.astype(np.float64)
+    if values.dtype.kind not in "biuf":
+        if len(values):
+            raise _no_class(values, positions, 0)
+        return np.empty(0, dtype=np.int64)
+    with np.errstate(invalid="ignore"):
+        classes = values.astype(np.int64)
+    wrong = np.flatnonzero((classes != values) | (classes < 0))
+    if len(wrong):
+        raise _no_class(values, positions, int(wrong[0]))
+    return classes
+
+
+def _no_class(values: Array, positions: Array | None, i: int, advice: str = "") -> DataError:
+    position = int(positions[i]) if positions is not None else i
+    found = values[i].item() if isinstance(values[i], np.generic) else values[i]
+    message = f"labels that are no class: row {position} has the label {found!r}; an integer from 0 on was expected."
+    return DataError(f"{message} {advice}".rstrip(), position=position)
+
+
+def known_labels(values: Array, what: str = "labels=") -> Labels:
+    """Labels that are all known: integers as they are, text numbered by its sorted names.
+
+    Args:
+        values: (n,) or (n, 1).
+        what: How messages call them.
+    """
+    flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if flat.ndim == 1 and len(flat) and (flat.dtype.kind == "U" or all(isinstance(v, str) for v in flat[:1])):
+        odd = next((i for i, v in enumerate(flat.tolist()) if not isinstance(v, str)), None)
+        if odd is not None:
+            raise _no_class(flat, None, odd, "The labels before it are text.")
+        names, codes = np.unique(flat.astype(np.str_), return_inverse=True)
+        return Labels(codes.astype(np.int64), tuple(names.tolist()), what)
+    return Labels(class_labels(values), None, what)
+
+
+def given_labels(labels: Any, what: str = "labels=") -> Labels:
+    """What the user gave as labels: an array, a sequence, or a file of them.
+
+    Args:
+        labels: An array or a sequence of integers or text, or the path of a `.npy`, `.json` (a list), `.txt` (one label
+            per line) or `.csv` file (one column).
+        what: How messages call them.
+
+    Raises:
+        DataNotFoundError: There is no such file.
+        DataError: They are no labels.
+    """
+    if isinstance(labels, str | Path):
+        return known_labels(_read(Path(labels)), what)
+    if hasattr(labels, "detach"):
+        labels = labels.detach().cpu()
+    try:
+        values = np.asarray(labels)
+    except (ValueError, TypeError) as err:
+        raise DataError(f"{what} cannot be made one array: {err}. One integer per row was expected.") from err
+    if values.ndim == 0:
+        raise DataError(f"{what} is a {type(labels).__name__}; one integer per row or a file's path was expected.")
+    if isinstance(labels, list | tuple) and values.dtype.kind == "U":
+        values = np.array(labels, dtype=object)  # numpy would have made text of integers among text
+    return known_labels(values, what)
+
+
+def _read(path: Path) -> Array:
+    if not path.exists():
+        raise DataNotFoundError(f"there is no file of labels at {path}.")
+    suffix = path.suffix.lower()
+    if suffix not in LABEL_SUFFIXES:
+        raise DataError(f"labels cannot be read from {path}: {', '.join(LABEL_SUFFIXES)} were expected.")
+    try:
+        if suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        if suffix == ".json":
+            return _from_json(path)
+        return _from_lines(path, suffix)
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError) as err:
+        raise DataError(f"the labels in {path} cannot be read: {err}. A sound {suffix} file was expected.") from err
+
+
+def _from_json(path: Path) -> Array:
+    import json
+
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, list):
+        raise DataError(f"{path} holds a JSON {type(found).__name__}; a list with one label per row was expected.")
+    return np.array(found, dtype=object)
+
+
+def _from_lines(path: Path, suffix: str) -> Array:
+    import csv
+
+    text = path.read_text(encoding="utf-8-sig")
+    if suffix == ".csv":
+        rows = [row for row in csv.reader(text.splitlines()) if row]
+        wide = next((i for i, row in enumerate(rows) if len(row) != 1), None)
+        if wide is not None:
+            raise DataError(f"line {wide + 1} of {path} has {len(rows[wide])} columns; one, of labels, was expected.")
+        lines = [row[0].strip() for row in rows]
+        head, rest = lines[:1], lines[1:]
+        if head and (head[0].lower() in _HEADERS or (rest and not _is_int(head[0]) and all(map(_is_int, rest)))):
+            lines = rest
+    else:
+        lines = [line.strip() for line in text.splitlines()]
+        empty = next((i for i, line in enumerate(lines) if not line), None)
+        if empty is not None:
+            raise DataError(f"line {empty + 1} of {path} is empty; one label per line was expected.")
+    if all(map(_is_int, lines)):
+        return np.array([int(line) for line in lines], dtype=np.int64)
+    return np.array(lines, dtype=object)
+
+
+def _is_int(text: str) -> bool:
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True

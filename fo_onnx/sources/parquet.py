@@ -1,0 +1,295 @@
+"""Rows of a Parquet file, streamed by row groups; the whole file is never in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..options import DataOptions
+from ..protocols import Array, Batch
+from .assembly import Assembly, Item, Rows, Unreadable
+from .beside import Ids, beside, given_ids, preprocessing, spread
+from .fingerprints import fingerprint
+from .labels import Labels, known_labels
+from .structure import LABEL_KEYS, Plan, Structure
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+ID_COLUMN = "id"
+READ_ROWS = 4096
+"""Rows that are decoded at a time at least; small batches are cut from them."""
+_log = logging.getLogger("fo_onnx.sources")
+
+
+class ParquetSource:
+    """The rows of a Parquet file.
+
+    The inputs are the columns that the model's signature names; else the one list column; else all numeric columns side
+    by side, in the file's order. Columns called like labels, and ``id``, are taken as such.
+
+    Args:
+        path: The file.
+        options: How rows are read.
+
+    Raises:
+        DataError: It is no sound Parquet file, or no columns fit; nulls in a column that is needed.
+    """
+
+    in_memory = False
+
+    def __init__(self, path: Path, options: DataOptions) -> None:
+        self._path = path
+        self._options = options
+        with self._open() as file:
+            schema = file.schema_arrow
+            self._groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            rows = sum(self._groups)
+            required = options.signature.required if options.signature is not None else ()
+            label = next((k for k in LABEL_KEYS if k in schema.names and k not in required), None)
+            self._named = bool(required) and all(n in schema.names for n in required)
+            self._inputs = self._choose(schema, label)
+            # An input_getter sees every column, those of ids and labels too.
+            taken = [] if options.input_getter is not None else self._inputs
+            ids = self._ids(file) if ID_COLUMN in schema.names and ID_COLUMN not in taken else None
+            labels = None
+            if label is not None and label not in taken and options.labels is None:
+                labels = self._labels(file, label)
+        self._beside = beside(options, ids, labels)
+        self._beside.check_length(rows, options.limit)
+        self.length: int = rows if options.limit is None else min(rows, options.limit)
+        self.id_kind = self._beside.ids.kind
+        self.has_labels = self._beside.labels is not None
+        self.class_names = None if self._beside.labels is None else self._beside.labels.class_names
+        self.preprocessing = preprocessing(options)
+        self._structure = Structure(options)
+        self._by_row = options.transform is not None or options.input_getter is not None
+        self._plan: Plan | None = None
+        self._first: Rows | None = None
+        self._peeked: tuple[int, Batch] | None = None
+
+    # --- columns
+
+    def _choose(self, schema: pa.Schema, label: str | None) -> list[str]:
+        signature = self._options.signature
+        if self._options.input_getter is not None:
+            return list(schema.names)
+        if self._named and signature is not None:
+            return [n for n in (*signature.required, *signature.optional) if n in schema.names]
+        rest = [f for f in schema if f.name not in (label, ID_COLUMN)]
+        lists = [f.name for f in rest if _is_list(f.type)]
+        numbers = [f.name for f in rest if _is_number(f.type)]
+        if len(lists) > 1:
+            raise DataError(
+                f"{self._path} has several list columns ({', '.join(lists)}), and none is called like the model's "
+                f"inputs{'' if signature is None else ' (' + ', '.join(signature.required) + ')'}. Rename them, or "
+                "build the inputs with input_getter=."
+            )
+        chosen = lists or numbers
+        if not chosen:
+            raise DataError(f"{self._path} has no column of numbers or of lists of numbers; it has {_listed(schema)}.")
+        left = [f.name for f in rest if f.name not in chosen]
+        if left:
+            _log.info("columns of %s that are no inputs, and left out: %s", self._path, ", ".join(left))
+        return chosen
+
+    def _ids(self, file: pq.ParquetFile) -> Ids | None:
+        import pyarrow as pa
+
+        kind = file.schema_arrow.field(ID_COLUMN).type
+        if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return None
+        column = self._column(file, ID_COLUMN)
+        if column.null_count:
+            return None
+        try:
+            return given_ids(column.to_numpy() if pa.types.is_integer(kind) else column.to_pylist(), "the column id")
+        except DataError:
+            _log.info("the column id of %s is not unique; rows are told by their position", self._path)
+            return None
+
+    def _labels(self, file: pq.ParquetFile, name: str) -> Labels:
+        import pyarrow as pa
+
+        column = self._column(file, name)
+        self._refuse_nulls(column, name, 0)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            return known_labels(np.array(column.to_pylist(), dtype=object), f"the column {name}")
+        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+            raise DataError(
+                f"labels that are no class: the column {name} of {self._path} holds lists; one integer per row was "
+                "expected. Give labels=."
+            )
+        return known_labels(column.to_numpy(), f"the column {name}")
+
+    def _column(self, file: pq.ParquetFile, name: str) -> pa.ChunkedArray:
+        import pyarrow as pa
+
+        try:
+            return file.read(columns=[name]).column(name)
+        except (pa.ArrowException, OSError) as err:
+            raise DataError(f"the column {name} of {self._path} cannot be read: {err}") from err
+
+    def _refuse_nulls(self, column: pa.Array | pa.ChunkedArray, name: str, position: int) -> None:
+        if column.null_count:
+            row = position + column.is_null().to_pylist().index(True)
+            raise DataError(
+                f"row {row} of {self._path} has no value (null) in the column {name}; fill it or leave the row out.",
+                position=row,
+            )
+
+    # --- rows
+
+    def _open(self) -> pq.ParquetFile:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(self._path, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as err:
+            raise DataError(f"{self._path} cannot be opened as Parquet: {err}") from err
+
+    def _tables(self, start: int, rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Record batches of at most `rows` rows, each with the position of its first; earlier groups are not read."""
+        import pyarrow as pa
+
+        skipped, group = 0, 0
+        while group < len(self._groups) and skipped + self._groups[group] <= start:
+            skipped += self._groups[group]
+            group += 1
+        position = skipped
+        with self._open() as file:
+            try:
+                for table in file.iter_batches(
+                    rows, row_groups=list(range(group, len(self._groups))), columns=self._inputs, use_threads=False
+                ):
+                    stop = position + len(table)
+                    if stop > start and position < self.length:
+                        offset = max(0, start - position)
+                        yield position + offset, table.slice(offset, min(stop, self.length) - position - offset)
+                    position = stop
+                    if position >= self.length:
+                        return
+            except (pa.ArrowException, OSError) as err:
+                message = f"{self._path} cannot be read from row {position} on: {err}"
+                raise DataError(message, position=position) from err
+
+    def _items(self, start: int, rows: int = READ_ROWS) -> Iterator[Item]:
+        for position, table in self._tables(start, rows):
+            yield from self._rows(table, position)
+
+    def _rows(self, table: pa.RecordBatch, position: int) -> Iterator[Item]:
+        if self._options.input_getter is not None:
+            for element in table.to_pylist():
+                yield self._sample(element)
+            return
+        columns = {n: self._array(table.column(n), n, position) for n in self._inputs}
+        if not self._named:
+            arrays = list(columns.values())
+            columns = {"0": arrays[0] if len(arrays) == 1 and arrays[0].ndim > 1 else np.stack(arrays, axis=1)}
+        if not self._by_row:
+            yield Rows(columns, None)
+            return
+        lone = not self._named
+        for i in range(len(table)):
+            yield self._sample(columns["0"][i] if lone else {n: a[i] for n, a in columns.items()})
+
+    def _sample(self, element: Any) -> Item:
+        try:
+            self._plan = self._plan or self._structure.plan(element, batched=False)
+        except Exception as err:
+            return Unreadable(err)
+        item = self._structure.sample(element, self._plan)
+        # Labels are a column, and read as one.
+        return item if isinstance(item, Unreadable) else Rows(item.inputs, None)
+
+    def _array(self, column: pa.Array, name: str, position: int) -> Array:
+        self._refuse_nulls(column, name, position)
+        shape: list[int] = [len(column)]
+        while _is_list(column.type, nested=True):
+            shape.append(self._width(column, name, position))
+            column = column.flatten()
+            if column.null_count:
+                inner = column.is_null().to_pylist().index(True)
+                row = position + inner // max(1, int(np.prod(shape[1:])))
+                raise DataError(
+                    f"row {row} of {self._path} has a null within the list in the column {name}; fill it.", position=row
+                )
+        if not _is_number(column.type):
+            raise DataError(f"the column {name} of {self._path} holds {column.type}; numbers were expected.")
+        values = column.to_numpy(zero_copy_only=False)
+        array: Array = values.reshape(shape)
+        return array
+
+    def _width(self, column: pa.Array, name: str, position: int) -> int:
+        import pyarrow as pa
+
+        if pa.types.is_fixed_size_list(column.type):
+            return int(column.type.list_size)
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+        widths = np.unique(lengths)
+        if len(widths) > 1:
+            odd = int(np.flatnonzero(lengths != lengths[0])[0])
+            raise DataError(
+                f"row {position + odd} of {self._path} (or a list within it) has {lengths[odd]} values in the column "
+                f"{name} where the others have {lengths[0]} (ragged rows); lists of one length were expected.",
+                position=position + odd,
+            )
+        return int(widths[0]) if len(widths) else 0
+
+    @property
+    def _assembly(self) -> Assembly:
+        if self._first is None and self.length:
+            for item in self._items(0, 64):
+                if isinstance(item, Rows):
+                    self._first = item.cut(0, 1)
+                    break
+                if self._options.on_error == "fail":
+                    break
+        return Assembly(self._beside, self._options.on_error, self._first)
+
+    def peek(self, n: int) -> Batch:
+        """See `fo_onnx.protocols.Source`."""
+        if self._peeked is None or self._peeked[0] != n:
+            self._peeked = n, self._assembly.peek(self._items(0, max(1, min(n, READ_ROWS))), n)
+        return self._peeked[1]
+
+    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
+        """See `fo_onnx.protocols.Source`. Row groups before `start` are not read."""
+        yield from self._assembly.batches(self._items(start, max(size, READ_ROWS)), size, position=start)
+
+    def fingerprint(self) -> str:
+        """See `fo_onnx.protocols.Source`."""
+        return fingerprint(self.length, self._sampled(spread(self.length)), self._beside)
+
+    def _sampled(self, positions: Iterable[int]) -> Iterator[Item]:
+        for position in positions:
+            for _, table in self._tables(position, READ_ROWS):
+                yield next(self._rows(table.slice(0, 1), position))
+                break
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_list(kind: Any, *, nested: bool = False) -> bool:
+    import pyarrow as pa
+
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return False
+    return nested or _is_number(kind.value_type) or _is_list(kind.value_type)
+
+
+def _listed(schema: pa.Schema) -> str:
+    return ", ".join(f"{f.name} ({f.type})" for f in schema) or "no columns"

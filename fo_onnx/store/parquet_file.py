@@ -1,0 +1,308 @@
+"""Parquet: the format for anything large, and of the shards of a run folder.
+
+Fixed-size lists of float32, byte-stream-split and compressed with zstd, page checksums written and verified. The layout
+was chosen by size, speed and by who can read it (pandas, polars, DuckDB, Hugging Face datasets).
+# source: Apache Parquet format specification, Encodings.md (BYTE_STREAM_SPLIT, DELTA_BINARY_PACKED) and the CRC field
+# of page headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ..errors import StoreError
+from ..rows import COLUMNS, Array, Columns, Rows, chunks
+from .files import OutputFile
+from .schema import META_KEY, Layout, check_against_rows, decode_meta, encode_meta
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+GROUP_ROWS = 16_384
+GROUP_BYTES = 64 * 2**20
+"""Above 1,024 classes a row group holds fewer rows, so that it never takes more memory than this."""
+_NAMES = {"ids": "id", "probs": "probs", "labels": "label", "logits": "logits"}
+
+
+def group_rows(classes: int, most: int = GROUP_ROWS) -> int:
+    """How many rows of `classes` float32 a row group holds."""
+    return max(1, min(most, GROUP_BYTES // (4 * classes)))
+
+
+class ParquetOutput:
+    """Writes rows into an open file, one row group after another; holds at most one in memory.
+
+    Args:
+        file: The file.
+        layout: Which columns there are.
+        meta: Goes into the schema's metadata as JSON.
+        rows_per_group: Rows per row group.
+        on_group: Is given each row group once it is written.
+    """
+
+    def __init__(
+        self,
+        file: OutputFile,
+        layout: Layout,
+        meta: Mapping[str, Any],
+        *,
+        rows_per_group: int | None = None,
+        on_group: Callable[[Columns], None] | None = None,
+    ) -> None:
+        import pyarrow.parquet as pq
+
+        self._layout = layout
+        self._size = rows_per_group or group_rows(layout.classes)
+        self._on_group = on_group
+        self._schema = _schema(layout, encode_meta(meta, "Parquet"))
+        encodings = {"probs.list.element": "BYTE_STREAM_SPLIT", "logits.list.element": "BYTE_STREAM_SPLIT"}
+        encodings |= {"label": "DELTA_BINARY_PACKED"} | (
+            {"id": "DELTA_BINARY_PACKED"} if layout.id_kind == "int" else {}
+        )
+        there = {_NAMES[c] for c in layout.columns}
+        self._writer = pq.ParquetWriter(
+            file,
+            self._schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=False,
+            column_encoding={path: e for path, e in encodings.items() if path.split(".")[0] in there},
+            write_statistics=["id"],
+            write_page_checksum=True,
+        )
+        shape = (self._size, layout.classes)
+        self._buffer = {
+            "ids": np.empty(self._size, dtype=np.int64 if layout.id_kind == "int" else object),
+            "probs": np.empty(shape, dtype=np.float32),
+        }
+        if layout.labels:
+            self._buffer["labels"] = np.empty(self._size, dtype=np.int64)
+        if layout.logits:
+            self._buffer["logits"] = np.empty(shape, dtype=np.float32)
+        self._filled = 0
+
+    def add(self, columns: Columns) -> None:
+        """Takes rows; copies them. Raises `StoreWriteError`."""
+        arrays = {name: cast(Array, getattr(columns, name)) for name in self._buffer}
+        start, total = 0, len(arrays["probs"])
+        while start < total:
+            taken = min(total - start, self._size - self._filled)
+            for name, buffer in self._buffer.items():
+                buffer[self._filled : self._filled + taken] = arrays[name][start : start + taken]
+            self._filled += taken
+            start += taken
+            if self._filled == self._size:
+                self._write_group()
+
+    def close(self) -> None:
+        """Writes what is left and the footer; the file is finished by its owner."""
+        if self._filled:
+            self._write_group()
+        self._writer.close()
+
+    def discard(self) -> None:
+        """Gives up; the file is discarded by its owner."""
+        # Otherwise the writer would try to write a footer when it is collected.
+        self._writer.is_open = False
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        part = {name: buffer[: self._filled] for name, buffer in self._buffer.items()}
+        k = self._layout.classes
+        arrays: list[Any] = []
+        for name, values in part.items():
+            if name in ("probs", "logits"):
+                arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), k))
+            else:
+                arrays.append(pa.array(values, type=self._schema.field(_NAMES[name]).type))
+        order = [_NAMES[name] for name in part]
+        batch = pa.record_batch([arrays[order.index(f.name)] for f in self._schema], schema=self._schema)
+        self._writer.write_batch(batch, row_group_size=self._size)
+        self._filled = 0
+        if self._on_group is not None:
+            self._on_group(Columns(**part))
+
+
+def _schema(layout: Layout, meta: bytes) -> pa.Schema:
+    import pyarrow as pa
+
+    wide = pa.list_(pa.float32(), layout.classes)
+    fields = [pa.field("id", pa.int64() if layout.id_kind == "int" else pa.string()), pa.field("probs", wide)]
+    if layout.labels:
+        fields.append(pa.field("label", pa.int64()))
+    if layout.logits:
+        fields.append(pa.field("logits", wide))
+    return pa.schema(fields, metadata={META_KEY: meta})
+
+
+def write(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
+    """Writes all rows. Raises `StoreWriteError`."""
+    output = ParquetOutput(file, Layout.of(rows), meta)
+    try:
+        for part in chunks(rows):
+            output.add(part)
+        output.close()
+    except BaseException:
+        output.discard()
+        raise
+
+
+def read(path: Path) -> tuple[Rows, dict[str, Any]]:
+    """The rows, of which none is decoded yet, and meta. Raises `StoreError`."""
+    rows = ParquetRows(path)
+    check_against_rows(rows.meta, rows)
+    return rows, rows.meta
+
+
+def damage(path: Path) -> list[str]:
+    """What a look at every page finds: nothing beyond what reading all rows finds."""
+    return []
+
+
+class ParquetRows:
+    """Rows of one file; decodes one row group at a time and keeps the last one.
+
+    Args:
+        path: The file.
+
+    Raises:
+        StoreError: Where it is cut short, of another kind, or of a newer schema.
+    """
+
+    resident = False
+
+    def __init__(self, path: Path) -> None:
+        self.where = str(path)
+        self._path = path
+        self._file: pq.ParquetFile | None = None
+        with _arrow_errors(self.where):
+            file = self._open()
+            schema, footer = file.schema_arrow, file.metadata
+        text = (schema.metadata or {}).get(META_KEY.encode())
+        if text is None:
+            raise StoreError(
+                f"Reading {self.where}: a Parquet file without {META_KEY!r} in its schema's metadata, so none of "
+                "fo-onnx. "
+                f"Its columns: {', '.join(schema.names)}."
+            )
+        self.meta = decode_meta(text, self.where)
+        self.classes, self.id_kind = _recognise(schema, self.where)
+        self.has_labels, self.has_logits = "label" in schema.names, "logits" in schema.names
+        self.length = int(footer.num_rows)
+        sizes = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+        self.step = int(max(sizes, default=1)) or 1
+        self._last: dict[str, tuple[int, Array]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file."""
+        return self.__dict__ | {"_file": None, "_last": {}}
+
+    def _open(self) -> pq.ParquetFile:
+        if self._file is None:
+            import pyarrow.parquet as pq
+
+            self._file = pq.ParquetFile(self._path, page_checksum_verification=True)
+        return self._file
+
+    def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
+        """Decodes the row groups that hold these rows, and of them only these columns."""
+        wanted = [c for c in Layout.of(self).columns if c in columns]
+        if start >= stop:
+            return Columns(**{c: self._empty(c) for c in wanted})
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        last = int(np.searchsorted(self._starts, stop, side="left"))
+        parts: dict[str, list[Array]] = {c: [] for c in wanted}
+        for group in range(first, last):
+            offset = int(self._starts[group])
+            for name, values in self._group(group, wanted).items():
+                parts[name].append(values[max(start - offset, 0) : stop - offset])
+        return Columns(**{c: p[0] if len(p) == 1 else np.concatenate(p) for c, p in parts.items()})
+
+    def _empty(self, column: str) -> Array:
+        if column == "ids":
+            return np.empty(0, dtype=np.int64 if self.id_kind == "int" else object)
+        return np.empty(0, dtype=np.int64) if column == "labels" else np.empty((0, self.classes), dtype=np.float32)
+
+    def _group(self, group: int, columns: list[str]) -> dict[str, Array]:
+        absent = [c for c in columns if c not in self._last or self._last[c][0] != group]
+        if absent:
+            with _arrow_errors(self.where):
+                table = self._open().read_row_group(group, columns=[_NAMES[c] for c in absent])
+                decoded = {c: self._to_numpy(table.column(_NAMES[c]).combine_chunks(), c) for c in absent}
+            expected = int(self._starts[group + 1] - self._starts[group])
+            for name, values in decoded.items():
+                if len(values) != expected:
+                    raise StoreError(
+                        f"Reading {self.where}: {len(values)} {name} in a group of {expected} rows. It is damaged."
+                    )
+                self._last[name] = (group, values)
+        return {c: self._last[c][1] for c in columns}
+
+    def _to_numpy(self, array: Any, column: str) -> Array:
+        import pyarrow as pa
+
+        if isinstance(array, pa.ChunkedArray):
+            array = pa.concat_arrays(array.chunks)
+        wide = column in ("probs", "logits")
+        values = array.flatten() if wide else array
+        if array.null_count or values.null_count:
+            raise StoreError(
+                f"Reading {self.where}: a {_NAMES[column]} is null; every row has one. The file is damaged."
+            )
+        plain = cast(Array, values.to_numpy(zero_copy_only=False))
+        return plain.reshape(-1, self.classes) if wide else plain
+
+
+def _recognise(schema: pa.Schema, where: str) -> tuple[int, str]:
+    """Number of classes and kind of ids, from the columns' types."""
+    import pyarrow as pa
+
+    found = {f.name: f.type for f in schema}
+    probs, ids = found.get("probs"), found.get("id")
+    list_size = probs.list_size if probs is not None and pa.types.is_fixed_size_list(probs) else 0
+    # Only the shape and the element's type count: other writers name the element otherwise.
+    wide = all(
+        t is not None and pa.types.is_fixed_size_list(t) and (t.list_size, t.value_type) == (list_size, pa.float32())
+        for t in (probs, found.get("logits", probs))
+    )
+    fits = list_size > 0 and wide and found.get("label", pa.int64()) == pa.int64()
+    kind = {pa.int64(): "int", pa.string(): "str", pa.large_string(): "str"}.get(ids)
+    if not fits or kind is None:
+        raise StoreError(
+            f"Reading {where}: the columns are {', '.join(f'{n}: {t}' for n, t in found.items())}; expected were id "
+            "(int64 or text), probs (fixed-size list of float32), and where they are there label (int64) and logits "
+            "(as probs)."
+        )
+    return int(list_size), kind
+
+
+@contextmanager
+def _arrow_errors(where: str) -> Iterator[None]:
+    """Turns what Arrow raises on a damaged file into a `StoreError`."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except StoreError:
+        raise
+    except FileNotFoundError as err:
+        raise StoreError(f"Reading {where}: the file is gone since it was opened.") from err
+    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as err:
+        if "CRC" in str(err) or "page integrity" in str(err):
+            raise StoreError(
+                f"Reading {where}: a page checksum does not match: the file changed after it was written, or the disk "
+                "is "
+                "failing. Generate it again, or fetch it again from where it came."
+            ) from err
+        raise StoreError(
+            f"Reading {where}: no readable Parquet file ({str(err).splitlines()[0]}). It is cut short, damaged or of "
+            "another kind."
+        ) from err

@@ -1,0 +1,160 @@
+"""safetensors: what Hugging Face's libraries map into memory without a copy.
+
+Written here and not by the package of that name, which wants all tensors in memory at once; the format is a header and
+the bytes.
+# source: github.com/huggingface/safetensors, README, "Format".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ..errors import StoreError
+from ..rows import Array, ArrayRows, Rows, chunks
+from .files import OutputFile
+from .npy_file import mapped
+from .schema import META_KEY, Layout, check_against_rows, decode_meta, encode_meta
+
+_HEADER_LIMIT_BYTES = 100_000_000
+"""What readers of the format accept at most."""
+_TYPES = {"probs": ("F32", "<f4"), "logits": ("F32", "<f4"), "ids": ("I64", "<i8"), "labels": ("I64", "<i8")}
+_ORDER = ("ids", "labels", "probs", "logits")
+"""Eight-byte types first, so that every tensor is aligned."""
+
+
+def write(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
+    """Writes all columns, in a pass for each.
+
+    Raises:
+        StoreWriteError: Where the operating system refuses.
+        StoreError: Where text ids take more room than a header may have.
+    """
+    import orjson
+
+    layout = Layout.of(rows)
+    metadata = {META_KEY: encode_meta(meta, "safetensors").decode()}
+    if layout.id_kind == "str":
+        ids = [i for part in chunks(rows, ("ids",)) for i in cast(Array, part.ids).tolist()]
+        metadata["ids"] = orjson.dumps(ids).decode()
+    stored = [c for c in _ORDER if c in layout.columns and not (c == "ids" and layout.id_kind == "str")]
+    header: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for column in stored:
+        shape = [rows.length, rows.classes] if column in ("probs", "logits") else [rows.length]
+        end = offset + int(np.prod(shape, dtype=np.int64)) * np.dtype(_TYPES[column][1]).itemsize
+        header[column] = {"dtype": _TYPES[column][0], "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = orjson.dumps(header)
+    text += b" " * (-len(text) % 8)
+    if len(text) > _HEADER_LIMIT_BYTES:
+        raise StoreError(
+            f"Writing safetensors: text ids and meta take {len(text)} bytes, the format allows {_HEADER_LIMIT_BYTES} "
+            "in its "
+            "header. Use Parquet."
+        )
+    file.write(len(text).to_bytes(8, "little") + text)
+    for column in stored:
+        for part in chunks(rows, (column,)):
+            values = np.ascontiguousarray(getattr(part, column), dtype=_TYPES[column][1])
+            file.write(values.reshape(-1).view(np.uint8))
+
+
+def read(path: Path) -> tuple[Rows, dict[str, Any]]:
+    """The rows, mapped into memory, and meta.
+
+    Raises:
+        StoreError: Where it is cut short, of another kind, or of a newer schema.
+    """
+    where = str(path)
+    header, begin = _read_header(path)
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or META_KEY not in metadata or "probs" not in header:
+        raise StoreError(
+            f"Reading {where}: safetensors with {', '.join(header) or 'nothing'} and without {META_KEY!r} in the "
+            "metadata, so "
+            "no file of fo-onnx."
+        )
+    meta = decode_meta(metadata[META_KEY], where)
+    size_bytes = path.stat().st_size - begin
+    arrays: dict[str, Array] = {}
+    for name, entry in header.items():
+        if name in _TYPES:
+            arrays[name] = _map_tensor(path, name, entry, begin, size_bytes)
+    furthest = max((entry["data_offsets"][1] for name, entry in header.items() if name in _TYPES), default=0)
+    if furthest != size_bytes:
+        raise StoreError(
+            f"Reading {where}: {size_bytes} bytes of tensors, {furthest} expected. It is cut short or damaged."
+        )
+    n = len(arrays["probs"])
+    if "ids" not in arrays:
+        arrays["ids"] = _text_ids(metadata, where)
+    if any(len(a) != n for a in arrays.values()) or (
+        "logits" in arrays and arrays["logits"].shape != arrays["probs"].shape
+    ):
+        shapes = ", ".join(f"{name} {a.shape}" for name, a in arrays.items())
+        raise StoreError(f"Reading {where}: columns of different lengths: {shapes}. The file is damaged.")
+    rows = ArrayRows(arrays["probs"], arrays["ids"], arrays.get("labels"), arrays.get("logits"), where=where)
+    check_against_rows(meta, rows)
+    return rows, meta
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(_HEADER_LIMIT_BYTES, path.stat().st_size - 8):
+            raise StoreError(f"Reading {path}: no safetensors header. It is cut short, damaged or of another kind.")
+        try:
+            header = json.loads(file.read(length))
+        except (json.JSONDecodeError, UnicodeDecodeError) as err:
+            raise StoreError(
+                f"Reading {path}: its safetensors header is no JSON ({err}). The file is damaged."
+            ) from err
+    if not isinstance(header, dict):
+        raise StoreError(f"Reading {path}: its safetensors header is no object. The file is damaged.")
+    return header, 8 + length
+
+
+def _map_tensor(path: Path, name: str, entry: Any, begin: int, size_bytes: int) -> Array:
+    kind, dtype = _TYPES[name]
+    try:
+        shape, (start, end) = tuple(int(n) for n in entry["shape"]), entry["data_offsets"]
+        expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        rank = 2 if kind == "F32" else 1
+        fits = (
+            entry["dtype"] == kind
+            and len(shape) == rank
+            and 0 <= start <= end <= size_bytes
+            and end - start == expected
+        )
+        fits = fits and min(shape, default=0) >= 0
+    except (KeyError, TypeError, ValueError) as err:
+        raise StoreError(f"Reading {path}: the header's entry of {name} is {entry!r}. The file is damaged.") from err
+    if not fits:
+        raise StoreError(
+            f"Reading {path}: {name} is said to be {entry!r}, but {size_bytes} bytes of tensors are there and {kind} "
+            "with "
+            f"{rank} axes was expected. The file is cut short, damaged or of another kind."
+        )
+    return mapped(path, np.dtype(dtype), shape, begin + start)
+
+
+def _text_ids(metadata: Mapping[str, Any], where: str) -> Array:
+    try:
+        values = json.loads(metadata["ids"])
+        if not all(isinstance(v, str) for v in values):
+            raise TypeError("an id is no text")
+    except (KeyError, TypeError, json.JSONDecodeError) as err:
+        raise StoreError(f"Reading {where}: neither a tensor ids nor a list of text ids is there ({err}).") from err
+    ids = np.empty(len(values), dtype=object)
+    ids[:] = values
+    return ids
+
+
+def damage(path: Path) -> list[str]:
+    """What reading all rows does not find: nothing, since the format holds no checksum."""
+    return []

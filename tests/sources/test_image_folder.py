@@ -1,0 +1,226 @@
+"""Folders of images."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fo_onnx.errors import DataError, DataNotFoundError, OptionError, PluginError
+from fo_onnx.options import DataOptions
+from fo_onnx.protocols import Batch
+from fo_onnx.sources import ImageFolder, open_source
+
+
+def save(path: Path, height: int = 4, width: int = 4, seed: int = 0, **options: Any) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return pixels
+
+
+def whole(data: Any, **options: Any) -> Batch:
+    (batch,) = open_source(data, DataOptions(**options)).batches(100)
+    return batch
+
+
+def test_classes_ids_and_order(tmp_path: Path) -> None:
+    names = ["dog/b.png", "cat/2.JPG", "cat/10.png", "dog/a.webp", "ant/deep/x.bmp", "cat/.hidden.png", ".git/x.png"]
+    for i, name in enumerate(names):
+        save(tmp_path / name, seed=i, **({"format": "JPEG"} if name.endswith("JPG") else {}))
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    source = open_source(str(tmp_path), DataOptions())
+    assert source.class_names == ("ant", "cat", "dog")
+    assert (source.length, source.id_kind, source.has_labels, source.in_memory) == (5, "str", True, False)
+    batch = source.peek(10)
+    assert batch.ids.tolist() == ["ant/deep/x.bmp", "cat/10.png", "cat/2.JPG", "dog/a.webp", "dog/b.png"]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 1, 1, 2, 2]
+    assert batch.inputs["0"].shape == (5, 3, 4, 4)
+    assert batch.inputs["0"].dtype == np.float32
+
+
+def test_a_folder_without_classes_has_no_labels(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    source = open_source(ImageFolder(tmp_path), DataOptions())
+    assert not source.has_labels
+    assert source.class_names is None
+    assert whole(tmp_path).labels is None
+
+
+def test_given_labels_and_ids_win(tmp_path: Path) -> None:
+    save(tmp_path / "cat/a.png")
+    save(tmp_path / "dog/a.png")
+    batch = whole(tmp_path, labels=[1, 1], ids=[8, 9])
+    assert batch.labels is not None
+    assert (batch.labels.tolist(), batch.ids.tolist()) == ([1, 1], [8, 9])
+
+
+def test_values(tmp_path: Path) -> None:
+    pixels = save(tmp_path / "c/a.png")
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = (pixels.astype(np.float64) / 255 - mean) / std
+    found = whole(ImageFolder(tmp_path, mean=mean, std=std, layout="NHWC")).inputs["0"]
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+    found = whole(ImageFolder(tmp_path, mean=mean, std=std)).inputs["0"]
+    np.testing.assert_allclose(found[0], expected.transpose(2, 0, 1), atol=1e-6)
+    assert found.flags.c_contiguous
+
+
+def test_grey(tmp_path: Path) -> None:
+    pixels = save(tmp_path / "c/a.png")
+    found = whole(ImageFolder(tmp_path, mode="L", mean=0.5, std=2)).inputs["0"]
+    assert found.shape == (1, 1, 4, 4)
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    np.testing.assert_allclose(found[0, 0], (grey / 255 - 0.5) / 2, atol=1e-6)
+
+
+def test_16_bits_are_scaled(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    deep = np.array([[0, 257 * 100], [65535, 257 * 7]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "c/a.png")
+    found = whole(ImageFolder(tmp_path, mode="L")).inputs["0"]
+    np.testing.assert_allclose(found[0, 0], deep / 65535, atol=1e-6)
+
+
+def test_palettes_with_transparency(tmp_path: Path) -> None:
+    pixels = save(tmp_path / "c/a.png")
+    image = Image.fromarray(pixels).quantize(8)
+    image.save(tmp_path / "c/a.png", transparency=bytes([0, 128] * 4))
+    expected = np.asarray(image.convert("RGB"), dtype=np.float32).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(whole(tmp_path).inputs["0"][0], expected, atol=1e-6)
+
+
+def test_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    pixels = save(tmp_path / "c/a.png", 4, 6, exif=exif)
+    found = whole(ImageFolder(tmp_path, layout="NHWC")).inputs["0"][0]
+    np.testing.assert_allclose(found, np.rot90(pixels, -1) / np.float32(255), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "shape"),
+    [
+        ((20, 30), {"resize": 10}, (10, 15)),
+        ((30, 20), {"resize": 10}, (15, 10)),
+        ((20, 31), {"resize": 10}, (10, 15)),
+        ((20, 30), {"resize": (8, 6)}, (8, 6)),
+        ((20, 30), {"crop": 10}, (10, 10)),
+        ((20, 30), {"crop": (8, 30)}, (8, 30)),
+        ((20, 30), {"resize": 16, "crop": 12}, (12, 12)),
+    ],
+)
+def test_sizes(tmp_path: Path, size: tuple[int, int], options: dict[str, Any], shape: tuple[int, int]) -> None:
+    save(tmp_path / "c/a.png", *size)
+    assert whole(ImageFolder(tmp_path, **options)).inputs["0"].shape == (1, 3, *shape)
+
+
+def test_the_crop_is_central(tmp_path: Path) -> None:
+    pixels = save(tmp_path / "c/a.png", 9, 12)
+    found = whole(ImageFolder(tmp_path, crop=(5, 6), layout="NHWC")).inputs["0"][0]
+    np.testing.assert_allclose(found, pixels[2:7, 3:9] / np.float32(255), atol=1e-6)
+
+
+def test_unequal_sizes(tmp_path: Path) -> None:
+    save(tmp_path / "c/a.png", 4, 4)
+    save(tmp_path / "c/b.png", 5, 4)
+    with pytest.raises(
+        DataError,
+        match=r"row 1 \(id 'c/b\.png'\) has the shape \(3, 5, 4\) where the others have \(3, 4, 4\) \(ragged rows\)\. "
+        r"Give ImageFolder\(path, resize=…, crop=…\) to make all images equal in size",
+    ):
+        list(open_source(tmp_path, DataOptions()).batches(4))
+
+
+def test_too_small_for_the_crop(tmp_path: Path) -> None:
+    save(tmp_path / "c/a.png", 4, 4)
+    with pytest.raises(
+        DataError, match=r"\(id 'c/a\.png'\): the image is 4 by 4 pixels, smaller than the crop of 8 by 8"
+    ):
+        whole(ImageFolder(tmp_path, crop=8))
+
+
+def test_a_broken_file(tmp_path: Path) -> None:
+    save(tmp_path / "c/a.png")
+    save(tmp_path / "c/b.png")
+    (tmp_path / "c/b.png").write_bytes(b"no image")
+    batch = whole(tmp_path, on_error="record")
+    assert [(b.id, b.position) for b in batch.bad] == [("c/b.png", 1)]
+    assert batch.bad[0].reason.startswith("UnidentifiedImageError: cannot identify image file")
+
+
+def test_everything_is_recorded(tmp_path: Path) -> None:
+    save(tmp_path / "c/a.png", 8, 8)
+    source = open_source(ImageFolder(tmp_path, resize=6, crop=4, mean=0.5), DataOptions(transform=np.negative))
+    expected = {
+        "source": "image folder",
+        "mode": "RGB",
+        "layout": "NCHW",
+        "scale": "1/255",
+        "resize": 6,
+        "crop": [4, 4],
+        "mean": [0.5, 0.5, 0.5],
+        "std": None,
+    }
+    assert {k: v for k, v in source.preprocessing.items() if k != "transform"} == expected
+    assert source.preprocessing["transform"].endswith("negative")
+    assert json.loads(json.dumps(source.preprocessing)) == source.preprocessing
+
+
+def test_threads_give_the_same(tmp_path: Path) -> None:
+    for i in range(20):
+        save(tmp_path / f"c/{i:02d}.png", seed=i)
+    np.testing.assert_array_equal(whole(tmp_path).inputs["0"], whole(tmp_path, num_workers=3).inputs["0"])
+
+
+def test_images_beside_and_within_folders(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    save(tmp_path / "c/b.png")
+    with pytest.raises(DataError, match=r"images both beside folders \(a\.png\) and within them \(c/b\.png\)"):
+        open_source(tmp_path, DataOptions())
+
+
+def test_no_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no images; \.bmp, .*\.webp were expected, in one folder per class"):
+        open_source(tmp_path, DataOptions())
+    with pytest.raises(DataNotFoundError, match="there is no folder of images at"):
+        open_source(ImageFolder(tmp_path / "none"), DataOptions())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layout": "HWC"}, r"layout='HWC' is not a choice; the choices are 'NCHW', 'NHWC'"),
+        ({"mode": "RGBA"}, r"mode='RGBA' is not a choice"),
+        ({"resize": 0}, r"resize=0 is not usable: pixels, as one positive integer or \(height, width\)"),
+        ({"resize": 2.5}, r"resize=2\.5 is not usable"),
+        ({"crop": (1, 2, 3)}, r"crop=\(1, 2, 3\) is not usable"),
+        ({"mean": (1, 2)}, r"mean=\(1, 2\) is not usable: one finite number, or 3 for mode='RGB', were expected"),
+        ({"std": 0}, r"std=0 is not usable: one finite number, or 3 for mode='RGB', above 0 were expected"),
+        ({"mean": "x"}, r"mean='x' is not usable"),
+    ],
+)
+def test_options_that_are_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        ImageFolder("x", **options)
+
+
+def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *args: Any, **options: Any) -> Any:
+        if name.split(".")[0] == "PIL":
+            raise ImportError(name)
+        return real(name, *args, **options)
+
+    save(tmp_path / "c/a.png")
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(PluginError, match=r"pip install 'fo-onnx\[images\]'"):
+        open_source(tmp_path, DataOptions())

@@ -1,0 +1,177 @@
+"""Labels from everywhere, and what is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fo_onnx.errors import DataError, DataNotFoundError
+from fo_onnx.options import DataOptions
+from fo_onnx.sources import open_source
+from fo_onnx.sources.labels import class_labels, given_labels
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0, 2, 1],
+        (0, 2, 1),
+        np.array([0, 2, 1], dtype=np.uint8),
+        np.array([0.0, 2.0, 1.0], dtype=np.float16),
+        np.array([[0], [2], [1]]),
+        np.array([0, 2, 1], dtype=object),
+    ],
+)
+def test_classes(values: Any) -> None:
+    labels = given_labels(values)
+    assert labels.values.dtype == np.int64
+    assert labels.values.tolist() == [0, 2, 1]
+    assert labels.class_names is None
+
+
+def test_bools() -> None:
+    assert given_labels([True, False]).values.tolist() == [1, 0]
+
+
+def test_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    assert given_labels(torch.tensor([0.0, 2.0], requires_grad=True)).values.tolist() == [0, 2]
+
+
+@given(st.lists(st.sampled_from(["cat", "dog", "ant", "äffchen", ""]), min_size=1))
+def test_names_are_numbered_in_order(names: list[str]) -> None:
+    labels = given_labels(names)
+    assert labels.class_names == tuple(sorted(set(names)))
+    assert [labels.class_names[c] for c in labels.values] == names
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.eye(3), r"labels that are no class: an array of shape \(3, 3\) was found, .*labels=rows.argmax\(axis=1\)"),
+        ([0, 0.5, 1], r"labels that are no class: row 1 has the label 0\.5; an integer from 0 on was expected"),
+        ([0, 1, float("nan")], r"row 2 has the label nan"),
+        ([0, float("inf")], r"row 1 has the label inf"),
+        ([0, -1], r"row 1 has the label -1; an integer from 0 on"),
+        ([0, None], r"row 1 has the label None"),
+        (["a", 1], r"row 1 has the label 1; .* The labels before it are text"),
+        ([1, "a"], r"row 1 has the label 'a'"),
+        (np.array([2**63], dtype=np.uint64), r"row 0 has the label 9223372036854775808"),
+        ([[1], [2, 3]], r"labels= cannot be made one array"),
+        (3, r"labels= is a int; one integer per row or a file's path was expected"),
+    ],
+)
+def test_what_is_no_class(values: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        given_labels(values)
+
+
+def test_the_position_is_that_of_the_row() -> None:
+    with pytest.raises(DataError, match="row 7 has the label -1") as caught:
+        class_labels(np.array([0, -1]), np.array([5, 7]))
+    assert caught.value.position == 7
+
+
+class TestFiles:
+    def write(self, path: Path, text: str) -> Path:
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    @pytest.mark.parametrize(
+        ("name", "text", "values"),
+        [
+            ("y.txt", "0\n2\n1\n", [0, 2, 1]),
+            ("y.txt", "0\r\n2\r\n1", [0, 2, 1]),
+            ("y.csv", "0\n2\n1\n", [0, 2, 1]),
+            ("y.csv", "label\n0\n2\n1\n", [0, 2, 1]),
+            ("y.csv", '"my class"\n0\n2\n1\n', [0, 2, 1]),
+            ("y.csv", "\ufefflabel\n0\n2\n1\n", [0, 2, 1]),
+            ("y.json", "[0, 2, 1]", [0, 2, 1]),
+            ("y.json", '["a", "c", "b"]', [0, 2, 1]),
+            ("y.txt", "a\nc\nb", [0, 2, 1]),
+            ("y.csv", "label\na\nc\nb", [0, 2, 1]),
+            ("y.csv", "a\nc\nb", [0, 2, 1]),
+        ],
+    )
+    def test_read(self, tmp_path: Path, name: str, text: str, values: list[int]) -> None:
+        labels = given_labels(self.write(tmp_path / name, text))
+        assert labels.values.tolist() == values
+        assert labels.class_names == (("a", "b", "c") if "b" in text.replace("label", "") else None)
+
+    def test_npy(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "y.npy", [0, 2])
+        assert given_labels(str(tmp_path / "y.npy")).values.tolist() == [0, 2]
+
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(DataNotFoundError, match=r"there is no file of labels at .*y\.txt"):
+            given_labels(tmp_path / "y.txt")
+
+    @pytest.mark.parametrize(
+        ("name", "text", "message"),
+        [
+            ("y.xlsx", "", r"labels cannot be read from .*y\.xlsx: \.npy, \.json, \.txt, \.csv were expected"),
+            ("y.json", '{"a": 1}', "holds a JSON dict; a list with one label per row was expected"),
+            ("y.json", "[1", r"the labels in .* cannot be read: .* A sound \.json file was expected"),
+            ("y.csv", "0,1\n", r"line 1 of .* has 2 columns; one, of labels, was expected"),
+            ("y.txt", "0\n\n1\n", r"line 2 of .* is empty"),
+            ("y.npy", "nothing", r"the labels in .* cannot be read"),
+            ("y.txt", "0\n-1\n", "row 1 has the label -1"),
+        ],
+    )
+    def test_broken(self, tmp_path: Path, name: str, text: str, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            given_labels(self.write(tmp_path / name, text))
+
+    def test_pickles_are_not_opened(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "y.npy", np.array([{}], dtype=object), allow_pickle=True)
+        with pytest.raises(DataError, match="allow_pickle=False"):
+            given_labels(tmp_path / "y.npy")
+
+
+class TestInStreams:
+    def test_text_cannot_be_numbered(self) -> None:
+        source = open_source([(np.zeros(2), "cat"), (np.zeros(2), "dog")], DataOptions())
+        with pytest.raises(DataError, match=r"row 0 has the label 'cat'.* give labels=, or integers"):
+            list(source.batches(2))
+
+    def test_text_is_left_alone_where_labels_are_given(self) -> None:
+        source = open_source([(np.zeros(2), "cat"), (np.zeros(2), "dog")], DataOptions(labels=["cat", "dog"]))
+        assert source.class_names == ("cat", "dog")
+        assert next(source.batches(2)).labels.tolist() == [0, 1]  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("make", [list, iter])
+    def test_a_fraction_is_told_with_its_row(self, make: Any) -> None:
+        rows = [{"x": np.zeros(2), "y": 0.5 if i == 5 else 1.0} for i in range(8)]
+        with pytest.raises(DataError, match=r"row 5 has the label 0\.5") as caught:
+            list(open_source(make(rows), DataOptions()).batches(4))
+        assert caught.value.position == 5
+
+    def test_one_hot_rows(self) -> None:
+        rows = [{"x": np.zeros(2), "y": np.eye(3)[i % 3]} for i in range(4)]
+        with pytest.raises(DataError, match="labels that are no class: an array of shape"):
+            list(open_source(rows, DataOptions()).batches(4))
+
+    def test_a_row_without_label(self) -> None:
+        rows = [(np.zeros(2), 1), (np.zeros(2), None)]
+        with pytest.raises(DataError, match=r"row 1 \(id 1\) has no label, while the first row has one"):
+            list(open_source(rows, DataOptions()).batches(4))
+
+    def test_labels_in_arrays(self) -> None:
+        x = np.zeros((3, 2))
+        with pytest.raises(DataError, match="row 1 has the label -1"):
+            open_source((x, np.array([0, -1, 1])), DataOptions())
+        assert open_source((x, np.array(["b", "a", "b"])), DataOptions()).class_names == ("a", "b")
+        assert open_source({"x": x, "y": ["b", "a", "b"]}, DataOptions()).peek(3).labels.tolist() == [1, 0, 1]  # type: ignore[union-attr]
+
+
+def test_json_of_integers_among_text(tmp_path: Path) -> None:
+    path = tmp_path / "y.json"
+    path.write_text(json.dumps(["a", 1]))
+    with pytest.raises(DataError, match="The labels before it are text"):
+        given_labels(path)

@@ -1,0 +1,241 @@
+"""Parquet columns as rows."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fo_onnx.errors import DataError
+from fo_onnx.options import DataOptions
+from fo_onnx.protocols import Batch, Source
+from fo_onnx.sources import open_source
+from fo_onnx.sources import parquet as module
+from fo_onnx.spec import InputSignature
+
+
+def write(path: Path, columns: Any, rows: int = 1000) -> Path:
+    pq.write_table(pa.table(columns), path, row_group_size=rows)
+    return path
+
+
+def opened(path: Path, columns: Any, **options: Any) -> Source:
+    return open_source(write(path / "x.parquet", columns), DataOptions(**options))
+
+
+def whole(source: Source) -> Batch:
+    (batch,) = source.batches(1000)
+    return batch
+
+
+def fixed(x: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), x.shape[1])
+
+
+X = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "variable", "large"])
+def test_one_list_column_is_the_input(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    column = fixed(X) if kind == "fixed" else pa.array(X.tolist(), pa.list_(pa.float32()))
+    column = column.cast(pa.large_list(pa.float32())) if kind == "large" else column
+    with caplog.at_level(logging.INFO, "fo_onnx.sources"):
+        source = opened(tmp_path, {"features": column, "weight": [1.0] * 4, "label": [3, 2, 1, 0]})
+    batch = whole(source)
+    assert list(batch.inputs) == ["0"]
+    np.testing.assert_array_equal(batch.inputs["0"], X)
+    assert batch.inputs["0"].dtype == np.float32
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [3, 2, 1, 0]
+    assert "that are no inputs, and left out: weight" in caplog.text
+
+
+def test_lists_of_lists(tmp_path: Path) -> None:
+    x = np.arange(24).reshape(2, 3, 4)
+    source = opened(tmp_path, {"image": pa.array(x.tolist())})
+    np.testing.assert_array_equal(whole(source).inputs["0"], x)
+
+
+def test_number_columns_side_by_side_in_the_files_order(tmp_path: Path) -> None:
+    columns = {
+        "z": [1, 2],
+        "a": np.array([0.5, 1.5], np.float32),
+        "flag": [True, False],
+        "text": ["u", "v"],
+        "y": [0, 1],
+    }
+    batch = whole(opened(tmp_path, columns))
+    np.testing.assert_array_equal(batch.inputs["0"], [[1, 0.5, 1], [2, 1.5, 0]])
+
+
+def test_columns_that_the_model_names(tmp_path: Path) -> None:
+    columns = {"a": fixed(X), "b": fixed(X + 1), "c": fixed(X), "n": [1, 2, 3, 4], "y": [1, 1, 0, 0]}
+    source = opened(tmp_path, columns, signature=InputSignature(("b", "n"), ("c", "d")))
+    batch = whole(source)
+    assert list(batch.inputs) == ["b", "n", "c"]
+    np.testing.assert_array_equal(batch.inputs["b"], X + 1)
+    assert batch.inputs["n"].shape == (4,)
+    assert source.has_labels
+
+
+def test_a_named_label_column_can_be_an_input(tmp_path: Path) -> None:
+    source = opened(tmp_path, {"x": fixed(X), "y": fixed(X)}, signature=InputSignature(("x", "y")))
+    assert list(whole(source).inputs) == ["x", "y"]
+    assert not source.has_labels
+
+
+def test_several_list_columns(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"has several list columns \(a, b\), and none is called like the model's inputs \(input\)\. Rename them",
+    ):
+        opened(tmp_path, {"a": fixed(X), "b": fixed(X)}, signature=InputSignature(("input",)))
+
+
+def test_no_column_of_numbers(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"has no column of numbers or of lists of numbers; it has text \((large_)?string\)"
+    ):
+        opened(tmp_path, {"text": ["a", "b"]})
+
+
+class TestIds:
+    @pytest.mark.parametrize(("ids", "kind"), [([7, 5, 3, 1], "int"), (["a", "c", "b", "d"], "str")])
+    def test_found(self, tmp_path: Path, ids: list[Any], kind: str) -> None:
+        source = opened(tmp_path, {"id": ids, "x": fixed(X)})
+        assert source.id_kind == kind
+        assert whole(source).ids.tolist() == ids
+
+    @pytest.mark.parametrize("ids", [[7, 5, 7, 1], [0.5, 1.5, 2.5, 3.5], ["a", None, "b", "c"]])
+    def test_not_usable(self, tmp_path: Path, ids: list[Any]) -> None:
+        assert whole(opened(tmp_path, {"id": ids, "x": fixed(X)})).ids.tolist() == [0, 1, 2, 3]
+
+    def test_given_ones_win(self, tmp_path: Path) -> None:
+        source = opened(
+            tmp_path, {"id": [7, 5, 3, 1], "x": fixed(X), "y": [0, 1, 0, 1]}, ids=list("abcd"), labels=[3] * 4
+        )
+        batch = whole(source)
+        assert batch.ids.tolist() == list("abcd")
+        assert batch.labels is not None
+        assert batch.labels.tolist() == [3] * 4
+
+
+class TestLabels:
+    def test_text(self, tmp_path: Path) -> None:
+        source = opened(tmp_path, {"x": fixed(X), "label": ["b", "a", "b", "c"]})
+        assert source.class_names == ("a", "b", "c")
+        encoded = opened(tmp_path, {"x": fixed(X), "label": pa.array(["b", "a", "b", "c"]).dictionary_encode()})
+        assert whole(encoded).labels.tolist() == whole(source).labels.tolist() == [1, 0, 1, 2]  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ([0.5, 1, 2, 3], r"row 0 has the label 0\.5"),
+            ([1, -1, 0, 0], "row 1 has the label -1"),
+            ([[1, 0], [0, 1], [1, 0], [1, 0]], "labels that are no class: the column label of .* holds lists"),
+            ([1, None, 0, 0], r"row 1 of .* has no value \(null\) in the column label; fill it or leave the row out"),
+        ],
+    )
+    def test_no_class(self, tmp_path: Path, values: list[Any], message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            opened(tmp_path, {"x": fixed(X), "label": values})
+
+
+class TestNullsAndRaggedRows:
+    @pytest.mark.parametrize(
+        ("column", "message"),
+        [
+            ([[1.0, 2.0], None, [3.0, 4.0]], r"row 1 of .* has no value \(null\) in the column x"),
+            ([[1.0, 2.0], [3.0, None], [3.0, 4.0]], r"row 1 of .* has a null within the list in the column x"),
+            ([1.0, 2.0, None], r"row 2 of .* has no value \(null\) in the column x"),
+            (
+                [[1.0, 2.0], [3.0, 4.0], [5.0]],
+                r"row 2 of .* has 1 values in the column x where the others have 2 \(ragged",
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("rows", [2, 1000])
+    def test_refused_with_the_row(self, tmp_path: Path, column: list[Any], message: str, rows: int) -> None:
+        source = open_source(write(tmp_path / "x.parquet", {"x": column}, rows), DataOptions())
+        with pytest.raises(DataError, match=message) as caught:
+            list(source.batches(100))
+        assert caught.value.position == int(message.split(" of ")[0].split()[1])
+
+
+def test_start_skips_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.arange(300, dtype=np.float32).reshape(100, 3)
+    source = open_source(write(tmp_path / "x.parquet", {"x": fixed(x)}, 10), DataOptions())
+    source.peek(1)
+    asked: list[list[int]] = []
+    read = pq.ParquetFile.iter_batches
+
+    def watched(self: Any, *args: Any, row_groups: list[int], **rest: Any) -> Any:
+        asked.append(row_groups)
+        return read(self, *args, row_groups=row_groups, **rest)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
+    batches = list(source.batches(16, 57))
+    assert asked == [[5, 6, 7, 8, 9]]
+    assert [(b.start, len(b)) for b in batches] == [(57, 7), (64, 16), (80, 16), (96, 4)]
+    assert batches[0].inputs["0"][0].tolist() == x[57].tolist()
+
+
+def test_the_file_is_streamed(tmp_path: Path) -> None:
+    x = np.zeros((400_000, 16), np.float32)
+    path = write(tmp_path / "x.parquet", {"x": fixed(x)}, 400_000)
+    source = open_source(path, DataOptions())
+    before = pa.total_allocated_bytes()
+    peak = 0
+    rows = 0
+    for batch in source.batches(256):
+        rows += len(batch)
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert rows == 400_000
+    assert peak < x.nbytes / 2, f"{peak} of {x.nbytes} bytes were held at once"
+
+
+def test_functions(tmp_path: Path) -> None:
+    columns = {"a": fixed(X), "text": ["x", "y", "z", "w"], "y": [0, 1, 2, 3]}
+    source = opened(
+        tmp_path, columns, input_getter=lambda row: np.array(row["a"]) * len(row["text"]), transform=np.negative
+    )
+    batch = whole(source)
+    np.testing.assert_array_equal(batch.inputs["0"], -X)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 1, 2, 3]
+    named = opened(tmp_path, columns, signature=InputSignature(("a",)), transform=lambda row: row["a"] + 1)
+    np.testing.assert_array_equal(whole(named).inputs["0"], X + 1)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 15), st.integers(0, 40), st.integers(1, 9))
+def test_any_groups_sizes_and_starts(
+    tmp_path_factory: pytest.TempPathFactory, n: int, group: int, size: int, start: int, decoded: int
+) -> None:
+    x = np.arange(2 * n, dtype=np.float64).reshape(n, 2)
+    path = write(tmp_path_factory.mktemp("parquet") / "x.parquet", {"x": fixed(x)}, group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "READ_ROWS", decoded)
+        batches = list(open_source(path, DataOptions()).batches(size, start))
+    assert [i for b in batches for i in b.ids.tolist()] == list(range(start, n))
+    found = [r.tolist() for b in batches for r in b.inputs["0"]]
+    assert found == x[start:].tolist()
+    assert all(b.stop % size == 0 for b in batches[:-1])
+
+
+def test_a_damaged_page(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((5000, 4)).astype(np.float32)
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"x": fixed(x)}), path, use_dictionary=False, write_page_checksum=True)
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read from row 0 on"):
+        list(open_source(path, DataOptions()).batches(100))

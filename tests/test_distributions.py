@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import pickle
+
+import numpy as np
+import pytest
+
+from fo_onnx import rows as rows_module
+from fo_onnx.distributions import Distributions
+from fo_onnx.errors import DataError, OutputError, RowNotFoundError, StoreError
+from fo_onnx.rows import ArrayRows, Columns, as_ids, not_distributions
+
+
+def some_probs(n=20, k=4, seed=0):
+    return np.random.default_rng(seed).dirichlet(np.full(k, 0.4), n).astype(np.float32)
+
+
+class Counting(ArrayRows):
+    """Rows like those of a file: they say that reading costs something, and count how much is read."""
+
+    resident = False
+
+    def __init__(self, *args, step=8, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.step = step
+        self.reads: list[tuple[int, int, tuple[str, ...]]] = []
+
+    def read(self, start, stop, columns=rows_module.COLUMNS):
+        self.reads.append((start, stop, tuple(columns)))
+        return super().read(start, stop, columns)
+
+
+def test_a_mapping_over_ids():
+    probs = some_probs()
+    ids = [f"img_{i}.png" for i in range(20)]
+    d = Distributions(probs, ids=ids)
+    assert len(d) == 20
+    assert list(d) == ids
+    assert "img_3.png" in d
+    assert 3 not in d
+    assert np.array_equal(d["img_3.png"], probs[3])
+    assert d["img_3.png"].dtype == np.float32
+    assert {key: row.tolist() for key, row in dict(d).items()} == d.to_dict()
+    assert dict(d).keys() == set(ids)
+
+
+def test_default_ids_take_no_memory_and_are_positions():
+    d = Distributions(some_probs())
+    assert list(d) == list(range(20))
+    assert np.array_equal(d.ids, np.arange(20))
+    assert d.ids.dtype == np.int64
+    assert isinstance(d._ids, range)
+    assert np.int64(7) in d
+    assert True not in d
+    assert -1 not in d
+    assert 20 not in d
+    assert 10**30 not in d
+
+
+@pytest.mark.parametrize("ids", [[30, 10, 20, 0], [5, 6, 7, 8], [-3, 2**62, 4, 9]])
+def test_other_integers_as_ids(ids):
+    probs = some_probs(4)
+    d = Distributions(probs, ids=ids)
+    for position, i in enumerate(ids):
+        assert np.array_equal(d[i], probs[position])
+    assert 1000 not in d
+    assert d.ids.tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("ids", "key", "hint"),
+    [
+        (None, 99, "Its ids are integers, from 0 to 19 in order"),
+        (None, "3", "Its ids are integers"),
+        ([f"s{i}" for i in range(20)], 3, "Its ids are text, from 's0' to 's19'"),
+    ],
+)
+def test_an_id_that_is_not_there(ids, key, hint):
+    d = Distributions(some_probs(), ids=ids)
+    with pytest.raises(RowNotFoundError, match=hint) as caught:
+        d[key]
+    assert repr(key) in str(caught.value)
+    assert isinstance(caught.value, KeyError)
+
+
+def test_a_row_is_a_copy():
+    d = Distributions(some_probs())
+    row = d[0]
+    row[:] = 0
+    assert d[0].sum() == pytest.approx(1)
+
+
+def test_rows_by_position():
+    d = Distributions(some_probs(), ids=[f"{i:03d}" for i in range(20)], labels=np.arange(20) % 4)
+    part = d.rows(5, 9)
+    assert list(part) == ["005", "006", "007", "008"]
+    assert np.array_equal(part.probs, d.probs[5:9])
+    assert np.array_equal(part.labels, d.labels[5:9])
+    assert np.array_equal(part["007"], d["007"])
+    assert len(d.rows(-3)) == 3
+    assert len(d.rows(15, 99)) == 5
+    assert len(d.rows(9, 5)) == 0
+    assert list(d.rows(2, 10).rows(1, 3)) == ["003", "004"]
+
+
+def test_rows_by_position_of_default_ids_keep_their_ids():
+    part = Distributions(some_probs()).rows(5, 9)
+    assert list(part) == [5, 6, 7, 8]
+    assert np.array_equal(part[8], some_probs()[8])
+    assert 2 not in part
+    assert isinstance(part._known_ids(), range)
+
+
+def test_rows_say_how_many_they_are_in_meta():
+    d = Distributions(
+        some_probs(), meta={"rows": {"written": 20}, "data": {"length": 20, "x": 1}, "metrics": {"rows": 20}}
+    )
+    part = d.rows(0, 3)
+    assert part.meta["rows"] == {"written": 3, "skipped": 0, "quarantined": 0}
+    assert part.meta["data"] == {"length": 3, "x": 1}
+    assert part.metrics()["rows"] == 3
+    assert d.meta["rows"] == {"written": 20}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids": [1] * 20}, r"duplicate ids, each may be there once: 1\."),
+        ({"ids": ["a", "b"] * 10}, "duplicate ids.*'a', 'b'"),
+        ({"ids": [1, 2]}, "20 rows but 2 ids"),
+        ({"ids": [1, "a"] * 10}, "all integers or all text; found 1"),
+        ({"ids": [1.5] * 20}, "all integers or all text; found 1.5"),
+        ({"ids": [True, False] * 10}, "all integers or all text; found True"),
+        ({"ids": np.arange(20.0)}, "all integers or all text; found dtype"),
+        ({"ids": [2**63, *range(19)]}, "does not fit 64 signed bits"),
+        ({"ids": np.array([2**63], dtype=np.uint64)}, "does not fit 64 signed bits"),
+        ({"ids": ["\ud800", *map(str, range(19))]}, "no valid Unicode"),
+        ({"ids": np.zeros((20, 1), dtype=int)}, "one id per row"),
+        ({"labels": [0, 1]}, "20 integers, one per row"),
+        ({"labels": [4] * 20}, r"labels from 4 to 4; classes are 0 … 3"),
+        ({"labels": [-1] * 20}, "labels from -1 to -1"),
+        ({"labels": [0.5] * 20}, "dtype float64"),
+        ({"logits": np.zeros((20, 3))}, r"logits of shape \(20, 3\) beside probs of shape \(20, 4\)"),
+        ({"probs": np.ones(4)}, r"probs of shape \(4,\)"),
+        ({"probs": np.empty((3, 0))}, r"probs of shape \(3, 0\)"),
+        ({"probs": np.array([["a"]])}, "numbers of shape"),
+    ],
+)
+def test_arguments_that_do_not_fit(change, message):
+    arguments = {"probs": some_probs()} | change
+    with pytest.raises(DataError, match=message):
+        Distributions(arguments.pop("probs"), **arguments)
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.6], [1.5, -0.5], [np.nan, 1], [np.inf, -np.inf], [0, 0]])
+def test_rows_that_are_no_distribution(row):
+    probs = np.array([[0.5, 0.5], row, [1, 0]], dtype=np.float32)
+    with pytest.raises(OutputError, match=r"1 of 3 rows are no distribution .*; ids 'b'\."):
+        Distributions(probs, ids=["a", "b", "c"])
+    assert not_distributions(probs).tolist() == [1]
+
+
+def test_quick_and_thorough_validation_agree():
+    rng = np.random.default_rng(1)
+    for scale in (0, 1e-7, 1e-4, 9e-4, 2e-3, 0.5):
+        probs = some_probs(300, 5) * (1 + scale * rng.choice([-1, 1], (300, 1))).astype(np.float32)
+        exact = np.flatnonzero(np.abs(probs.astype(np.float64).sum(axis=1) - 1) > 1e-3)
+        assert np.array_equal(not_distributions(probs), exact), scale
+
+
+def test_nothing_is_read_before_it_is_asked_for():
+    rows = Counting(some_probs(100), where="x.parquet")
+    d = Distributions.from_rows(rows, {})
+    repr(d), len(d), d.classes, d.class_names, d.rows(3, 50)
+    assert rows.reads == []
+    d[42]
+    assert rows.reads
+    assert all((start, stop) == (42, 43) for start, stop, _ in rows.reads)
+
+
+def test_probs_are_decoded_once():
+    rows = Counting(some_probs(100))
+    d = Distributions.from_rows(rows, {})
+    first = d.probs
+    read = len(rows.reads)
+    assert d.probs is first
+    assert np.array_equal(first, some_probs(100))
+    d[3]
+    assert all(columns != ("probs",) for _, _, columns in rows.reads[read:])
+
+
+def test_a_large_column_goes_into_a_temporary_file_that_is_gone_with_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(rows_module.tempfile, "tempdir", str(tmp_path))
+    d = Distributions.from_rows(Counting(some_probs(100)), {})
+    probs = d.probs
+    assert isinstance(probs.base, np.memmap)
+    assert np.array_equal(probs, some_probs(100))
+    del d, probs
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_and_no_signal(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(rows_module.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        _ = Distributions.from_rows(Counting(some_probs(100)), {}).probs
+
+
+@pytest.mark.parametrize("ask", [lambda d: d.probs, lambda d: d[11], lambda d: d.metrics(), lambda d: d.to_dict()])
+@pytest.mark.parametrize("kind", [ArrayRows, Counting])
+def test_rows_of_a_file_are_checked_as_they_are_read(kind, ask):
+    probs = some_probs(30)
+    probs[11] *= 2
+    d = Distributions.from_rows(kind(probs, where="x.npz"), {})
+    with pytest.raises(StoreError, match=r"Reading x\.npz: rows that are no distribution .*; ids 11"):
+        ask(d)
+
+
+def test_duplicate_ids_of_a_file():
+    ids = np.array([3, 4, 5, 3])
+    d = Distributions.from_rows(Counting(some_probs(4), ids, where="x.npz", step=2), {})
+    with pytest.raises(StoreError, match=r"Reading x\.npz: duplicate ids, each may be there once: 3\."):
+        _ = d.ids
+
+
+def test_metrics_are_taken_from_meta_or_computed():
+    d = Distributions(some_probs(), labels=some_probs().argmax(axis=1))
+    assert d.metrics()["accuracy"] == 1
+    assert "accuracy" not in Distributions(some_probs()).metrics()
+    rows = Counting(some_probs())
+    kept = Distributions.from_rows(rows, {"metrics": {"rows": 20, "accuracy": 0.5}})
+    found = kept.metrics()
+    assert found["accuracy"] == 0.5
+    assert rows.reads == []
+    found["accuracy"] = 1
+    assert kept.metrics()["accuracy"] == 0.5
+
+
+def test_align_orders_columns_logits_and_labels_by_name():
+    probs = some_probs(50, 3)
+    d = Distributions(
+        probs, labels=probs.argmax(axis=1), logits=np.log(probs), meta={"model": {"class_names": ["cat", "dog", "emu"]}}
+    )
+    a = d.align(["emu", "cat", "dog"])
+    assert a.class_names == ("emu", "cat", "dog")
+    assert np.array_equal(a.probs, probs[:, [2, 0, 1]])
+    assert np.array_equal(a.logits, np.log(probs)[:, [2, 0, 1]])
+    assert a.metrics()["accuracy"] == 1
+    assert np.array_equal(a[7], probs[7, [2, 0, 1]])
+    assert d.class_names == ("cat", "dog", "emu")
+    assert a.align(["cat", "dog", "emu"]).equals(d)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat", "dog", "fox"], "Missing here: 'fox'; extra here: 'emu'"),
+        (["cat", "dog"], "Missing here: none; extra here: 'emu'"),
+        (["cat", "dog", "emu", "cat"], "given twice: 'cat'"),
+    ],
+)
+def test_align_refuses_other_names(names, message):
+    d = Distributions(some_probs(4, 3), meta={"model": {"class_names": ["cat", "dog", "emu"]}})
+    with pytest.raises(DataError, match=message):
+        d.align(names)
+
+
+def test_align_without_names():
+    with pytest.raises(DataError, match="class names are not known"):
+        Distributions(some_probs()).align(["a"])
+
+
+def test_equality_is_identity_and_equals_compares_bits():
+    d, same = Distributions(some_probs()), Distributions(some_probs())
+    assert d == d
+    assert d != same
+    assert len({d, same}) == 2
+    assert d.equals(same)
+    changed = some_probs()
+    changed[3, 0] = np.nextafter(changed[3, 0], 1)
+    assert not d.equals(Distributions(changed))
+    assert not d.equals(Distributions(some_probs(), ids=range(1, 21)))
+    assert not d.equals(Distributions(some_probs(), labels=[0] * 20))
+    assert not d.equals(d.rows(0, 19))
+    a, b = Distributions(some_probs(), labels=[0] * 20), Distributions(some_probs(), labels=[1] * 20)
+    assert not a.equals(b)
+
+
+def test_equals_sees_the_sign_of_zero_and_not_a_number_in_logits():
+    logits = np.full((20, 4), np.nan, dtype=np.float32)
+    assert Distributions(some_probs(), logits=logits).equals(Distributions(some_probs(), logits=logits.copy()))
+
+
+def test_repr():
+    d = Distributions(some_probs(), labels=[0] * 20)
+    assert repr(d) == "Distributions(20 rows × 4 classes, int ids, labels)"
+
+
+def test_no_rows():
+    d = Distributions(np.empty((0, 3)))
+    assert len(d) == 0
+    assert list(d) == []
+    assert d.probs.shape == (0, 3)
+    assert d.metrics()["rows"] == 0
+    assert 0 not in d
+    with pytest.raises(RowNotFoundError, match="It has no rows"):
+        d[0]
+
+
+def test_copies_and_pickles():
+    d = Distributions(some_probs(), ids=[f"a{i}" for i in range(20)])
+    assert copy.copy(d).equals(d)
+    buffer = io.BytesIO()
+    pickle.Pickler(buffer).dump(d)
+    buffer.seek(0)
+    assert pickle.Unpickler(buffer).load().equals(d)
+
+
+def test_ids_of_every_kind():
+    assert as_ids(range(3), "t").dtype == np.int64
+    assert as_ids(np.array(["a", "é"]), "t").tolist() == ["a", "é"]
+    assert as_ids(np.array([1, 2], dtype=np.uint8), "t").dtype == np.int64
+    assert as_ids([np.int32(4)], "t").tolist() == [4]
+    assert as_ids([], "t").shape == (0,)
+    assert Columns().ids is None
