@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -14,7 +15,7 @@ from fo_onnx.metrics import SMALLEST_PROBABILITY, MetricsAccumulator
 def gathered(probs, labels, cuts=()):
     metrics = MetricsAccumulator(probs.shape[1])
     bounds = [0, *sorted(cuts), len(probs)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         metrics.update(probs[start:stop], None if labels is None else labels[start:stop])
     return metrics.result()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,10 @@ from .tensors import to_tensor
 RAW_OUTPUT = "output"
 EXTERNAL_DATA_BYTES = 2_000_000_000
 """Protobuf ends at 2 GiB; from here on the weights go into a file beside the model."""
+
+_TORCH = str(Path(torch.__file__).parent)
+_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
+_QUOTED = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n([^\n]*)')
 
 
 class Flat(torch.nn.Module):
@@ -49,7 +55,8 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     module = as_module(model)
     who = options.model_name or type(module).__name__
     call = call_of(model, list(example))
-    if is_half(module):
+    if is_half(module) or float_dtype(module) == torch.float64:
+        # ONNX Runtime has no bfloat16, and lacks many operators in float64, on the CPU.
         module = float32_copy(module)
     tensors = example_tensors(module, example)
     flat = Flat(module, call, output.output_name, who)
@@ -66,7 +73,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
             raise ExportError(f"torch.onnx.export cannot convert {who}: {_root_cause(err)}") from err
     inputs = tuple(_spec(n, t) for n, t in zip(call.names, tensors, strict=True))
     with evaluation_mode(module), torch.no_grad():
-        raw = flat(*tensors)
+        raw = flat(*example_tensors(module, example))
     return ModelSpec(
         inputs=inputs, output=TensorSpec(RAW_OUTPUT, str(raw.dtype).removeprefix("torch."), (None, *raw.shape[1:])), name=who,
         framework="torch",
@@ -77,7 +84,8 @@ def example_tensors(module: torch.nn.Module, example: Inputs) -> list[torch.Tens
     """The example as tensors where the module is, floats in its own floating-point dtype."""
     dtype, device = float_dtype(module), device_of(module)
     tensors = [to_tensor(a, device) for a in example.values()]
-    return [t.to(dtype) if t.is_floating_point() else t for t in tensors]
+    # A copy, always: the tensors share the caller's memory, and a model may work in place.
+    return [t.to(dtype if t.is_floating_point() else t.dtype, copy=True) for t in tensors]
 
 
 def _export_dynamo(flat: Flat, tensors: list[torch.Tensor], call: Call, path: Path, opset: int, external: bool) -> None:
@@ -125,18 +133,40 @@ def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
 
 
 def _root_cause(err: BaseException) -> str:
-    """The message of the innermost cause, cut to the lines that say what and where."""
+    """What stopped the exporter, with the operator or the line of the model's code that did."""
+    first = err
     while err.__cause__ is not None:
         err = err.__cause__
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    where = next((line for line in lines if line.startswith("File ") and "/torch/" not in line), "")
-    return " ".join([f"{type(err).__name__}: {lines[0] if lines else 'no message'}", *([where] if where else [])])
+    text = next((line.strip() for line in str(err).splitlines() if line.strip()), "no message")
+    operator = _OPERATOR.search(text)
+    if operator is not None:
+        return f"ONNX has no operator for {operator[1]} ({type(err).__name__})"
+    where = _line_in_text(str(err)) or _line_in_trace(err) or _line_in_trace(first)
+    return f"{type(err).__name__}: {text.rstrip('.')}{f'. It happened in {where}' if where else ''}"
+
+
+def _line_in_text(text: str) -> str | None:
+    """The line of the model's code that torch quotes in its message."""
+    for match in _QUOTED.finditer(text):
+        if not match[1].startswith(_TORCH):
+            return f"{Path(match[1]).name}, line {match[2]}: {match[3].strip()}"
+    return None
+
+
+def _line_in_trace(err: BaseException) -> str | None:
+    """The innermost line that is neither torch's nor this package's."""
+    ours = str(Path(__file__).parent)
+    for frame in reversed(traceback.extract_tb(err.__traceback__)):
+        if not frame.filename.startswith((_TORCH, ours, "<")):
+            return f"{Path(frame.filename).name}, line {frame.lineno}: {frame.line}"
+    return None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the exporter's progress lines, and its remarks on packages that it does without, from the user's terminal."""
-    loggers = [logging.getLogger(n) for n in ("torch.onnx", "torch.onnx._internal.exporter._registration")]
+    # torch gives its loggers levels of their own, so that the parent's does not reach them.
+    loggers = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.partition(".")[0] == "torch"]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

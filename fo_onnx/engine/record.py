@@ -43,8 +43,8 @@ def identity(
     }
 
 
-def settings(selection: Selection) -> dict[str, Any]:
-    """What a resumed run takes over from the one begun."""
+def settings(selection: Selection, known: dict[str, Any]) -> dict[str, Any]:
+    """What a resumed run takes over from the one begun, and what its unfinished rows are loaded with."""
     tuning = selection.tuning
     return {
         "runner": selection.runners[0].kind,
@@ -53,6 +53,7 @@ def settings(selection: Selection) -> dict[str, Any]:
         "batch_size": tuning.batch_size,
         "sessions": tuning.sessions,
         "threads": tuning.threads,
+        "meta": {"model": {"name": selection.spec.name, **known["model"]}, "data": {"id_kind": known["data"]["id_kind"]}},
     }
 
 

@@ -101,7 +101,7 @@ class Run:
         elif self._target.resume and out.exists():
             return _finished_before(out, known)
         else:
-            folder = RunFolder.create(out, known, record.settings(selection), overwrite=self._target.overwrite)
+            folder = RunFolder.create(out, known, record.settings(selection, known), overwrite=self._target.overwrite)
         with folder:
             sink = folder.sink(
                 classes=_classes(selection), id_kind=self._source.id_kind, labels=self._source.has_labels,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import tempfile
 import time
 import warnings
@@ -353,8 +354,17 @@ def _instead(
     except DeviceError:
         # Neither has the device; what ONNX Runtime lacks is the answer to what was asked for.
         raise err from None
-    warnings.warn(f"{found.spec.name} runs natively, not in ONNX: {err}", FallbackWarning, stacklevel=2)
+    warnings.warn(f"{found.spec.name} runs natively, not in ONNX: {err}", FallbackWarning, _callers_level())
     return found
+
+
+def _callers_level() -> int:
+    """The ``stacklevel`` at which `warnings.warn`, in the function that asks, points to the code that called this package."""
+    package = str(Path(__file__).parents[1])
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _native(

@@ -20,6 +20,7 @@ from .providers import Placement, missing_library
 
 INSTALL_HINT = "pip install 'fo-onnx[cpu]' (or 'fo-onnx[gpu]' for CUDA)"
 _ERRORS_ONLY = 3
+_NOTHING = 4
 
 
 class MemoryExhausted(RunError):
@@ -101,7 +102,8 @@ class Session:
         self.provider = placement.provider
         self.cpu_nodes = _nodes_on_cpu(self._session) if accelerated else 0
         self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = _ERRORS_ONLY
+        # What a failed run would print is in the exception, too.
+        self._run_options.log_severity_level = _NOTHING
         self._who = who
         self._closed = False
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ResumeError, StoreError, StoreExistsError, StoreNotFoundError, StoreWriteError
 from ..protocols import BadRow
+from ..version import __version__
 from . import files
 from .formats import target_format
 from .journal import NAME as JOURNAL
@@ -100,6 +101,7 @@ class RunFolder:
         record = {
             "schema": SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "fo_onnx": __version__,
             "target": target.name,
             "identity": identity,
             "settings": settings,

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..rows import Rows
+from ..version import __version__
 
 SCHEMA_VERSION = 1
 META_KEY = "fo_onnx"
@@ -65,7 +66,7 @@ def minimal_meta(layout: Layout, length: int | None) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "fo_onnx": _version(),
+        "fo_onnx": __version__,
         "model": {"name": None, "framework": None, "class_names": None},
         "data": {"length": length, **_columns(layout)},
         "user": {},
@@ -90,15 +91,6 @@ def complete_meta(meta: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
 
 def _columns(layout: Layout) -> dict[str, Any]:
     return {"id_kind": layout.id_kind, "labels": layout.labels, "logits": layout.logits, "classes": layout.classes}
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("fo-onnx")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def encode_meta(meta: Mapping[str, Any], where: str) -> bytes:

@@ -270,7 +270,7 @@ def test_the_json_of_the_older_generator(tmp_path):
 @pytest.mark.parametrize("keys", [["007", "8"], ["a", "1"], ["1.0"], ["²"]])
 def test_older_json_with_keys_that_are_no_numbers(keys, tmp_path):
     path = tmp_path / "d.json"
-    path.write_text(json.dumps({"meta": {}, "distributions": dict.fromkeys(keys, [0.5, 0.5])}))
+    path.write_text(json.dumps({"meta": {}, "distributions": {key: [0.5, 0.5] for key in keys}}))
     assert list(load(path)) == keys
 
 
@@ -323,7 +323,7 @@ def test_our_json_changed_in_places(old, new, message, d, tmp_path):
 def test_json_rows_that_are_missing_or_too_many(d, tmp_path):
     path = save(d, tmp_path / "d.json")
     lines = path.read_text().splitlines(keepends=True)
-    for changed in (lines[:10] + lines[11:], lines[:10] + [lines[10].replace('"8"', '"9999"')] + lines[10:]):
+    for changed in (lines[:10] + lines[11:], [*lines[:10], lines[10].replace('"8"', '"9999"'), *lines[10:]]):
         path.write_text("".join(changed))
         with pytest.raises(StoreError, match="meta says 3000 rows, distributions holds"):
             read_all(path)

@@ -596,3 +596,28 @@ def test_a_manifest_and_a_journal_that_differ(tmp_path):
     report = check(target)
     assert any("they are not the same" in problem for problem in report.problems)
     assert any("meta says 200 rows" in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize("name", ["add", "close"])
+def test_an_interrupt_within_an_append_keeps_finished_shards_and_only_those(name, target, monkeypatch):
+    run = begin(target)
+    sink = sink_of(run)
+    feed(sink, 0, 95)
+    finished = run.position
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"fo_onnx.store.parquet_file.ParquetOutput.{name}", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            feed(sink, 95, N)
+        assert sink.abort(caught.value) == folder_of(target)
+    assert sink.written >= finished > 0
+    run = RunFolder.reopen(target, **SMALL)
+    assert run.position == sink.written
+    sink = sink_of(run)
+    for start in range(run.position, N, BATCH):
+        feed(sink, start, min(start + BATCH, N))
+    sink.commit({})
+    assert load(target).equals(whole())

@@ -1,0 +1,73 @@
+"""The command ``fo-onnx``: finds the command that was asked for and loads no other."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from ..version import __version__
+from .failures import as_lines
+
+COMMANDS = {
+    "export": "Convert a model to an ONNX file that gives distributions, and compare the two.",
+    "verify": "Compare an exported file with the model it came from, on real rows.",
+    "generate": "Write one class distribution per row of a dataset.",
+    "inspect": "Show what is in an ONNX file, a file of results or a run folder.",
+    "convert": "Write a file of results in another format.",
+    "check": "Read a file of results or a run folder whole, and say what is wrong with it.",
+    "doctor": "Show versions, plugins, providers and devices, and what is wrong with them.",
+    "demo": "Train, export, verify and generate on scikit-learn's digits, in half a minute.",
+}
+"""The commands and what each does: kept here so that ``--help`` imports none of them."""
+
+COMPLETION = """\b
+Completion of commands and options with the tab key, for this shell:
+  bash   eval "$(_FO_ONNX_COMPLETE=bash_source fo-onnx)"
+  zsh    eval "$(_FO_ONNX_COMPLETE=zsh_source fo-onnx)"
+  fish   _FO_ONNX_COMPLETE=fish_source fo-onnx | source
+For every shell, put the line into ~/.bashrc, ~/.zshrc or ~/.config/fish/config.fish."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands lie in modules of their names, and are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__package__}.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # How a run is gone on with is printed as the command that began it.
+        ctx.meta["fo_onnx.arguments"] = list(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with as_lines(ctx):
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=LazyGroup, epilog=COMPLETION, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
+@click.version_option(__version__, prog_name="fo-onnx", message="%(prog)s %(version)s")
+def main() -> None:
+    """First-order data: one verified class distribution per sample, from any trained classifier, through ONNX.
+
+    \b
+    MODEL is package.module:attribute (an instance, a class or a factory), or a file: .onnx, .pt, .pth.
+    DATA  is a file (.npy, .npz, .parquet), a folder of images, or package.module:attribute.
+
+    Data go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """

@@ -1,0 +1,56 @@
+"""Small ONNX classifiers made node by node, without any framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FEATURES, CLASSES = 6, 4
+WEIGHTS = np.random.default_rng(7).standard_normal((FEATURES, CLASSES)).astype(np.float32) * 2
+
+
+def rows(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, FEATURES)).astype(np.float32)
+
+
+def expected(x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """What a linear classifier with softmax gives, in float64."""
+    z = x.astype(np.float64) @ WEIGHTS.astype(np.float64) / temperature
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def linear(
+    path: Path,
+    *tail: onnx.NodeProto,
+    output: str = "z",
+    weights: np.ndarray = WEIGHTS,
+    batch: int | str = "batch",
+    opset: int = 18,
+    dtype: int = TensorProto.FLOAT,
+    shape: list | None = None,
+    more_outputs: tuple[str, ...] = (),
+    initializers: dict[str, np.ndarray] | None = None,
+) -> Path:
+    """z = x·W, then the nodes of `tail`, written to `path`."""
+    constants = {"w": weights, **(initializers or {})}
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["z"]), *tail],
+        "classifier",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, weights.shape[0]])],
+        [
+            helper.make_tensor_value_info(output, dtype, [batch, weights.shape[1]] if shape is None else shape),
+            *(helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in more_outputs),
+        ],
+        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def node(op: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op, inputs, outputs, **attributes)

@@ -1,0 +1,245 @@
+"""Every kind of torch model gives in ONNX the rows that torch gives, and is left as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fo_onnx as fo
+from fo_onnx.parity import row_spread
+from fo_onnx.probabilities import total_variation
+
+torch = pytest.importorskip("torch")
+from fo_onnx_torch.export import unwrapped  # noqa: E402
+from fo_onnx_torch.modules import FunctionModule, as_module  # noqa: E402
+from torch import nn  # noqa: E402
+from torch_nets import CASES, ROWS, Mlp, Tokens, first, make, normal, tokens, truth  # noqa: E402
+
+
+def state(model: Any) -> list[tuple[Any, ...]]:
+    """Everything of a model that a run must leave alone."""
+    module = as_module(model)
+    owner = getattr(model, "__self__", None)
+    parts = [*module.modules(), *(owner.modules() if isinstance(owner, nn.Module) else ())]
+    flags = [(m.training,) for m in parts if not isinstance(m, FunctionModule)]
+    held = [(n, t.detach().clone(), t.requires_grad, t.dtype) for n, t in module.state_dict(keep_vars=True).items()]
+    return [*flags, *held]
+
+
+def assert_same_state(before: list[tuple[Any, ...]], after: list[tuple[Any, ...]]) -> None:
+    assert len(before) == len(after)
+    for old, new in zip(before, after, strict=True):
+        for a, b in zip(old, new, strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, (old[0], a, b)
+
+
+def copied(rows: Any) -> Any:
+    if isinstance(rows, dict):
+        return {k: copied(v) for k, v in rows.items()}
+    return tuple(map(copied, rows)) if isinstance(rows, tuple) else rows.copy()
+
+
+def assert_same_rows(a: Any, b: Any) -> None:
+    if isinstance(a, dict):
+        for k in a:
+            assert_same_rows(a[k], b[k])
+    elif isinstance(a, tuple):
+        for x, y in zip(a, b, strict=True):
+            assert_same_rows(x, y)
+    else:
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_onnx_gives_torchs_rows(name: str) -> None:
+    case = make(name)
+    expected = truth(case)
+    assert row_spread(expected) >= 0.05, "rows this close together agree with anything"
+    before, rows = state(case.model), copied(case.data)
+
+    with fo.Engine(case.model, engine="onnx", batch_size=7, **case.options) as engine:
+        found = engine.generate(case.data)
+        alone = engine.predict(first(case.data, 1))
+        pair = engine.predict(first(case.data, 2))
+
+    assert found.meta["runner"] == {"kind": "onnx", "reason": None, "foreign": [], "switched_at": None}
+    assert len(found) == ROWS
+    assert total_variation(expected, found.probs).max() < case.tolerance
+    assert total_variation(expected[:1], alone).max() < case.tolerance
+    assert total_variation(expected[:2], pair).max() < case.tolerance
+    parity = found.meta["parity"]
+    assert parity["passed"]
+    assert parity["batch_sizes"] == [7, 1, 2, 3]
+    assert parity["max_tv"] < case.tolerance
+    assert_same_state(before, state(case.model))
+    assert_same_rows(rows, case.data)
+
+
+@pytest.mark.parametrize("name", ["mlp", "two_inputs", "train_mode"])
+def test_the_verb_gives_them_too(name: str, tmp_path: Any) -> None:
+    case = make(name)
+    expected = truth(case)
+
+    found = fo.generate(case.model, case.data, out=tmp_path / "rows.parquet")
+
+    assert found.meta["runner"]["kind"] == "onnx"
+    assert total_variation(expected, found.probs).max() < 1e-5
+
+
+def test_an_exported_file_takes_any_batch_size(tmp_path: Any) -> None:
+    case = make("cnn")
+    expected = truth(case)
+
+    model = fo.export(case.model, case.data, tmp_path / "cnn.onnx", class_names=["a", "b", "c", "d"])
+
+    assert model.spec.inputs[0].shape == (None, 3, 8, 8)
+    assert model.spec.fixed_batch is None
+    assert model.provenance["parity"]["passed"]
+    assert not list(tmp_path.glob("*.data")), "a small model is one file"
+    for size in (1, 2, 7, ROWS, 100):
+        found = fo.generate(model, case.data, batch_size=size)
+        assert total_variation(expected, found.probs).max() < 1e-5, size
+        assert found.class_names == ("a", "b", "c", "d")
+
+
+def test_one_row_is_enough_to_export(tmp_path: Any) -> None:
+    case = make("cnn")
+
+    model = fo.export(case.model, case.data[:1], tmp_path / "cnn.onnx")
+
+    assert total_variation(truth(case), fo.generate(model, case.data, batch_size=7).probs).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["bert", "tokens"])
+def test_sequences_of_other_lengths_than_the_examples(name: str) -> None:
+    case = make(name)
+    with fo.Engine(case.model, engine="onnx") as engine:
+        engine.predict(case.data)
+        for length in (1, 5, 20):
+            ids = tokens(4, length, seed=length)
+            rows = {"input_ids": ids, "attention_mask": np.ones_like(ids)} if name == "bert" else ids
+            expected = truth(type(case)(case.model, rows, case.call))
+            assert total_variation(expected, engine.predict(rows)).max() < 1e-5, length
+
+
+def test_batches_that_a_loader_pads_one_by_one() -> None:
+    torch.manual_seed(0)
+    net = Tokens().eval()
+    batches = [torch.from_numpy(tokens(n, length, seed=length)) for n, length in ((5, 9), (3, 4), (6, 15))]
+
+    found = fo.generate(net, batches, engine="onnx")
+
+    with torch.no_grad():
+        expected = torch.cat([torch.softmax(net(b).double(), 1) for b in batches]).numpy()
+    assert row_spread(expected) >= 0.05
+    assert total_variation(expected, found.probs).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_half_precision_is_compared_with_the_float32_copy(name: str) -> None:
+    case = make(name)
+
+    found = fo.generate(case.model, case.data, engine="onnx")
+    native = fo.generate(case.model, case.data, engine="native")
+
+    assert all(p.dtype in (torch.float16, torch.bfloat16) for p in case.model.parameters()), "left as it was"
+    with torch.no_grad():
+        own = case.model(torch.from_numpy(case.data).to(next(case.model.parameters()).dtype))
+    gap = total_variation(truth(case), torch.softmax(own.double(), 1).numpy()).max()
+    assert 1e-4 < gap < 0.05, "half precision shows"
+    assert found.meta["parity"]["original_gap"] == pytest.approx(gap, abs=1e-6)
+    assert found.meta["parity"]["max_tv"] < 1e-5, "measured against the float32 copy"
+    assert total_variation(truth(case), native.probs).max() < 1e-6, "the native runner is the float32 copy as well"
+
+
+def test_a_mixed_training_state_is_left_mixed() -> None:
+    case = make("train_mode")
+    flags = [m.training for m in case.model.modules()]
+    assert len(set(flags)) == 2
+
+    fo.generate(case.model, case.data, engine="onnx")
+    fo.generate(case.model, case.data, engine="native")
+
+    assert [m.training for m in case.model.modules()] == flags
+
+
+def test_training_goes_on_after_a_run() -> None:
+    net = Mlp().train()
+    rows = normal(ROWS, 8)
+
+    fo.generate(net, rows, engine="onnx")
+    fo.generate(net, rows, engine="native")
+
+    net(torch.from_numpy(rows)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_keywords_in_another_order_stay_with_their_names() -> None:
+    case = make("keywords")
+    turned = dict(reversed(case.data.items()))
+
+    assert list(turned) != list(case.data)
+    found = fo.generate(case.model, turned, engine="onnx")
+
+    assert total_variation(truth(case), found.probs).max() < 1e-5
+
+
+def test_an_exported_file_takes_its_inputs_by_name_and_by_position(tmp_path: Any) -> None:
+    case = make("two_inputs")
+    model = fo.export(case.model, case.data, tmp_path / "two.onnx")
+    left, right = case.data
+
+    by_name = fo.generate(model, {"right": right, "left": left})
+    by_position = fo.generate(model, (left, right))
+
+    assert [i.name for i in model.spec.inputs] == ["left", "right"]
+    assert total_variation(truth(case), by_name.probs).max() < 1e-5
+    assert by_name.equals(by_position)
+
+
+def test_logits_are_torchs_logits() -> None:
+    case = make("mlp")
+
+    found = fo.generate(case.model, case.data, engine="onnx", keep_logits=True, temperature=2.0)
+
+    with torch.no_grad():
+        logits = case.model(torch.from_numpy(case.data))
+    assert found.logits is not None
+    np.testing.assert_allclose(found.logits, logits.numpy(), atol=1e-5)
+    cooled = torch.softmax(logits.double() / 2, 1).numpy()
+    assert total_variation(cooled, found.probs).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [(nn.Softmax(1), "probs"), (nn.LogSoftmax(1), "log_probs"), (nn.Softmax(-1), "probs"), (nn.Identity(), "logits")],
+)
+def test_the_output_is_told_from_the_graph(ending: nn.Module, kind: str, tmp_path: Any) -> None:
+    case = make("mlp")
+
+    model = fo.export(nn.Sequential(case.model, ending), case.data, tmp_path / "net.onnx")
+
+    assert model.spec.output_kind == kind
+    assert total_variation(truth(case), fo.generate(model, case.data).probs).max() < 1e-5
+
+
+def test_a_binary_net_gives_two_columns(tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(Mlp(classes=1), nn.Sigmoid(), nn.Flatten(0)).eval()
+    rows = normal(ROWS, 8)
+
+    found = fo.generate(net, rows, engine="onnx")
+
+    with torch.no_grad():
+        p = net(torch.from_numpy(rows)).double().numpy()
+    assert p.shape == (ROWS,)
+    expected = np.stack([1 - p, p], axis=1)
+    assert row_spread(expected) >= 0.05
+    assert total_variation(expected, found.probs).max() < 1e-6
+
+
+def test_wrappings_are_taken_off() -> None:
+    net = Mlp()
+    assert unwrapped(torch.compile(nn.DataParallel(net), backend="eager")) is net
