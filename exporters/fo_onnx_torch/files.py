@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from .tensors import to_numpy
 
 STATE_KEYS = ("state_dict", "model_state_dict")
 """Under which training scripts keep the weights within a checkpoint."""
+_NO_MODULE = (
+    "{path} holds weights, not a module: give the module as package.module:attribute and the file with --weights."
+)
 
 
 def load(path: Path, *, trust: bool) -> Any:
@@ -29,9 +33,7 @@ def load(path: Path, *, trust: bool) -> Any:
     _require(path)
     if not trust:
         if _is_state(path):
-            raise ModelError(
-                f"{path} holds weights, not a module: give the module as package.module:attribute and the file with --weights."
-            )
+            raise ModelError(_NO_MODULE.format(path=path))
         raise TrustError(
             f"{path} is a pickled module, and reading it runs whatever code it holds. If you trust where it came from, say "
             "trust=True (--trust-pickle on the command line). Safer: save the state dict, and give the module as "
@@ -107,8 +109,13 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _state_dict(path: Path) -> Mapping[str, Any]:
+    if _is_script(path):
+        raise ModelError(f"{path} is a TorchScript archive, a module with code, and no plain weights.")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch remarks on unusual pickle protocols before it refuses the file, or reads it.
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as err:
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         raise ModelError(

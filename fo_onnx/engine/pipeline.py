@@ -21,6 +21,7 @@ from ..options import DataOptions, RunOptions
 from ..probabilities import invalid_rows
 from ..protocols import BadRow, Batch, Runner, RunOutput, Sink, Source
 from ..sources import read_ahead
+from .fallback import warn_of_fallback
 from .pool import Failure, run_in_threads, run_inline
 from .progress import Progress
 
@@ -130,9 +131,9 @@ class Pipeline:
                 ) from error
             raise error
         self.outcome.switched_at, self.outcome.reason = position, str(error)
-        log.warning("the ONNX runner failed at row %d, the native runner goes on: %s", position, error)
         if self._on_switch is not None:
             self._on_switch(position, str(error))
+        warn_of_fallback(f"the ONNX runner failed, and the native one goes on from row {position}: {error}")
         rest: Iterator[Batch] = iter(failure.left) if failure.then is not None else chain(failure.left, batches)
         try:
             run_inline(self._native(), rest, self._deliver, deadline)
@@ -152,7 +153,7 @@ class Pipeline:
         if len(invalid) == 0:
             self._write(ids, probs, labels, logits, batch.bad)
             return
-        found = _as_bad_rows(batch, invalid, probs)
+        found = _as_bad_rows(batch, invalid)
         if self._data.on_error == "fail":
             upto = slice(0, int(invalid[0]))
             before = tuple(b for b in batch.bad if b.position < found[0].position)
@@ -193,7 +194,7 @@ class Pipeline:
         if labels.max() >= classes:
             at = int(np.argmax(labels >= classes))
             raise DataError(
-                f"row with id {batch.ids[at]!r}: its label {int(labels[at])} is no class; the model has {classes} classes, "
+                f"row with id {_plain(batch.ids[at])!r}: its label {int(labels[at])} is no class; the model has {classes} classes, "
                 f"0 to {classes - 1}.",
                 position=batch.start + at,
             )
@@ -230,21 +231,19 @@ def label_codes(source: tuple[str, ...] | None, model: tuple[str, ...] | None) -
     return np.asarray([model.index(n) for n in source], np.int64)
 
 
+def _plain(row_id: Any) -> int | str:
+    """An id as Python's own type."""
+    return cast("int | str", row_id.item() if isinstance(row_id, np.generic) else row_id)
+
+
 def _cut(array: NDArray[Any] | None, where: Any) -> Any:
     return None if array is None else array[where]
 
 
-def _as_bad_rows(batch: Batch, invalid: NDArray[np.int64], probs: NDArray[np.float32]) -> list[BadRow]:
+def _as_bad_rows(batch: Batch, invalid: NDArray[np.int64]) -> list[BadRow]:
     unreadable = {b.position for b in batch.bad}
     positions = [p for p in range(batch.start, batch.stop) if p not in unreadable]
-    return [
-        BadRow(
-            positions[i],
-            cast("int | str", batch.ids[i].item() if hasattr(batch.ids[i], "item") else batch.ids[i]),
-            _why(batch, int(i)),
-        )
-        for i in invalid
-    ]
+    return [BadRow(positions[i], _plain(batch.ids[i]), _why(batch, int(i))) for i in invalid]
 
 
 def _why(batch: Batch, row: int) -> str:

@@ -171,7 +171,8 @@ class Run:
                 data=self._data,
                 run=self._run,
                 class_names=selection.spec.class_names,
-                native=selection.native,
+                # Asked for ONNX, a failure on the way is an error.
+                native=None if self._run.engine == "onnx" else selection.native,
                 on_switch=None if folder is None else folder.record_switch,
                 progress=progress,
             ),

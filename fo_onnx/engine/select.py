@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,7 +16,6 @@ from .. import head
 from ..errors import (
     DeviceError,
     ExportError,
-    FallbackWarning,
     FoOnnxError,
     ModelError,
     OptionError,
@@ -36,6 +33,7 @@ from ..spec import LOGIT_KINDS, ModelSpec, TensorSpec
 from .callables import REASON, CallableExporter
 from .convert import convert, decided, export_raw, fuse_head, native_example
 from .decide import check_class_names, class_count, decide
+from .fallback import warn_of_fallback
 from .providers import Placement, cpu_cores, parse_device, placements
 from .runners import NativeRunner, OnnxRunner, transformed
 from .session import Session, available_providers
@@ -354,17 +352,8 @@ def _instead(
     except DeviceError:
         # Neither has the device; what ONNX Runtime lacks is the answer to what was asked for.
         raise err from None
-    warnings.warn(f"{found.spec.name} runs natively, not in ONNX: {err}", FallbackWarning, _callers_level())
+    warn_of_fallback(f"{found.spec.name} runs natively, not in ONNX: {err}")
     return found
-
-
-def _callers_level() -> int:
-    """The ``stacklevel`` at which `warnings.warn`, in the function that asks, points to the code that called this package."""
-    package = str(Path(__file__).parents[1])
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _native(

@@ -7,7 +7,9 @@ Linux too, and nothing after the import stops it.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,10 +112,25 @@ class Session:
     def run(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
         """The named outputs for the arrays in `feed`.
 
+        In the main thread Ctrl-C would wait until the run ends, which may be never; there, another thread runs it.
+
         Raises:
             MemoryExhausted: The batch does not fit into the device's memory.
             RunError: ONNX Runtime failed, or `terminate` was called.
         """
+        if threading.current_thread() is not threading.main_thread():
+            return self._run(outputs, feed)
+        with ThreadPoolExecutor(1, "fo-onnx-run") as thread:
+            running = thread.submit(self._run, outputs, feed)
+            try:
+                return running.result()
+            except KeyboardInterrupt:
+                self.terminate()
+                wait([running])
+                self.reset()
+                raise
+
+    def _run(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
         try:
             found: list[NDArray[np.generic]] = self._session.run(outputs, feed, self._run_options)
         except Exception as err:

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from fo_onnx_torch.export import unwrapped  # noqa: E402
 from fo_onnx_torch.modules import FunctionModule, as_module  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
 from torch_nets import CASES, ROWS, Mlp, Tokens, first, make, normal, tokens, truth  # noqa: E402
 
 
@@ -127,12 +128,14 @@ def test_sequences_of_other_lengths_than_the_examples(name: str) -> None:
 def test_batches_that_a_loader_pads_one_by_one() -> None:
     torch.manual_seed(0)
     net = Tokens().eval()
-    batches = [torch.from_numpy(tokens(n, length, seed=length)) for n, length in ((5, 9), (3, 4), (6, 15))]
+    texts = [torch.from_numpy(tokens(1, 3 + i % 11, seed=i)[0]) for i in range(ROWS)]
+    loader = DataLoader(texts, batch_size=5, collate_fn=lambda b: nn.utils.rnn.pad_sequence(b, batch_first=True))
+    assert len({b.shape[1] for b in loader}) > 1
 
-    found = fo.generate(net, batches, engine="onnx")
+    found = fo.generate(net, loader, engine="onnx")
 
     with torch.no_grad():
-        expected = torch.cat([torch.softmax(net(b).double(), 1) for b in batches]).numpy()
+        expected = torch.cat([torch.softmax(net(b).double(), 1) for b in loader]).numpy()
     assert row_spread(expected) >= 0.05
     assert total_variation(expected, found.probs).max() < 1e-5
 

@@ -1,0 +1,36 @@
+"""``fo-onnx check``: every byte of a result that can be checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .failures import FAILED
+from .options import PATH, common
+from .output import pairs, show
+
+
+@click.command()
+@click.argument("path", type=PATH)
+@common
+@click.pass_context
+def command(ctx: click.Context, path: Path) -> None:
+    """Read a file of results or a run folder whole, and say what is wrong with it.
+
+    Hashes, checksums, sums, ids, labels, counts and metrics are compared with what is recorded. The exit code is 1 where
+    something is wrong.
+    """
+    from .. import store
+
+    report = store.check(path)
+    lines = [
+        ("path", f"{path} ({report.format})"),
+        ("rows", f"{report.rows} x {report.classes} classes"),
+        ("bad rows", f"{report.bad_rows}, recorded as such" if report.bad_rows else None),
+        ("complete", "yes" if report.complete else "no: the run has not ended; generate --resume goes on with it"),
+        ("verdict", "sound" if report.ok else "DAMAGED: " + "\n".join(report.problems)),
+    ]
+    show(report.as_dict(), pairs(lines))
+    if not report.ok:
+        ctx.exit(FAILED)

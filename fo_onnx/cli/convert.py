@@ -1,0 +1,42 @@
+"""``fo-onnx convert``: results from one format to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import PATH, common
+from .output import say, show, size_of, size_text
+
+
+@click.command()
+@click.argument("source", type=PATH, metavar="IN")
+@click.argument("target", type=PATH, metavar="OUT")
+@click.option("--overwrite", is_flag=True, help="Replace OUT.")
+@common
+def command(source: Path, target: Path, overwrite: bool) -> None:
+    """Write a file of results in another format.
+
+    The suffix tells the format: .parquet, .json, .npz, .npy, .safetensors, or none for a run folder.
+    """
+    from .. import store
+
+    dists = store.load(source)
+    form = store.target_format(target)
+    if dists.meta.get("complete") is False:
+        say(f"{source} is an unfinished run; its {len(dists)} finished rows are converted.")
+    if form is not None and not form.whole:
+        say(f"{form.suffix} keeps the distributions alone, without ids, labels, logits and meta.")
+    store.save(dists, target, overwrite=overwrite)
+    written = size_of(target)
+    show(
+        {
+            "source": str(source),
+            "path": str(target),
+            "rows": len(dists),
+            "classes": dists.classes,
+            "size_bytes": written,
+        },
+        f"{len(dists)} rows x {dists.classes} classes: {source} ({size_text(size_of(source))}) -> {target} ({size_text(written)})",
+    )

@@ -1,0 +1,179 @@
+"""``fo-onnx demo``: the whole way on real data, in half a minute."""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ParityError, PluginError, StoreError
+from .options import PATH, common
+from .output import columns, rate_text, say, show, size_of, size_text, time_text
+
+CLASS_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+TURNS = 5
+REST_S = 0.05
+TIMED_COPIES = 4
+LEAST_CERTAIN = 5
+SHADES = " .:-=+*#%@"
+_BAR = 20
+Array = NDArray[Any]
+
+
+@click.command()
+@click.option(
+    "--out", type=PATH, default=Path("demo"), show_default=True, metavar="FOLDER", help="Where the files go."
+)
+@common
+def command(out: Path) -> None:
+    """Train, export, verify and generate on scikit-learn's digits, in half a minute.
+
+    Files of an earlier demo in FOLDER are replaced.
+    """
+    from .. import api, store
+    from ..parity import ParityReport
+
+    begun = time.perf_counter()
+    torch_demo = _torch_demo()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise StoreError(f"the demo writes to the folder {out}, which cannot be made: {err.strerror}.") from err
+    images, labels = torch_demo.digits()
+    train, held_out = torch_demo.splits(len(images))
+    say(f"training a small convolutional net on {len(train)} of scikit-learn's {len(images)} digits ...")
+    net = torch_demo.train(images[train], labels[train])
+    say(f"trained ({time_text(time.perf_counter() - begun)}); exporting to ONNX ...")
+    model = api.export(net, images[train], out / "digits.onnx", class_names=CLASS_NAMES, overwrite=True)
+    parity: ParityReport = api.verify(model, net, images[held_out])
+    if not parity.passed:
+        raise ParityError(f"comparing {model.path} with the net on held-out digits: {parity.verdict()}.")
+    files, results = [model.path], {}
+    for split, rows in (("train", train), ("held-out", held_out)):
+        target = out / f"{split}.parquet"
+        results[split] = api.generate(
+            model, images[rows], labels=labels[rows], ids=rows, out=target, overwrite=True, progress=False
+        )
+        files += [target, store.save(results[split], out / f"{split}.json", overwrite=True)]
+    say("measuring the throughput of torch and of ONNX in turns ...")
+    speed = _throughput(net, model, images)
+    metrics = {split: dists.metrics() for split, dists in results.items()}
+    uncertain = _least_certain(results["held-out"])
+    text = "\n\n".join(
+        (
+            "Parity: the ONNX file against torch, on held-out digits\n" + parity.table(),
+            "Metrics\n" + _metrics_table(metrics),
+            "Throughput\n" + _speed_table(speed),
+            f"The {len(uncertain)} least certain held-out digits",
+            *(_picture(images[u["id"], 0], u) for u in uncertain),
+            "Files\n" + columns([(f"{f}", size_text(size_of(f))) for f in files], left=[0]),
+            f"Read them with fo_onnx.load({str(out / 'held-out.parquet')!r}), or look: fo-onnx inspect {out / 'held-out.parquet'}",
+        )
+    )
+    document = {
+        "files": [str(f) for f in files], "parity": parity.to_dict(), "metrics": metrics, "throughput": speed,
+        "least_certain": uncertain, "seconds": time.perf_counter() - begun,
+    }  # fmt: skip
+    show(document, text)
+    say(f"done in {time_text(time.perf_counter() - begun)}.")
+
+
+def _torch_demo() -> ModuleType:
+    """The part of the demo that knows torch.
+
+    Raises:
+        PluginError: torch or scikit-learn is not installed.
+    """
+    try:
+        importlib.import_module("sklearn.datasets")
+        return importlib.import_module("fo_onnx_torch.demo")
+    except ImportError as err:
+        raise PluginError(
+            f"the demo needs torch and scikit-learn, and {err.name or err} is missing: pip install 'fo-onnx[demo]'."
+        ) from err
+
+
+def _throughput(net: Any, model: Any, images: Array) -> dict[str, Any]:
+    """Rows per second of both ways through `fo_onnx.Engine.generate`, measured in turns after their outputs were compared.
+
+    Raises:
+        ParityError: The outputs differ.
+    """
+    from ..engine import Engine
+    from ..parity import DEFAULT_TOLERANCE
+    from ..probabilities import total_variation
+
+    rows = np.tile(images, (TIMED_COPIES, 1, 1, 1))
+    ways = {"torch": (net, "native"), "onnx": (model, "onnx")}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    opened = {name: Engine(what, engine=engine) for name, (what, engine) in ways.items()}
+    try:
+        first = {name: engine.generate(rows, progress=False).probs for name, engine in opened.items()}  # also warms up
+        gap = float(total_variation(first["torch"], first["onnx"]).max())
+        if not gap <= DEFAULT_TOLERANCE:
+            raise ParityError(
+                f"comparing torch and ONNX before they are timed: rows differ by a total variation of {gap:.1e}."
+            )
+        for _ in range(TURNS):
+            for name, engine in opened.items():
+                time.sleep(REST_S)
+                begun = time.perf_counter()
+                engine.generate(rows, progress=False)
+                seconds[name].append(time.perf_counter() - begun)
+    finally:
+        for engine in opened.values():
+            engine.close()
+    ratios = [a / b for a, b in zip(seconds["torch"], seconds["onnx"], strict=True)]
+    return {
+        "rows": len(rows), "turns": TURNS, "max_tv": gap,
+        "rows_per_s": {name: len(rows) / statistics.median(s) for name, s in seconds.items()},
+        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+    }  # fmt: skip
+
+
+def _least_certain(dists: Any) -> list[dict[str, Any]]:
+    """The rows of the highest entropy, as JSON types."""
+    from ..probabilities import entropy
+
+    ids, probs, labels = dists.ids, dists.probs, dists.labels
+    nats = entropy(probs)
+    return [
+        {"id": int(ids[i]), "label": int(labels[i]), "predicted": int(probs[i].argmax()), "entropy": float(nats[i]),
+         "probs": [float(p) for p in probs[i]]}
+        for i in np.argsort(-nats, kind="stable")[:LEAST_CERTAIN].tolist()
+    ]  # fmt: skip
+
+
+def _metrics_table(metrics: dict[str, dict[str, Any]]) -> str:
+    rows = [("", "rows", "accuracy", "NLL", "Brier", "ECE", "mean confidence", "mean entropy")]
+    for split, m in metrics.items():
+        scores = [f"{m[k]:.4f}" for k in ("accuracy", "nll", "brier", "ece")]
+        rows.append((split, str(m["rows"]), *scores, f"{m['confidence']['mean']:.4f}", f"{m['entropy']['mean']:.4f}"))  # type: ignore[arg-type]
+    return columns(rows, left=[0])
+
+
+def _speed_table(speed: dict[str, Any]) -> str:
+    ratio = speed["ratio"]
+    names = {"torch": "torch, native", "onnx": "ONNX"}
+    rates = columns([(names[n], rate_text(r)) for n, r in speed["rows_per_s"].items()], left=[0])
+    return (
+        f"{rates}\nONNX is {ratio['median']:.2f} times as fast ({ratio['min']:.2f} to {ratio['max']:.2f} over {speed['turns']} "
+        f"turns of {speed['rows']} rows; the outputs agree within {speed['max_tv']:.1e})"
+    )
+
+
+def _picture(image: Array, row: dict[str, Any]) -> str:
+    """A digit as text, with its distribution as bars beside it."""
+    shades = np.clip((image * len(SHADES)).astype(int), 0, len(SHADES) - 1)
+    lines = ["".join(SHADES[s] * 2 for s in line) for line in shades.tolist()]
+    lines = ["", *lines, ""]
+    bars = [f"{name:<6}{p:6.3f} {'#' * round(p * _BAR)}" for name, p in zip(CLASS_NAMES, row["probs"], strict=True)]
+    title = f"row {row['id']}: labelled {CLASS_NAMES[row['label']]}, most probably {CLASS_NAMES[row['predicted']]}, entropy {row['entropy']:.3f} nats"
+    return "\n".join((title, *(f"  {line:<18}|  {bar}".rstrip() for line, bar in zip(lines, bars, strict=True))))

@@ -1,0 +1,275 @@
+"""What is finished stays finished: through kills, interrupts and time limits, and the end is the same in every bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_files import linear
+
+import fo_onnx as fo
+from fo_onnx.errors import OptionError, ResumeError, RunError, StoreExistsError
+from fo_onnx.store import RunFolder
+
+SCRIPT = Path(__file__).parents[1] / "support" / "long_run.py"
+FEATURES, CLASSES = 32, 1000
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    weights = np.random.default_rng(1).standard_normal((FEATURES, CLASSES)).astype(np.float32)
+    return linear(tmp_path_factory.mktemp("model") / "m.onnx", weights=weights)
+
+
+def data_file(folder, rows):
+    path = folder / "rows.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((rows, FEATURES), dtype=np.float32))
+    return path
+
+
+def start(model, data, out, *pause):
+    command = [sys.executable, str(SCRIPT), str(model), str(data), str(out), *map(str, pause)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def killed_until_done(model, data, out, kills, seed):
+    """Kills the run at random moments, then lets it end. Returns how many rows each resumed run found finished."""
+    rng, positions, longest = random.Random(seed), [], 1.0
+    for _ in range(kills):
+        process = start(model, data, out)
+        process.stdout.readline()
+        begun = time.monotonic()
+        try:
+            process.communicate(timeout=rng.uniform(0.05, 1.0) * longest)
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        longest = max(longest, 1.5 * (time.monotonic() - begun))
+        folder = RunFolder.reopen(out)
+        if folder is not None:
+            positions.append(folder.position)
+            folder.close()
+    process = start(model, data, out)
+    output, errors = process.communicate()
+    assert "done" in output, errors
+    return positions
+
+
+def assert_same_bits(a, b):
+    first, second = fo.load(a), fo.load(b)
+    assert len(first) == len(second)
+    for row in range(0, len(first), 20_000):
+        one, other = first.rows(row, row + 20_000), second.rows(row, row + 20_000)
+        assert one.equals(other)
+    assert fo.check(a).ok
+    assert first.meta["rows"] == second.meta["rows"]
+
+
+def test_killed_three_times_and_equal_in_every_bit(model, tmp_path):
+    data = data_file(tmp_path, 20_000)
+    fo.generate(model, data, out=tmp_path / "whole.parquet", batch_size=64)
+    killed_until_done(model, data, tmp_path / "killed.parquet", 3, seed=0)
+    assert_same_bits(tmp_path / "killed.parquet", tmp_path / "whole.parquet")
+    assert not (tmp_path / "killed.parquet.partial").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_200_000_rows_killed_ten_times_and_equal_in_every_bit(model, tmp_path):
+    data = data_file(tmp_path, 200_000)
+    fo.generate(model, data, out=tmp_path / "whole.parquet", batch_size=64)
+    positions = killed_until_done(model, data, tmp_path / "killed.parquet", 10, seed=1)
+    print(f"rows found finished after each kill: {positions}")
+    assert positions == sorted(positions)
+    assert positions[-1] > 0
+    assert_same_bits(tmp_path / "killed.parquet", tmp_path / "whole.parquet")
+
+
+def test_ctrl_c_ends_within_a_second_and_keeps_the_rows(model, tmp_path):
+    data, out = data_file(tmp_path, 3000), tmp_path / "d.parquet"
+    process = start(model, data, out, 0.002)
+    process.stdout.readline()
+    time.sleep(2.5)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert time.monotonic() - begun < 1.5  # the second that is promised, and the interpreter's own end
+    assert "KeyboardInterrupt" in errors
+    assert f"finished rows are kept in {out}.partial; resume=True (--resume) goes on from them" in errors
+    kept = len(fo.load(f"{out}.partial"))
+    assert 0 < kept < 3000
+    process = start(model, data, out, 0)
+    assert "done" in process.communicate()[0]
+    fo.generate(model, data, out=tmp_path / "whole.parquet", batch_size=64, transform=lambda x: x)
+    assert_same_bits(out, tmp_path / "whole.parquet")
+
+
+def test_ctrl_c_ends_a_run_that_would_never_end(tmp_path):
+    """A Loop of 2**62 turns inside of one batch: only ONNX Runtime itself can be told to stop."""
+    code = """
+import sys, numpy as np, fo_onnx as fo
+print("begun", flush=True)
+fo.generate(sys.argv[1], np.ones((4, 6), np.float32), output="logits", engine="onnx")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(endless(tmp_path))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    time.sleep(2)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in errors
+    assert time.monotonic() - begun < 2
+
+
+def endless(folder):
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Mul", ["v", "one"], ["v2"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, ["n", 6]),
+        ],
+        [
+            helper.make_tensor_value_info("c2", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v2", TensorProto.FLOAT, ["n", 6]),
+        ],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)],
+        "endless",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 6])],
+        [numpy_helper.from_array(np.array(v), k) for k, v in {"turns": 2**62, "yes": True, "one": np.float32(1)}.items()],
+    )
+    path = folder / "endless.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def test_a_time_limit_keeps_the_finished_rows(model, tmp_path):
+    data, out = data_file(tmp_path, 2000), tmp_path / "d.parquet"
+
+    def slow(x):
+        time.sleep(0.001)
+        return x
+
+    with pytest.raises(RunError, match=r"reached its timeout_s.*finished rows are kept in .*d.parquet.partial"):
+        fo.generate(model, data, out=out, timeout_s=0.6, transform=slow, batch_size=64)
+    assert 0 < len(fo.load(f"{out}.partial")) < 2000
+    with pytest.raises(StoreExistsError, match="resume=True goes on with it, overwrite=True begins anew"):
+        fo.generate(model, data, out=out, transform=slow)
+    resumed = fo.generate(model, data, out=out, resume=True, transform=slow, batch_size=500)
+    assert resumed.meta["engine"]["batch_size"] == 64
+    assert resumed.equals(fo.generate(model, data, batch_size=64, transform=slow))
+
+
+def test_a_run_in_memory_hands_its_rows_over_with_the_error(model, tmp_path):
+    def slow(x):
+        time.sleep(0.001)
+        return x
+
+    with pytest.raises(RunError, match="finished rows are in this error's attribute `finished`") as caught:
+        fo.generate(model, data_file(tmp_path, 2000), timeout_s=0.5, transform=slow, batch_size=64)
+    kept = caught.value.finished
+    assert 0 < len(kept) < 2000
+    assert len(kept) % 64 == 0
+
+
+def test_a_run_that_does_not_fit_the_one_begun(model, tmp_path):
+    x = np.load(data_file(tmp_path, 1000))
+    out = tmp_path / "d.parquet"
+
+    def slow(row):
+        time.sleep(0.001)
+        return row
+
+    with pytest.raises(RunError):
+        fo.generate(model, x, out=out, timeout_s=0.4, transform=slow, batch_size=16)
+    with pytest.raises(ResumeError, match=r"model.temperature: 1.0 then, 2.0 now"):
+        fo.generate(model, x, out=out, resume=True, transform=slow, temperature=2.0)
+    with pytest.raises(ResumeError, match=r"data.fingerprint: '\w+' then, '\w+' now"):
+        fo.generate(model, x + 1, out=out, resume=True, transform=slow)
+    with pytest.raises(ResumeError, match=r"data.length: 1000 then, 999 now"):
+        fo.generate(model, x[:-1], out=out, resume=True, transform=slow)
+    with pytest.raises(ResumeError, match=r"options.keep_logits: False then, True now"):
+        fo.generate(model, x, out=out, resume=True, transform=slow, keep_logits=True)
+    other = linear(tmp_path / "other.onnx", weights=np.ones((FEATURES, CLASSES), np.float32))
+    with pytest.raises(ResumeError, match=r"model.sha256"):
+        fo.generate(other, x, out=out, resume=True, transform=slow)
+    done = fo.generate(model, x, out=out, overwrite=True)
+    assert done.meta["rows"]["written"] == 1000
+
+
+def test_a_finished_run_has_nothing_left_to_do(model, tmp_path):
+    data, out = data_file(tmp_path, 300), tmp_path / "d.json"
+    first = fo.generate(model, data, out=out)
+    created = json.loads(out.read_text())["meta"]["created"]
+    again = fo.generate(model, data, out=out, resume=True)
+    assert again.equals(first)
+    assert again.meta["created"] == created
+    with pytest.raises(StoreExistsError, match="it is there already"):
+        fo.generate(model, data, out=out)
+    with pytest.raises(StoreExistsError, match=r"the finished result of another run \(data differ\)"):
+        fo.generate(model, np.load(data) + 1, out=out, resume=True)
+
+
+def test_resume_needs_a_place_and_no_overwrite(model):
+    with pytest.raises(OptionError, match="needs out="):
+        fo.generate(model, np.zeros((1, FEATURES), np.float32), resume=True)
+    with pytest.raises(OptionError, match="needs overwrite=False"):
+        fo.generate(model, np.zeros((1, FEATURES), np.float32), out="x.json", resume=True, overwrite=True)
+
+
+MEMORY = """
+import resource, sys, numpy as np, fo_onnx as fo
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+rows, out = int(sys.argv[2]), sys.argv[3]
+def stream(n):
+    rng = np.random.default_rng(0)
+    for start in range(0, n, 10_000):
+        yield rng.standard_normal((min(10_000, n - start), 6), dtype=np.float32)
+model = fo.OnnxModel.open(sys.argv[1])
+fo.generate(model, stream(200_000), out=out + "/warm.parquet")
+before = peak()
+dists = fo.generate(model, stream(rows), out=out + "/big.parquet")
+print(len(dists), (peak() - before) / 2**20, dists.metrics()["rows"])
+"""
+
+
+@pytest.mark.parametrize("rows", [1_000_000, pytest.param(10_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+def test_memory_does_not_grow_with_the_rows(tmp_path, rows):
+    weights = np.random.default_rng(1).standard_normal((6, 10)).astype(np.float32)
+    path = linear(tmp_path / "m.onnx", weights=weights)
+    command = [sys.executable, "-c", MEMORY, str(path), str(rows), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found, grown_mb, counted = done.stdout.split()
+    print(f"{rows} rows: {float(grown_mb):.0f} MB more than after the first 200,000")
+    assert int(found) == int(counted) == rows
+    assert float(grown_mb) < 100
+
+
+def test_telemetry_is_off_unless_the_user_says_otherwise(tmp_path):
+    path = linear(tmp_path / "m.onnx")
+    code = (
+        f"import os, numpy as np, fo_onnx as fo; fo.generate({str(path)!r}, np.ones((2, 6), np.float32), output='logits'); "
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    for given, seen in ((None, "1"), ("0", "0")):
+        environment = {"PATH": "", "HOME": str(tmp_path)} | ({} if given is None else {"ORT_DISABLE_TELEMETRY": given})
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout.strip() == seen

@@ -1,0 +1,183 @@
+"""Models that ONNX cannot stand in for run natively: with the right rows, the reason, and one warning."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fo_onnx as fo
+from fo_onnx.errors import ExportError, FallbackWarning, ParityError
+from fo_onnx.parity import row_spread
+from fo_onnx.probabilities import total_variation
+
+torch = pytest.importorskip("torch")
+from torch.utils.data import DataLoader  # noqa: E402
+from torch_nets import (  # noqa: E402
+    FALLBACKS,
+    ROWS,
+    LostLengthGuard,
+    Mlp,
+    Sampling,
+    first,
+    make,
+    normal,
+    tokens,
+    truth,
+)
+
+
+def generated(model: Any, data: Any, **options: Any) -> tuple[fo.Distributions, list[str]]:
+    """The rows, and the texts of the fallback warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = fo.generate(model, data, **options)
+    others = [str(w.message) for w in caught if not issubclass(w.category, FallbackWarning)]
+    assert not others
+    assert all(Path(w.filename) == Path(__file__) for w in caught), "the warning points to the caller's line"
+    return found, [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize("name", FALLBACKS)
+def test_the_native_runner_stands_in(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    case, reason = make(name), FALLBACKS[name][1]
+    expected = truth(case)
+    assert row_spread(expected) >= 0.05
+
+    found, told = generated(case.model, case.data, batch_size=7)
+
+    assert found.meta["runner"]["kind"] == "native"
+    assert reason in found.meta["runner"]["reason"]
+    assert len(told) == 1
+    assert f"{type(case.model).__name__} runs natively, not in ONNX" in told[0]
+    assert reason in told[0]
+    assert total_variation(expected, found.probs).max() < 1e-6
+    assert capfd.readouterr() == ("", ""), "nothing of the failed try reaches the terminal"
+
+
+@pytest.mark.parametrize("name", FALLBACKS)
+def test_asked_for_onnx_it_is_an_error(name: str) -> None:
+    case, reason = make(name), FALLBACKS[name][1]
+
+    with pytest.raises((ExportError, ParityError)) as caught:
+        fo.generate(case.model, case.data, engine="onnx", batch_size=7)
+
+    assert reason in str(caught.value)
+    assert type(case.model).__name__ in str(caught.value)
+
+
+def test_export_writes_nothing_where_it_fails(tmp_path: Path) -> None:
+    for name in ("data_dependent_if", "lost_batch_guard"):
+        case = make(name)
+        with pytest.raises((ExportError, ParityError)):
+            fo.export(case.model, case.data, tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_net_that_samples_is_reported_and_never_compared_away() -> None:
+    torch.manual_seed(0)
+    net, rows = Sampling().eval(), normal(ROWS, 8)
+
+    with pytest.raises(ParityError, match="samples in evaluation mode: it gives other rows each time"):
+        fo.generate(net, rows, engine="onnx")
+    found, told = generated(net, rows, tolerance=1.0)
+
+    assert found.meta["runner"]["kind"] == "native"
+    assert "samples in evaluation mode" in found.meta["runner"]["reason"]
+    assert found.meta["parity"]["deterministic"] is False
+    assert found.meta["parity"]["passed"] is False
+    assert len(told) == 1
+
+
+def test_a_guard_that_is_lost_shows_on_the_way() -> None:
+    """The first rows are short sequences, on which ONNX is right; on the first long ones its session fails."""
+    torch.manual_seed(0)
+    net = LostLengthGuard().eval()
+    texts = [torch.from_numpy(tokens(1, 9 if i < 300 else 20, seed=i)[0]) for i in range(310)]
+    loader = DataLoader(texts, batch_size=10)
+
+    found, told = generated(net, loader, batch_size=10)
+
+    assert found.meta["parity"]["passed"]
+    assert found.meta["runner"]["kind"] == "onnx"
+    assert found.meta["runner"]["switched_at"] == 300
+    assert len(told) == 1
+    assert "the native one goes on from row 300" in told[0]
+    assert "running LostLengthGuard in ONNX Runtime failed" in found.meta["runner"]["reason"]
+    with torch.no_grad():
+        expected = torch.cat([torch.softmax(net(b).double(), 1) for b in loader]).numpy()
+    assert row_spread(expected) >= 0.05
+    assert len(found) == 310
+    assert total_variation(expected, found.probs).max() < 1e-5
+
+
+def test_asked_for_onnx_a_failure_on_the_way_is_an_error() -> None:
+    torch.manual_seed(0)
+    texts = [torch.from_numpy(tokens(1, 9 if i < 300 else 20, seed=i)[0]) for i in range(310)]
+
+    with pytest.raises(fo.RunError, match="running LostLengthGuard in ONNX Runtime failed") as caught:
+        fo.generate(LostLengthGuard().eval(), DataLoader(texts, batch_size=10), engine="onnx", batch_size=10)
+
+    assert "rows 300 to 309" in str(caught.value)
+    assert len(caught.value.finished) == 300  # type: ignore[attr-defined]
+
+
+def test_asked_for_torch_there_is_no_reason_and_no_warning() -> None:
+    case = make("mlp")
+
+    found, told = generated(case.model, case.data, engine="native")
+
+    assert told == []
+    assert found.meta["runner"] == {"kind": "native", "reason": None, "foreign": [], "switched_at": None}
+    assert total_variation(truth(case), found.probs).max() < 1e-6
+
+
+def test_the_native_runner_takes_every_batch_size() -> None:
+    case = make("inverse")
+    expected = truth(case)
+    for size in (1, 2, 7, 100):
+        found = fo.generate(case.model, case.data, engine="native", batch_size=size)
+        assert total_variation(expected, found.probs).max() < 1e-6, size
+
+
+def test_a_model_that_works_in_place_leaves_the_rows_alone() -> None:
+    case = make("in_place")
+    rows = case.data.copy()
+    for engine in ("native", "onnx"):
+        found = fo.generate(case.model, case.data, engine=engine)
+        assert total_variation(truth(case), found.probs).max() < 1e-5
+        np.testing.assert_array_equal(rows, case.data)
+
+
+def test_the_fingerprint_sees_every_weight_and_buffer() -> None:
+    from fo_onnx_torch.export import TorchExporter
+
+    torch.manual_seed(0)
+    net, exporter = Mlp(), TorchExporter()
+    known = exporter.fingerprint(net)
+    torch.manual_seed(0)
+    assert exporter.fingerprint(Mlp()) == known
+    for tensor in (net.body[2].bias, net.mean):
+        with torch.no_grad():
+            tensor[0] += 1e-6
+        changed = exporter.fingerprint(net)
+        assert changed != known
+        known = changed
+
+
+def test_a_function_s_fingerprint_sees_the_weights_that_it_holds() -> None:
+    from fo_onnx_torch.export import TorchExporter
+
+    for name in ("closure", "partial", "bound_method"):
+        case, exporter = make(name), TorchExporter()
+        known = exporter.fingerprint(case.model)
+        assert exporter.fingerprint(make(name).model) == known, name
+        held = case.model.__self__ if name == "bound_method" else None
+        held = held or (case.model.args[0] if name == "partial" else case.model.__closure__[0].cell_contents)
+        with torch.no_grad():
+            next(held.parameters())[0] += 1e-3
+        assert exporter.fingerprint(case.model) != known, name
+        assert first(case.data, 1).shape == (1, 8)
