@@ -155,9 +155,10 @@ def measure(
     sizes, distances, problem = [], [], None
     found = np.full_like(expected, np.nan)
     try:
-        found = _run_in_batches(runner, inputs, batch_size)
+        ran = _run_in_batches(runner, inputs, batch_size)
+        distances.append(_distance(expected, ran))
         sizes.append(min(batch_size, rows))
-        distances.append(_distance(expected, found))
+        found = ran
         small = {k: v[:SMALL_ROWS] for k, v in inputs.items()}
         for size in SMALL_BATCHES:
             wanted = _reference_or_none(raw, spec, small, size, transform)
@@ -224,7 +225,9 @@ def row_spread(probs: Floats, pairs: int = 2000) -> float:
 def _distance(expected: Floats, found: Floats) -> Floats:
     """Total variation of each pair of rows; 0 where both are no distribution, 1 where one of them is none."""
     if expected.shape != found.shape:
-        raise OutputError(f"distributions of shape {found.shape} were given for {expected.shape}")
+        raise OutputError(
+            f"it gives distributions of shape {found.shape}, and the original gives {expected.shape}; is it of another model?"
+        )
     bad, worse = ~np.isfinite(expected).all(axis=1), ~np.isfinite(found).all(axis=1)
     return np.where(bad & worse, 0.0, np.where(bad | worse, 1.0, total_variation(expected, found)))
 

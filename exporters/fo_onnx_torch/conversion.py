@@ -71,6 +71,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
             # The exporter's own errors derive from torch.onnx.OnnxExporterError, and what the model's code raises while it
             # is traced comes through as it is.
             raise ExportError(f"torch.onnx.export cannot convert {who}: {_root_cause(err)}") from err
+    _require_opset(path, options.opset)
     inputs = tuple(_spec(n, t) for n, t in zip(call.names, tensors, strict=True))
     with evaluation_mode(module), torch.no_grad():
         raw = flat(*example_tensors(module, example))
@@ -78,6 +79,17 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
         inputs=inputs, output=TensorSpec(RAW_OUTPUT, str(raw.dtype).removeprefix("torch."), (None, *raw.shape[1:])), name=who,
         framework="torch",
     )  # fmt: skip
+
+
+def _require_opset(path: Path, asked: int) -> None:
+    """Raises an `ExportError` where the exporter settled for another operator set, which it does without a word."""
+    import onnx
+
+    model = onnx.load_model(path, load_external_data=False)
+    found = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if found != asked:
+        path.unlink()
+        raise ExportError(f"opset={asked} was asked for, and torch.onnx.export gives {found} instead; say opset={found}.")
 
 
 def example_tensors(module: torch.nn.Module, example: Inputs) -> list[torch.Tensor]:

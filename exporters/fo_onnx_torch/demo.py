@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -47,14 +50,25 @@ def splits(rows: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 def train(images: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0) -> DigitNet:
     """A net that was trained on these rows, in evaluation mode; the same seed gives the same net on the same machine."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
         net = DigitNet()
         optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
         x, y = torch.from_numpy(images), torch.from_numpy(labels)
         for _ in range(EPOCHS):
-            for part in torch.randperm(len(x)).split(BATCH):
+            for part in torch.randperm(len(x)).split(BATCH):  # type: ignore[no-untyped-call]
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(net(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
     return net.eval()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Batches are too small to share: on busy cores, threads that wait for each other took ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -13,7 +13,7 @@ import torch
 
 from fo_onnx.errors import ModelError, ModelNotFoundError, PluginError, TrustError
 
-from .modules import as_module
+from .modules import FunctionModule, as_module
 from .tensors import to_numpy
 
 STATE_KEYS = ("state_dict", "model_state_dict")
@@ -40,11 +40,21 @@ def load(path: Path, *, trust: bool) -> Any:
             "package.module:attribute with --weights."
         )
     try:
-        if _is_script(path):
-            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-        return torch.load(path, map_location="cpu", weights_only=False)
+        with warnings.catch_warnings():
+            # torch says with each call that TorchScript is deprecated; the file is one all the same.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if _is_script(path):
+                return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            found = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as err:
         raise ModelError(f"reading the module in {path} failed: {type(err).__name__}: {err}") from err
+    if isinstance(found, Mapping):
+        raise ModelError(_NO_MODULE.format(path=path))
+    if not isinstance(found, torch.nn.Module):
+        raise ModelError(
+            f"{path} holds a {type(found).__name__}, no module; what torch.save(module, …) wrote was expected."
+        )
+    return found
 
 
 def load_weights(model: Any, path: Path) -> None:
@@ -62,9 +72,12 @@ def load_weights(model: Any, path: Path) -> None:
 
 
 def fingerprint(model: Any) -> str:
-    """A digest of a module's structure (its text and its classes) and of every weight."""
+    """A digest of a module's structure (its text and its classes) and of every weight; of a function also its code."""
     module = as_module(model)
     digest = hashlib.sha256()
+    if isinstance(module, FunctionModule):
+        for part in module.code():
+            digest.update(part)
     classes = [f"{type(m).__module__}.{type(m).__qualname__}" for m in module.modules()]
     digest.update(repr((str(module), classes)).encode())
     for name, tensor in module.state_dict().items():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from .export import _held, unwrapped
+from .tensors import to_numpy
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -26,6 +29,22 @@ class FunctionModule(torch.nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the function gives."""
         return self._function(*args, **kwargs)
+
+    def code(self) -> Iterator[bytes]:
+        """The function's bytecode, and the numbers and tensors that it has in its hands: what tells it from others."""
+        function = unwrapped(self._function)
+        while isinstance(function, functools.partial):
+            function = function.func
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is not None:
+            yield code.co_code
+            # Nested functions are constants too, and their text holds an address.
+            yield repr([c for c in code.co_consts if not inspect.iscode(c)] + list(code.co_names)).encode()
+        for value in _held(self._function):
+            if isinstance(value, torch.Tensor):
+                yield to_numpy(value).tobytes()
+            elif isinstance(value, bool | int | float | str):
+                yield repr(value).encode()
 
 
 def as_module(model: Any) -> torch.nn.Module:

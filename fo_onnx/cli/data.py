@@ -86,7 +86,7 @@ def random_rows(shapes: Shapes, dtypes: Dtypes, rows: int = RANDOM_ROWS) -> Any:
         One array (rows, …), a tuple of them, or a dict where the inputs have names.
     """
     names = [n for n, _ in shapes]
-    if len(set(names)) < len(names) and any(names) or None in names and any(names):
+    if any(names) and (None in names or len(set(names)) < len(names)):
         raise click.UsageError("--input-shape: either every input has a name of its own, or none has.")
     rng = np.random.default_rng(_SEED)
     arrays = [_random(rng, (rows, *shape), d) for (_, shape), d in zip(shapes, _dtypes(names, dtypes), strict=True)]
@@ -109,7 +109,9 @@ def _dtypes(names: Sequence[str | None], dtypes: Dtypes) -> list[str]:
     if unknown:
         raise click.UsageError(f"--input-dtype: no --input-shape has the name {unknown[0]!r}.")
     if len(plain) > 1 and len(plain) != len(names):
-        raise click.UsageError(f"--input-dtype was given {len(plain)} times; once, or {len(names)} times, was expected.")
+        raise click.UsageError(
+            f"--input-dtype was given {len(plain)} times; once, or {len(names)} times, was expected."
+        )
     default = plain * len(names) if len(plain) == 1 else plain or ["float32"] * len(names)
     return [given.get(n, d) if n is not None else d for n, d in zip(names, default, strict=True)]
 

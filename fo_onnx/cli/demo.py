@@ -20,7 +20,7 @@ from .output import columns, rate_text, say, show, size_of, size_text, time_text
 CLASS_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 TURNS = 5
 REST_S = 0.05
-TIMED_COPIES = 4
+TIMED_COPIES = 2
 LEAST_CERTAIN = 5
 SHADES = " .:-=+*#%@"
 _BAR = 20
@@ -28,9 +28,7 @@ Array = NDArray[Any]
 
 
 @click.command()
-@click.option(
-    "--out", type=PATH, default=Path("demo"), show_default=True, metavar="FOLDER", help="Where the files go."
-)
+@click.option("--out", type=PATH, default=Path("demo"), show_default=True, metavar="FOLDER", help="Where the files go.")
 @common
 def command(out: Path) -> None:
     """Train, export, verify and generate on scikit-learn's digits, in half a minute.
@@ -175,5 +173,6 @@ def _picture(image: Array, row: dict[str, Any]) -> str:
     lines = ["".join(SHADES[s] * 2 for s in line) for line in shades.tolist()]
     lines = ["", *lines, ""]
     bars = [f"{name:<6}{p:6.3f} {'#' * round(p * _BAR)}" for name, p in zip(CLASS_NAMES, row["probs"], strict=True)]
-    title = f"row {row['id']}: labelled {CLASS_NAMES[row['label']]}, most probably {CLASS_NAMES[row['predicted']]}, entropy {row['entropy']:.3f} nats"
+    label, predicted = CLASS_NAMES[row["label"]], CLASS_NAMES[row["predicted"]]
+    title = f"row {row['id']}: labelled {label}, most probably {predicted}, entropy {row['entropy']:.3f} nats"
     return "\n".join((title, *(f"  {line:<18}|  {bar}".rstrip() for line, bar in zip(lines, bars, strict=True))))

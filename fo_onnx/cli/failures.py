@@ -34,8 +34,8 @@ def as_lines(ctx: click.Context) -> Iterator[None]:
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except KeyboardInterrupt as err:
-            where = " ".join(_notes(ctx, err)[:1]) or "Nothing was written."
-            _fail(ctx, err, f"interrupted. {where}", _notes(ctx, err)[1:], INTERRUPTED)
+            first, *rest = [*_notes(ctx, err), ""]
+            _fail(ctx, err, f"interrupted. {first}".rstrip(), list(filter(None, rest)), INTERRUPTED)
         except FoOnnxError as err:
             _fail(ctx, err, in_words_of(ctx.meta.get(COMMAND), str(err)), _notes(ctx, err), FAILED)
         except Exception as err:
@@ -55,9 +55,11 @@ def in_words_of(command: click.Command | None, message: str) -> str:
 
     def option(match: re.Match[str]) -> str:
         flag, value = flags[match[1]], match[2] or ""
+        if value in ("", "True", "…"):
+            return flag
         if value == "False":
             return f"no {flag}"
-        return f"{flag} {value[1:-1] if value[0] == value[-1] == chr(39) else value}" if value not in ("", "True", "…") else flag  # fmt: skip
+        return f"{flag} {value.strip(chr(39)) if value[0] == chr(39) else value}"
 
     names = "|".join(map(re.escape, flags))
     said = re.sub(rf"\b({names})=('[^']*'|\[[^]]*\]|…|[\w.:+-]*\w)?", option, message)

@@ -34,7 +34,10 @@ def _batch_size(ctx: click.Context, param: click.Parameter, value: str) -> int |
 @click.option("--labels", type=PATH, metavar="FILE", help="One class per row: .npy, .json, .txt or .csv.")
 @click.option("--ids", type=PATH, metavar="FILE", help="One id per row, likewise.  [default: the row's position]")
 @click.option(
-    "-o", "--out", type=PATH, metavar="OUT",
+    "-o",
+    "--out",
+    type=PATH,
+    metavar="OUT",
     help="A .parquet, .json, .npz, .npy or .safetensors file, or a folder.",
 )
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run on its way to OUT, if there is one.")
@@ -42,18 +45,29 @@ def _batch_size(ctx: click.Context, param: click.Parameter, value: str) -> int |
 @click.option("--dry-run", is_flag=True, help="Open everything, run one batch, print the plan; write nothing.")
 @click.option("--limit", type=int, metavar="ROWS", help="Take the first rows only.")
 @click.option(
-    "--device", default="auto", show_default=True, callback=_devices,
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=_devices,
     help="cpu, cuda, cuda:N, tensorrt, openvino, or several, separated by commas.",
 )
 @click.option(
-    "--engine", type=click.Choice(["auto", "onnx", "native"]), default="auto", show_default=True,
+    "--engine",
+    type=click.Choice(["auto", "onnx", "native"]),
+    default="auto",
+    show_default=True,
     help="ONNX, the model's own framework, or the first that works.",
 )
-@click.option("--batch-size", default="auto", show_default=True, callback=_batch_size, help="Rows per run of the model.")
+@click.option(
+    "--batch-size", default="auto", show_default=True, callback=_batch_size, help="Rows per run of the model."
+)
 @click.option("--precision", type=click.Choice(["float32", "tf32"]), default="float32", show_default=True)
 @click.option("--num-workers", type=int, default=0, show_default=True, help="Threads that read rows ahead.")
 @click.option(
-    "--on-error", type=click.Choice(["fail", "skip", "record"]), default="fail", show_default=True,
+    "--on-error",
+    type=click.Choice(["fail", "skip", "record"]),
+    default="fail",
+    show_default=True,
     help="A row that cannot be read or run: stop, leave it out, or write it to OUT.errors.jsonl.",
 )
 @click.option("--max-errors", type=int, metavar="ROWS", help="Stop at more such rows than this.")
@@ -68,6 +82,7 @@ def _batch_size(ctx: click.Context, param: click.Parameter, value: str) -> int |
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     model: str,
     data: str,
     labels: Path | None,
@@ -110,7 +125,7 @@ def command(
         if _unfinished(out) and not isinstance(err, ResumeError | StoreExistsError | OptionError):
             err.add_note(f"go on with: {_again(ctx)}")
         raise
-    document, text = _summary(dists, out)
+    document, text = _summary(dists, out, _parity_of(opened))
     show(document, text)
 
 
@@ -125,7 +140,20 @@ def _again(ctx: click.Context) -> str:
     return shlex.join(["fo-onnx", *arguments, "--resume"])
 
 
-def _summary(dists: Any, out: Path) -> tuple[dict[str, Any], str]:
+def _parity_of(model: Any) -> str | None:
+    """What was measured when a file was exported, in one line."""
+    from ..model import OnnxModel
+
+    if not isinstance(model, Path) or model.suffix != ".onnx":
+        return None
+    try:
+        line = parity_line(OnnxModel.open(model).provenance.get("parity"))
+    except FoOnnxError:
+        return None  # a foreign file of several outputs, which has no record
+    return f"{line} (at export)" if line else None
+
+
+def _summary(dists: Any, out: Path, at_export: str | None) -> tuple[dict[str, Any], str]:
     meta, metrics = dists.meta, dists.metrics()
     document = {
         "path": str(out), "size_bytes": size_of(out), "rows": len(dists), "classes": dists.classes,
@@ -140,7 +168,7 @@ def _summary(dists: Any, out: Path) -> tuple[dict[str, Any], str]:
         ("classes", class_text(dists.classes, dists.class_names)),
         ("file", f"{out} ({size_text(size_of(out))})"),
         ("runner", runner_line(meta)),
-        ("parity", parity_line(meta.get("parity"))),
+        ("parity", parity_line(meta.get("parity")) or at_export),
         ("metrics", metrics_line(metrics)),
         ("speed", None if not speed else f"{rate_text(speed)} ({_times(timing)})"),
     ]
@@ -152,11 +180,17 @@ def runner_line(meta: dict[str, Any]) -> str | None:
     runner, engine = meta.get("runner") or {}, meta.get("engine") or {}
     if not runner:
         return None
-    how = f"batch {engine.get('batch_size')}, {engine.get('sessions')} x {engine.get('threads')} threads"
+    how = cut_text(engine.get("batch_size"), engine.get("sessions"), engine.get("threads"))
     switched = runner.get("switched_at")
     kind = runner["kind"] if switched is None else f"{runner['kind']}, native from row {switched} on"
     reason = f"\nbecause {runner['reason']}" if runner.get("reason") else ""
     return f"{kind} on {engine.get('device')}, {how}{reason}"
+
+
+def cut_text(batch_size: Any, sessions: Any, threads: Any) -> str:
+    """How a run is cut and spread, in words."""
+    spread = f"{sessions} session{'' if sessions == 1 else 's'} of {threads} thread{'' if threads == 1 else 's'}"
+    return f"batch {batch_size}, {spread}"
 
 
 def metrics_line(metrics: dict[str, Any]) -> str | None:

@@ -21,7 +21,9 @@ _TIMED_SECONDS = 0.3
 
 @click.command()
 @click.argument("file", type=PATH)
-@click.option("--timing", is_flag=True, help="Models: run made-up rows at several batch sizes, and print rows per second.")
+@click.option(
+    "--timing", is_flag=True, help="Models: run made-up rows at several batch sizes, and print rows per second."
+)
 @click.option("--output-name", metavar="NAME", help="Models: which output is meant where there are several.")
 @click.option("--device", default="auto", show_default=True, help="Models: where --timing runs.")
 @shape_options
@@ -37,7 +39,9 @@ def command(
         if timing:
             document["timing"] = timed = _timing(file, output_name, device, input_shapes, input_dtypes)
             rows = [("batch", "rows/s", "ms per batch")]
-            rows += [(str(t["batch_size"]), rate_text(t["rows_per_s"]).split()[0], f"{t['batch_ms']:.3g}") for t in timed]
+            rows += [
+                (str(t["batch_size"]), rate_text(t["rows_per_s"]).split()[0], f"{t['batch_ms']:.3g}") for t in timed
+            ]
             text += f"\n\n{columns(rows)}"
     else:
         if timing or output_name or input_shapes or input_dtypes:
@@ -86,7 +90,9 @@ def _timing(path: Path, output_name: str | None, device: str, shapes: Any, dtype
     if not shapes:
         unknown = [str(i) for i in spec.inputs if None in i.shape[1:]]
         if unknown:
-            raise click.UsageError(f"--timing needs --input-shape, since axes of {'; '.join(unknown)} have no fixed size.")
+            raise click.UsageError(
+                f"--timing needs --input-shape, since axes of {'; '.join(unknown)} have no fixed size."
+            )
         shapes = [(i.name, i.shape[1:]) for i in spec.inputs]
         dtypes = [(i.name, i.dtype) for i in spec.inputs]
     say("timing on made-up rows.")
@@ -107,7 +113,9 @@ def _timing(path: Path, output_name: str | None, device: str, shapes: Any, dtype
                 runner.run(batch)
                 seconds.append(time.perf_counter() - start)
             median = statistics.median(seconds)
-            found.append({"batch_size": size, "rows_per_s": size / median, "batch_ms": median * 1e3, "runs": len(seconds)})
+            found.append(
+                {"batch_size": size, "rows_per_s": size / median, "batch_ms": median * 1e3, "runs": len(seconds)}
+            )
     return found
 
 
@@ -117,10 +125,10 @@ def _results(path: Path) -> tuple[dict[str, Any], str]:
 
     dists = store.load(path)
     meta, metrics = dists.meta, dists.metrics()
-    complete = meta.get("complete", True) is not False
+    complete, size = meta.get("complete", True) is not False, size_of(path)
     first = dists.rows(0, SHOWN_ROWS)
     document = {
-        "path": str(path), "kind": "results", "size_bytes": size_of(path), "complete": complete, "rows": len(dists),
+        "path": str(path), "kind": "results", "size_bytes": size, "complete": complete, "rows": len(dists),
         "classes": dists.classes, "class_names": dists.class_names, "id_kind": dists.id_kind,
         "labels": dists.labels is not None, "logits": dists.source.has_logits, "metrics": metrics, "meta": meta,
         "first_rows": {str(k): p for k, p in first.to_dict().items()},
@@ -130,7 +138,7 @@ def _results(path: Path) -> tuple[dict[str, Any], str]:
     beside = [n for n, there in (("labels", document["labels"]), ("logits", document["logits"])) if there]
     kept = f" with {' and '.join(beside)}" if beside else ""
     lines = [
-        ("file", f"{path} ({size_text(document['size_bytes'])})"),
+        ("file", f"{path} ({size_text(size)})"),
         ("state", None if complete else "UNFINISHED: these are its finished rows; generate --resume goes on with it"),
         ("rows", f"{len(dists)}{kept}, {'integers' if dists.id_kind == 'int' else 'text'} as ids"
                  + "".join(f", {v} {k}" for k, v in lost.items())),

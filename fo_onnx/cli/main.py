@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="fo-onnx", message="%(prog)s %(version)s")
 def main() -> None:
-    """First-order data: one verified class distribution per sample, from any trained classifier, through ONNX.
+    r"""First-order data: one verified class distribution per sample, from any trained classifier, through ONNX.
 
     \b
     MODEL is package.module:attribute (an instance, a class or a factory), or a file: .onnx, .pt, .pth.

@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ..errors import DataError, DataNotFoundError, ModelError, ModelNotFoundError
+from ..errors import DataError, DataNotFoundError, FoOnnxError, ModelError, ModelNotFoundError
 
 _TEXT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _SHOWN = 12
@@ -19,7 +19,7 @@ _SHOWN = 12
 class Kind:
     """What is looked for, for messages: a model or data."""
 
-    def __init__(self, what: str, error: type[ModelError] | type[DataError], missing: type[ModelError] | type[DataError]) -> None:  # fmt: skip
+    def __init__(self, what: str, error: type[FoOnnxError], missing: type[FoOnnxError]) -> None:
         self.what, self.error, self.missing = what, error, missing
 
 
@@ -93,7 +93,9 @@ def _module(name: str, text: str, kind: Kind) -> ModuleType:
                 f"opening the {kind.what} {text}: there is no module {err.name!r}, neither in {here} nor among what is "
                 "installed."
             ) from err
-        raise kind.error(f"opening the {kind.what} {text}: the module {name} needs {err.name!r}, which is not installed.") from err  # fmt: skip
+        raise kind.error(
+            f"opening the {kind.what} {text}: the module {name} needs {err.name!r}, which is not installed."
+        ) from err
     except (Exception, SystemExit) as err:
         raise kind.error(
             f"opening the {kind.what} {text}: importing {name} failed: {type(err).__name__}: {err}"

@@ -16,7 +16,7 @@ from .output import JSON
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]
     """Numbers separated by commas: a tuple, or a single one where one was given."""
 
     def __init__(self, kind: type[int] | type[float], name: str) -> None:
@@ -32,7 +32,7 @@ class Numbers(click.ParamType):
         return found[0] if len(found) == 1 else found
 
 
-class Named(click.ParamType):
+class Named(click.ParamType):  # type: ignore[type-arg]
     """A value that may be given to one input by name: ``3,224,224`` or ``image=3,224,224``."""
 
     def __init__(self, read: Callable[[str], Any], name: str) -> None:
@@ -48,7 +48,7 @@ class Named(click.ParamType):
             self.fail(f"{value!r} is not understood; {self.name}, or name={self.name}, was expected.", param, ctx)
 
 
-class KeyValue(click.ParamType):
+class KeyValue(click.ParamType):  # type: ignore[type-arg]
     """``key=value``; the value is read as JSON where it is JSON, else taken as text."""
 
     name = "key=value"

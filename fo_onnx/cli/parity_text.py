@@ -21,4 +21,6 @@ def parity_line(recorded: Mapping[str, Any] | None) -> str | None:
     report = report_of(recorded)
     flips = f"{report.argmax_flips} argmax flip{'' if report.argmax_flips == 1 else 's'}"
     measured = f"max total variation {report.max_tv:.1e} over {report.rows} rows, {flips}"
-    return f"{'passed' if report.passed else 'FAILED'}: {measured}" if report.informative else f"{measured}; {report.verdict()}"  # fmt: skip
+    if not report.informative:
+        return f"{measured}; {report.verdict()}"
+    return f"{'passed' if report.passed else 'FAILED'}: {measured}"

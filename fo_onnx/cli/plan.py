@@ -15,6 +15,7 @@ from ..engine import Engine
 from ..errors import DataError, OutputError
 from ..options import DataOptions, ModelOptions, OutputOptions, RunOptions
 from ..probabilities import invalid_rows
+from .generate import cut_text
 from .output import class_text, pairs, rate_text, size_text, time_text
 from .parity_text import parity_line
 
@@ -80,7 +81,7 @@ class Plan:
             ("plan", "nothing was written (--dry-run)"),
             ("rows", "not known before the end" if self.rows is None else self.rows),
             ("classes", class_text(self.classes, self.class_names)),
-            ("runner", f"{self.runner} on {self.device}, batch {self.batch_size}, {self.sessions} x {self.threads} threads{because}"),
+            ("runner", f"{self.runner} on {self.device}, {cut_text(self.batch_size, self.sessions, self.threads)}{because}"),
             ("parity", parity_line(self.parity)),
             ("output", None if self.output_bytes is None else f"{self.out or 'in memory'}, about {size_text(self.output_bytes)}"),
             ("time", f"{about}{rate_text(self.rows_per_s)} by one batch; {slower} is the slower part"),
@@ -131,7 +132,7 @@ def dry_run(
         runner = selection.runners[0]
         bad = invalid_rows(runner.run(batch.inputs).probs)  # also warms up
         if len(bad) and on_error == "fail":
-            raise OutputError(f"planning the run: the output of row {int(batch.ids[bad[0]]) if batch.ids.dtype.kind == 'i' else batch.ids[bad[0]]!r} is no distribution.")  # fmt: skip
+            raise OutputError(f"planning the run: the output of row {batch.ids.tolist()[bad[0]]!r} is no distribution.")
         run_s, _ = _timed(lambda: runner.run(batch.inputs))
         scale = size / len(batch)
         rows, classes = source.length, selection.spec.classes or 0

@@ -59,10 +59,16 @@ class CallableModel:
         try:
             array = np.asarray(detach().cpu() if detach is not None else found)
         except (ValueError, TypeError) as err:
-            raise OutputError(f"{self.spec.name} returns a {type(found).__name__} that is no array: {err}.") from err
-        if array.dtype.kind not in "fiu":
             raise OutputError(
-                f"{self.spec.name} returns {array.dtype} values; class scores as numbers, shape (n, classes), were expected."
+                f"{self.spec.name} returns a {type(found).__name__} that is no array ({str(err).rstrip('.')}); class scores as "
+                "numbers, shape (n, classes), were expected."
+            ) from err
+        if array.dtype.kind not in "fiu":
+            what = "text" if array.dtype.kind in "US" else f"{array.dtype} values"
+            if array.dtype.kind == "O":
+                what = f"an object of type {type(found).__name__}"
+            raise OutputError(
+                f"{self.spec.name} returns {what}; class scores as numbers, shape (n, classes), were expected."
             )
         return array
 

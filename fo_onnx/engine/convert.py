@@ -23,6 +23,7 @@ from .decide import check_class_names, class_count, decide
 if TYPE_CHECKING:
     import onnx
 
+CHANNELS = (1, 3, 4)
 EXAMPLE_ROWS = 3
 """Rows that a converter traces with: few, and not one, since tracers take an axis of one for a constant."""
 
@@ -116,13 +117,37 @@ def native_example(raw: RawModel, example: Inputs, output: OutputOptions) -> NDA
         out = raw.forward(example)
     except RunError as err:
         found = ", ".join(f"{k}: {a.dtype} {a.shape[1:]}" for k, a in example.items())
+        advice = next(
+            filter(None, map(_channel_order, example.values())),
+            "Check their axes (channels first or last, a missing axis) and their dtype, or say which part of a sample is "
+            "the input with input_getter=.",
+        )
         raise DataError(
-            f"the model does not take the data: {err}. Rows of the data are {found}. Check their axes (channels first or "
-            "last, a missing axis) and their dtype, or say which part of a sample is the input with input_getter=."
+            f"the model does not take the data: {err}. Rows of the data are {found}. {advice}",
         ) from err
     if output.output_transform is None:
-        check_raw_shape(out.shape, None, len(next(iter(example.values()))), raw.spec.name)
+        rows = len(next(iter(example.values())))
+        check_raw_shape(out.shape, None, rows, raw.spec.name)
+        if out.dtype.kind in "iub" and out.size == rows:
+            raise OutputError(
+                f"{raw.spec.name} gives one {out.dtype} number per sample, as a predicted class is; class scores, shape (n, "
+                "classes), were expected. Leave out the argmax, or choose another output with output_name=."
+            )
     return out
+
+
+def _channel_order(array: NDArray[Any]) -> str | None:
+    """What to say of images whose channels are first or last, which the model may want the other way round."""
+    if array.ndim != 4:
+        return None
+    first, last = array.shape[1] in CHANNELS, array.shape[3] in CHANNELS
+    if first == last:
+        return None
+    found, other, axes = ("first, NCHW", "last", "1, 2, 0") if first else ("last, NHWC", "first", "2, 0, 1")
+    return (
+        f"They look like images with their channels {found}. If the model takes them {other}, transpose them with "
+        f"transform=lambda x: x.transpose({axes}); if not, check their dtype."
+    )
 
 
 def _at_least(array: NDArray[Any], rows: int) -> NDArray[Any]:

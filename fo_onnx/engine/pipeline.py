@@ -123,7 +123,9 @@ class Pipeline:
         position = failure.left[0].start
         error = failure.error
         if isinstance(error, DataError):
-            raise DataError(f"{error} (rows {position} to {failure.left[0].stop - 1})", position=position) from error
+            raise DataError(
+                f"{error} It happened on the batch of rows {position} to {failure.left[0].stop - 1}.", position=position
+            ) from error
         if self._native is None:
             if isinstance(error, RunError):
                 raise type(error)(
@@ -252,4 +254,7 @@ def _why(batch: Batch, row: int) -> str:
         if array.dtype.kind == "f" and not np.isfinite(array[row]).all():
             what = "NaN" if np.isnan(array[row]).any() else "infinity"
             return f"its output is no distribution, and there is {what} in its input {name!r}"
-    return "its output is no distribution (not finite, negative, or without unit sum) though its input is finite"
+    return (
+        "its output is no distribution (not finite, negative, or without unit sum) though its input is finite, so look for "
+        "NaN in the model's weights, and at what output= says"
+    )

@@ -31,7 +31,7 @@ def resolve(model: Any, options: ModelOptions, output: OutputOptions) -> tuple[A
     if callable(model):
         return model, CallableExporter()
     raise ModelError(
-        f"a {type(model).__name__} is no model: an OnnxModel, the path of a model's file, a model of a framework that is "
+        f"an object of type {type(model).__name__} is no model: an OnnxModel, the path of a model's file, a model of a framework that is "
         f"installed ({', '.join(e.name for e in plugins.exporters()) or 'none is'}) or a callable over numpy arrays was expected."
     )
 

@@ -227,6 +227,7 @@ def _finished_before(out: Path, known: dict[str, Any]) -> Distributions:
 def _annotate(err: BaseException, text: str) -> None:
     """Adds where the finished rows are to an error's message, and to an interrupt as a note."""
     if isinstance(err, FoOnnxError) and err.args:
-        err.args = (f"{err.args[0]} {text}", *err.args[1:])
+        stop = "" if str(err.args[0]).endswith((".", "?", "!")) else "."
+        err.args = (f"{err.args[0]}{stop} {text}", *err.args[1:])
     else:
         err.add_note(text)

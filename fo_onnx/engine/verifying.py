@@ -12,12 +12,15 @@ from ..options import ModelOptions, OutputOptions, RunOptions
 from ..parity import ParityReport, measure
 from ..protocols import Inputs, RawModel
 from ..store import files
+from .convert import native_example
 from .select import Job, select
 
 
 def compare(model: OnnxModel, raw: RawModel, inputs: Inputs, *, tolerance: float, device: str) -> ParityReport:
     """Compares a file with its original on some rows, at the batch size that a run over them would have."""
     rows = len(next(iter(inputs.values())))
+    # Whether the model takes such rows at all is told on few of them, with what to do about it.
+    native_example(raw, {k: v[:2] for k, v in inputs.items()}, OutputOptions())
     job = Job(model, None, inputs, rows, ModelOptions(tolerance=tolerance), OutputOptions(), RunOptions(device=device))
     selection = select(job)
     try:

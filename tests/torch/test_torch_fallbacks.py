@@ -22,7 +22,6 @@ from torch_nets import (  # noqa: E402
     LostLengthGuard,
     Mlp,
     Sampling,
-    first,
     make,
     normal,
     tokens,
@@ -180,4 +179,18 @@ def test_a_function_s_fingerprint_sees_the_weights_that_it_holds() -> None:
         with torch.no_grad():
             next(held.parameters())[0] += 1e-3
         assert exporter.fingerprint(case.model) != known, name
-        assert first(case.data, 1).shape == (1, 8)
+
+
+def test_a_function_s_fingerprint_sees_its_code_and_what_it_closes_over() -> None:
+    from fo_onnx_torch.export import TorchExporter
+
+    net = Mlp()
+
+    def divided(by: Any) -> Any:
+        return lambda x: net(x) / by
+
+    def multiplied(x: torch.Tensor) -> torch.Tensor:
+        return net(x) * 2
+
+    models = [divided(2), divided(3), divided(torch.tensor(2.0)), divided(torch.tensor(3.0)), multiplied, net]
+    assert len({TorchExporter().fingerprint(m) for m in models}) == len(models)

@@ -171,7 +171,9 @@ def test_a_pickle_does_not_run_without_the_opt_in(tmp_path: Path, suffix: str, f
     else:
         torch.save({"state_dict": Trap(mark)}, path, _use_new_zipfile_serialization=form == "torch.save")
 
-    with pytest.raises(TrustError, match=r"reading it runs whatever code it holds.*trust=True \(--trust-pickle") as caught:
+    with pytest.raises(
+        TrustError, match=r"reading it runs whatever code it holds.*trust=True \(--trust-pickle"
+    ) as caught:
         fo.generate(path, normal(4, 8))
 
     assert isinstance(caught.value, PermissionError)
@@ -233,7 +235,9 @@ def test_weights_from_files(tmp_path: Path, form: str) -> None:
     if form == "safetensors":
         save_file(net.state_dict(), tmp_path / "w.safetensors")
     else:
-        torch.save(net.state_dict() if form == "plain" else {"state_dict": net.state_dict(), "epoch": 3}, tmp_path / "w.pt")
+        torch.save(
+            net.state_dict() if form == "plain" else {"state_dict": net.state_dict(), "epoch": 3}, tmp_path / "w.pt"
+        )
 
     load_weights(other, next(tmp_path.iterdir()))
 

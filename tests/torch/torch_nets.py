@@ -342,7 +342,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "keywords": lambda: Case(Keywords().eval(), two_rows(), lambda m, r: m(**r)),
     "optional_left_out": lambda: Case(OptionalInput().eval(), normal(ROWS, 8)),
     "optional_given": lambda: Case(
-        OptionalInput().eval(), {"x": normal(ROWS, 8), "mask": np.float32(normal(ROWS, 8, seed=3) > 0)}, lambda m, r: m(**r)
+        OptionalInput().eval(),
+        {"x": normal(ROWS, 8), "mask": np.float32(normal(ROWS, 8, seed=3) > 0)},
+        lambda m, r: m(**r),
     ),
     "nested_input": lambda: Case(
         NestedInput().eval(), {"views": two_rows(), "shift": normal(ROWS, 4, seed=4)}, lambda m, r: m(**r)
@@ -371,8 +373,6 @@ CASES: dict[str, Callable[[], Case]] = {
     "bound_method": lambda: Case(DoubledLogits().eval().shifted, normal(ROWS, 8)),
 }
 """Models that must run in ONNX as a whole."""
-
-
 
 
 class DataDependentIf(Mlp):
