@@ -26,13 +26,17 @@ def import_s(module: str) -> float:
 def help_s() -> float:
     """Seconds that ``fo-onnx --help`` takes as a whole process."""
     begun = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "fo_onnx.cli.main", "--help"], capture_output=True, check=True)
+    subprocess.run([sys.executable, "-m", "fo_onnx", "--help"], capture_output=True, check=True)
     return time.perf_counter() - begun
 
 
 def main() -> None:
     """Prints the times; exit code 1 where one is above its bound."""
-    paths = {"import numpy": lambda: import_s("numpy"), "import fo_onnx": lambda: import_s("fo_onnx"), "fo-onnx --help": help_s}
+    paths = {
+        "import numpy": lambda: import_s("numpy"),
+        "import fo_onnx": lambda: import_s("fo_onnx"),
+        "fo-onnx --help": help_s,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in paths}
     for turn in range(TURNS + 1):
         for name, path in paths.items():
@@ -40,7 +44,9 @@ def main() -> None:
             if turn:
                 seconds[name].append(measured)
     for name, found in seconds.items():
-        print(f"{name:<16} {1e3 * statistics.median(found):6.0f} ms  ({1e3 * min(found):.0f} to {1e3 * max(found):.0f})")
+        print(
+            f"{name:<16} {1e3 * statistics.median(found):6.0f} ms  ({1e3 * min(found):.0f} to {1e3 * max(found):.0f})"
+        )
     limits = {"import fo_onnx": IMPORT_LIMIT_S, "fo-onnx --help": HELP_LIMIT_S}
     slow = [name for name, limit in limits.items() if statistics.median(seconds[name]) > limit]
     if slow:

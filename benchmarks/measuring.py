@@ -48,10 +48,14 @@ class Comparison:
         """One line of the report; `rows` is the work of a run."""
         low, high = self.ratios[0], self.ratios[-1]
         rate = rows / statistics.median(self.a_s), rows / statistics.median(self.b_s)
-        return f"{self.name:<46} {self.ratio:5.3f}  ({low:.3f} to {high:.3f})  {rate[0]:>11,.0f} {rate[1]:>11,.0f} rows/s"
+        return (
+            f"{self.name:<46} {self.ratio:5.3f}  ({low:.3f} to {high:.3f})  {rate[0]:>11,.0f} {rate[1]:>11,.0f} rows/s"
+        )
 
 
-def take_turns(name: str, a: Callable[[], object], b: Callable[[], object], *, turns: int, warmups: int = 1) -> Comparison:
+def take_turns(
+    name: str, a: Callable[[], object], b: Callable[[], object], *, turns: int, warmups: int = 1
+) -> Comparison:
     """Runs two paths in turns A B A B …, each run after a rest; the first `warmups` turns do not count."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(warmups + turns):
@@ -98,4 +102,6 @@ def write(name: str, comparisons: list[Comparison], **more: object) -> Path:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

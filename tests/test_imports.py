@@ -7,7 +7,19 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "tensorflow", "jax", "onnx", "onnxruntime", "pyarrow", "matplotlib", "pandas", "click", "tqdm", "orjson")
+HEAVY = (
+    "torch",
+    "tensorflow",
+    "jax",
+    "onnx",
+    "onnxruntime",
+    "pyarrow",
+    "matplotlib",
+    "pandas",
+    "click",
+    "tqdm",
+    "orjson",
+)
 
 
 def loaded_by(code: str) -> set[str]:

@@ -26,7 +26,9 @@ def test_softmax_gives_distributions_and_keeps_the_order(z, temperature):
     p = softmax(z, temperature)
     assert p.dtype == np.float32
     assert len(invalid_rows(p)) == 0
-    assert (p.argmax(axis=1) == z.argmax(axis=1)).all() or np.allclose(p.max(axis=1), p[np.arange(len(z)), z.argmax(axis=1)])
+    assert (p.argmax(axis=1) == z.argmax(axis=1)).all() or np.allclose(
+        p.max(axis=1), p[np.arange(len(z)), z.argmax(axis=1)]
+    )
 
 
 def test_softmax_of_large_logits_does_not_overflow():

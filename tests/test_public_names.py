@@ -6,18 +6,102 @@ import inspect
 
 import fo_onnx as fo
 
-NAMES = """DataError DeviceError Distributions Engine ExportError FallbackWarning FoOnnxError ImageFolder ModelError
-OnnxModel OptionError OutputError ParityError ParityReport PluginError ResumeError RunError StoreError TrustError
-__version__ check export generate load save verify""".split()
+NAMES = [
+    "DataError",
+    "DeviceError",
+    "Distributions",
+    "Engine",
+    "ExportError",
+    "FallbackWarning",
+    "FoOnnxError",
+    "ImageFolder",
+    "ModelError",
+    "OnnxModel",
+    "OptionError",
+    "OutputError",
+    "ParityError",
+    "ParityReport",
+    "PluginError",
+    "ResumeError",
+    "RunError",
+    "StoreError",
+    "TrustError",
+    "__version__",
+    "check",
+    "export",
+    "generate",
+    "load",
+    "save",
+    "verify",
+]
 
-EXPORT = """model example path framework params output output_name temperature class_names model_name opset verify tolerance
-overwrite trust""".split()
-GENERATE = """model data labels ids out overwrite resume device engine batch_size precision framework params output output_name
-temperature keep_logits output_transform class_names model_name tolerance input_getter transform num_workers on_error
-max_errors timeout_s limit progress meta trust""".split()
-VERIFY = "model native data rows tolerance device framework trust".split()
-OF_A_RUN = """labels ids out overwrite resume input_getter transform num_workers on_error max_errors timeout_s limit progress
-meta""".split()
+EXPORT = [
+    "model",
+    "example",
+    "path",
+    "framework",
+    "params",
+    "output",
+    "output_name",
+    "temperature",
+    "class_names",
+    "model_name",
+    "opset",
+    "verify",
+    "tolerance",
+    "overwrite",
+    "trust",
+]
+GENERATE = [
+    "model",
+    "data",
+    "labels",
+    "ids",
+    "out",
+    "overwrite",
+    "resume",
+    "device",
+    "engine",
+    "batch_size",
+    "precision",
+    "framework",
+    "params",
+    "output",
+    "output_name",
+    "temperature",
+    "keep_logits",
+    "output_transform",
+    "class_names",
+    "model_name",
+    "tolerance",
+    "input_getter",
+    "transform",
+    "num_workers",
+    "on_error",
+    "max_errors",
+    "timeout_s",
+    "limit",
+    "progress",
+    "meta",
+    "trust",
+]
+VERIFY = ["model", "native", "data", "rows", "tolerance", "device", "framework", "trust"]
+OF_A_RUN = [
+    "labels",
+    "ids",
+    "out",
+    "overwrite",
+    "resume",
+    "input_getter",
+    "transform",
+    "num_workers",
+    "on_error",
+    "max_errors",
+    "timeout_s",
+    "limit",
+    "progress",
+    "meta",
+]
 
 
 def test_names():

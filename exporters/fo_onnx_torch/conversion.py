@@ -89,7 +89,9 @@ def _require_opset(path: Path, asked: int) -> None:
     found = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     if found != asked:
         path.unlink()
-        raise ExportError(f"opset={asked} was asked for, and torch.onnx.export gives {found} instead; say opset={found}.")
+        raise ExportError(
+            f"opset={asked} was asked for, and torch.onnx.export gives {found} instead; say opset={found}."
+        )
 
 
 def example_tensors(module: torch.nn.Module, example: Inputs) -> list[torch.Tensor]:

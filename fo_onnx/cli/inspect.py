@@ -143,7 +143,7 @@ def _results(path: Path) -> tuple[dict[str, Any], str]:
         ("rows", f"{len(dists)}{kept}, {'integers' if dists.id_kind == 'int' else 'text'} as ids"
                  + "".join(f", {v} {k}" for k, v in lost.items())),
         ("classes", class_text(dists.classes, dists.class_names)),
-        ("model", f"{model['name']}, from {model.get('framework')}, {model.get('output')}" if model.get("name") else None),
+        ("model", _model_line(model)),
         ("data", _preprocessing(data)),
         ("runner", runner_line(meta)),
         ("parity", parity_line(meta.get("parity"))),
@@ -153,6 +153,12 @@ def _results(path: Path) -> tuple[dict[str, Any], str]:
         ("user", "\n".join(f"{k} = {v}" for k, v in (meta.get("user") or {}).items()) or None),
     ]  # fmt: skip
     return document, pairs(lines) + (f"\n\n{_table(first)}" if len(first) else "")
+
+
+def _model_line(model: dict[str, Any]) -> str | None:
+    framework, output = model.get("framework"), model.get("output")
+    said = [model.get("name"), framework and f"from {framework}", output]  # an unfinished run knows less of its model
+    return ", ".join(filter(None, said)) or None
 
 
 def _preprocessing(data: dict[str, Any]) -> str | None:

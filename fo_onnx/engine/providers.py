@@ -74,7 +74,9 @@ def placements(device: str | Sequence[str], precision: str, available: list[str]
         DeviceError: The installed onnxruntime has no provider for it.
     """
     if not device:
-        raise OptionError(f"device={list(device) if device != '' else ''!r} names no device; say 'auto', or at least one.")
+        raise OptionError(
+            f"device={list(device) if device != '' else ''!r} names no device; say 'auto', or at least one."
+        )
     if not isinstance(device, str):
         return [p for name in device for p in placements(name, precision, available)]
     parsed = parse_device(device)

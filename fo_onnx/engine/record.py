@@ -53,7 +53,10 @@ def settings(selection: Selection, known: dict[str, Any]) -> dict[str, Any]:
         "batch_size": tuning.batch_size,
         "sessions": tuning.sessions,
         "threads": tuning.threads,
-        "meta": {"model": {"name": selection.spec.name, **known["model"]}, "data": {"id_kind": known["data"]["id_kind"]}},
+        "meta": {
+            "model": {"name": selection.spec.name, **known["model"]},
+            "data": {"id_kind": known["data"]["id_kind"]},
+        },
     }
 
 

@@ -30,7 +30,9 @@ def test_inspect_times_a_model(run, work: Path) -> None:
     for t in found["timing"]:
         assert t["rows_per_s"] == pytest.approx(t["batch_size"] / t["batch_ms"] * 1e3)
         assert t["runs"] >= 3
-    assert "batch   rows/s" in run("inspect", "d.onnx", "--timing").stdout
+    table = run("inspect", "d.onnx", "--timing").stdout.partition("\n\n")[2].splitlines()
+    assert table[0].split() == ["batch", "rows/s", "ms", "per", "batch"]
+    assert [line.split()[0] for line in table[1:]] == ["1", "16", "64", "256"]
 
 
 def test_inspect_a_foreign_model(run, work: Path) -> None:
@@ -78,6 +80,7 @@ def test_inspect_and_check_an_unfinished_run(run, work: Path) -> None:
     result = run("inspect", "o.parquet.partial")
     assert result.exit_code == 0, result.stderr
     assert "state    UNFINISHED" in result.stdout
+    assert "None" not in result.stdout
     result = run("check", "o.parquet.partial")
     assert result.exit_code == 0, result.stdout
     assert "complete  no: the run has not ended; generate --resume goes on with it" in result.stdout

@@ -196,7 +196,9 @@ def test_no_other_runner_stands_behind_a_file(logits_file):
 def test_a_row_that_is_not_finite_is_named(logits_file):
     x = X.copy()
     x[41, 2] = np.nan
-    with pytest.raises(DataError, match=r"row 41 \(id 41\): .* NaN in its input .*on_error='skip'.*41 finished rows") as caught:
+    with pytest.raises(
+        DataError, match=r"row 41 \(id 41\): .* NaN in its input .*on_error='skip'.*41 finished rows"
+    ) as caught:
         fo.generate(logits_file, x, batch_size=16)
     assert caught.value.position == 41
     assert len(caught.value.finished) == 41

@@ -58,7 +58,9 @@ def test_a_list_of_devices():
 
 
 def test_a_provider_that_is_not_installed_names_the_mend():
-    with pytest.raises(DeviceError, match=r"device='cuda' was asked for.*pip install 'fo-onnx\[gpu\]'; or say device='cpu'"):
+    with pytest.raises(
+        DeviceError, match=r"device='cuda' was asked for.*pip install 'fo-onnx\[gpu\]'; or say device='cpu'"
+    ):
         placements("cuda", "float32", ["CPUExecutionProvider"])
     with pytest.raises(DeviceError, match="TPUs"):
         placements("tpu", "float32", ["CPUExecutionProvider"])
@@ -79,7 +81,11 @@ try: placements("cuda", "float32", ["CPUExecutionProvider"])
 except Exception as err: print(err)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(tmp_path)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
     )
     assert "['onnxruntime', 'onnxruntime-gpu']" in done.stdout
     assert "onnxruntime and onnxruntime-gpu are installed together and overwrite each other" in done.stdout
@@ -110,14 +116,18 @@ def test_batches_of_about_a_megabyte():
 
 
 @given(
-    st.integers(1, 512), st.integers(0, 10**7) | st.none(), st.integers(1, 128), st.integers(0, 10**10), st.integers(1, 4096)
+    st.integers(1, 512),
+    st.integers(0, 10**7) | st.none(),
+    st.integers(1, 128),
+    st.integers(0, 10**10),
+    st.integers(1, 4096),
 )
 def test_plans_never_ask_for_more_than_there_is(side, rows, cores, model_bytes, batch):
     found = plan(
         {"0": np.zeros((1, side), np.float32)}, rows, cpu=True, cores=cores, model_bytes=model_bytes, batch_size=batch
     )
     assert found.batch_size == batch
-    assert 1 <= found.sessions
+    assert found.sessions >= 1
     assert found.sessions * found.threads <= max(cores, 1)
     assert found.sessions == 1 or found.sessions * model_bytes <= 2 << 30
     if rows:
@@ -125,7 +135,7 @@ def test_plans_never_ask_for_more_than_there_is(side, rows, cores, model_bytes, 
 
 
 def test_plans_are_the_same_again():
-    args = dict(cpu=True, cores=8, model_bytes=1000, batch_size="auto")
+    args = {"cpu": True, "cores": 8, "model_bytes": 1000, "batch_size": "auto"}
     assert plan(images(), 1000, **args) == plan(images(2), 1000, **args)
 
 
@@ -146,7 +156,9 @@ def test_inputs_by_name_and_by_position():
     a, b = np.zeros((4, 2), np.float32), np.arange(4)
     assert list(Binding(two).feed({"b": b, "a": a, "unused": a})) == ["a", "b"]
     assert Binding(two).feed({"0": a, "1": b})["b"] is b
-    with pytest.raises(DataError, match=r"takes 2 input\(s\), a: float32 \(n, 2\), b: int64 \(n\); the data has 1, '0'"):
+    with pytest.raises(
+        DataError, match=r"takes 2 input\(s\), a: float32 \(n, 2\), b: int64 \(n\); the data has 1, '0'"
+    ):
         Binding(two).feed({"0": a})
     with pytest.raises(DataError, match="the data has 2, 'a', 'c'"):
         Binding(two).feed({"a": a, "c": b})
@@ -170,8 +182,14 @@ def test_numbers_of_the_same_kind_are_cast():
     [
         (np.zeros((2, 8, 8, 3), np.float32), r"looks like NHWC .* takes NCHW: transpose it.*x.transpose\(2, 0, 1\)"),
         (np.zeros((2, 8, 8), np.float32), "an axis is missing"),
-        (np.zeros((2, 1, 8, 8), np.float32), r"rows have shape \(1, 8, 8\), and its input image: float32 \(n, 3, 8, 8\)"),
-        (np.zeros((2, 3, 8, 8), np.uint8), r"the rows are uint8, .* takes float32. Convert them.*x.astype\('float32'\)"),
+        (
+            np.zeros((2, 1, 8, 8), np.float32),
+            r"rows have shape \(1, 8, 8\), and its input image: float32 \(n, 3, 8, 8\)",
+        ),
+        (
+            np.zeros((2, 3, 8, 8), np.uint8),
+            r"the rows are uint8, .* takes float32. Convert them.*x.astype\('float32'\)",
+        ),
         (np.zeros((2, 3, 8, 8), np.complex64), "the rows are complex64"),
     ],
 )

@@ -123,7 +123,10 @@ def test_a_failing_runner_hands_back_what_was_not_delivered():
 
 
 def test_of_two_failures_the_first_in_order_counts():
-    runners = [Slow(lambda row: 0.05 if row == 3 else 0, fails_at=(6,)), Slow(lambda row: 0.05 if row == 3 else 0, fails_at=(6,))]
+    runners = [
+        Slow(lambda row: 0.05 if row == 3 else 0, fails_at=(6,)),
+        Slow(lambda row: 0.05 if row == 3 else 0, fails_at=(6,)),
+    ]
     found = []
     with pytest.raises(Failure) as caught:
         run_in_threads(runners, batches(10), lambda b, o: found.append(b.start), None)
@@ -163,7 +166,9 @@ def test_the_time_is_up():
     found = []
     begun = time.monotonic()
     with pytest.raises(TimeUp):
-        run_in_threads([Slow(lambda row: 0.0 if row < 9 else 30)], batches(10), lambda b, o: found.append(b.start), begun + 0.3)
+        run_in_threads(
+            [Slow(lambda row: 0.0 if row < 9 else 30)], batches(10), lambda b, o: found.append(b.start), begun + 0.3
+        )
     assert time.monotonic() - begun < 2
     assert found == [0, 3, 6]
 

@@ -159,7 +159,10 @@ def endless(folder):
         "endless",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 6])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 6])],
-        [numpy_helper.from_array(np.array(v), k) for k, v in {"turns": 2**62, "yes": True, "one": np.float32(1)}.items()],
+        [
+            numpy_helper.from_array(np.array(v), k)
+            for k, v in {"turns": 2**62, "yes": True, "one": np.float32(1)}.items()
+        ],
     )
     path = folder / "endless.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
@@ -258,7 +261,9 @@ print(len(dists), (peak() - before) / 2**20, dists.metrics()["rows"])
 """
 
 
-@pytest.mark.parametrize("rows", [1_000_000, pytest.param(10_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize(
+    "rows", [1_000_000, pytest.param(10_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
 def test_memory_does_not_grow_with_the_rows(tmp_path, rows):
     weights = np.random.default_rng(1).standard_normal((6, 10)).astype(np.float32)
     path = linear(tmp_path / "m.onnx", weights=weights)
