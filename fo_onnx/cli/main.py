@@ -22,6 +22,14 @@ COMMANDS = {
 }
 """The commands and what each does: kept here so that ``--help`` imports none of them."""
 
+HELP = """First-order data: one verified class distribution per sample, from any trained classifier, through ONNX.
+
+\b
+MODEL is package.module:attribute (an instance, a class or a factory), or a file: .onnx, .pt, .pth.
+DATA  is a file (.npy, .npz, .parquet), a folder of images, or package.module:attribute.
+
+Data go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
 COMPLETION = """\b
 Completion of commands and options with the tab key, for this shell:
   bash   eval "$(_FO_ONNX_COMPLETE=bash_source fo-onnx)"
@@ -59,15 +67,11 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup, epilog=COMPLETION, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+    cls=LazyGroup,
+    help=HELP,
+    epilog=COMPLETION,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(__version__, prog_name="fo-onnx", message="%(prog)s %(version)s")
 def main() -> None:
-    r"""First-order data: one verified class distribution per sample, from any trained classifier, through ONNX.
-
-    \b
-    MODEL is package.module:attribute (an instance, a class or a factory), or a file: .onnx, .pt, .pth.
-    DATA  is a file (.npy, .npz, .parquet), a folder of images, or package.module:attribute.
-
-    Data go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
-    """
+    """The command ``fo-onnx``."""

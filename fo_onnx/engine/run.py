@@ -111,7 +111,8 @@ class Run:
             try:
                 outcome = pipeline.execute()
                 switched, reason = folder.switched_at, folder.switch_reason
-                sink.commit(self._meta(selection, known, outcome, sink.written, sink.bad_rows, switched, reason))
+                meta = self._meta(selection, known, outcome, sink.written, sink.bad_rows, switched, reason)
+                sink.commit(meta)
             except BaseException as err:
                 kept = sink.abort(err)
                 if kept is not None:
@@ -120,7 +121,9 @@ class Run:
                         f"The {sink.written} finished rows are kept in {kept}; resume=True (--resume) goes on from them.",
                     )
                 raise
-        return load(out)
+        found = load(out)
+        # An .npy file holds the distributions alone; who has just made it need not lose the rest.
+        return found if "runner" in found.meta else Distributions.from_rows(found.source, meta)
 
     def _select(self, folder: RunFolder | None) -> Selection:
         example = self._engine.example(self._source)

@@ -48,7 +48,6 @@ def load(path: str | Path) -> Distributions:
     if path.is_dir():
         rows, meta = read_run_folder(path)
         return Distributions.from_rows(rows, meta)
-    form = target_format(path)
     if not path.exists():
         beside = path.with_name(f"{path.name}.partial")
         hint = (
@@ -57,6 +56,7 @@ def load(path: str | Path) -> Distributions:
             else ""
         )
         raise StoreNotFoundError(f"Loading {path}: nothing is there.{hint}")
+    form = target_format(path)
     if form is None:
         raise StoreError(f"Loading {path}: a file without a suffix; the suffixes are {', '.join(FORMATS)}.")
     try:
