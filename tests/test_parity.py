@@ -1,0 +1,109 @@
+"""The comparison: what it measures, what it refuses to prove, and what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_files import WEIGHTS, expected, linear, node, rows
+
+import fo_onnx as fo
+from fo_onnx.parity import row_spread
+from fo_onnx.probabilities import total_variation
+
+X = rows(300)
+
+
+def native(x):
+    return x @ WEIGHTS
+
+
+@pytest.fixture
+def model(tmp_path):
+    return linear(tmp_path / "m.onnx")
+
+
+def test_the_same_model(model):
+    report = fo.verify(model, native, X)
+    assert report.passed
+    assert report.informative
+    assert report.rows == 256
+    assert report.batch_sizes == (256, 1, 2, 3)
+    assert report.max_tv < 1e-6
+    assert report.argmax_flips == 0
+    assert report.deterministic
+    assert "passed: the rows agree with callable, native, on cpu" in report.table()
+
+
+def test_what_is_measured_is_the_distance_of_distributions(model):
+    shifted = fo.verify(model, lambda x: x @ WEIGHTS + 5, X)
+    assert shifted.passed
+    hot = fo.verify(model, lambda x: x @ WEIGHTS / 1.5, X)
+    want = total_variation(expected(X[:256]), expected(X[:256], 1.5))
+    assert hot.max_tv == pytest.approx(want.max(), rel=1e-4)
+    assert hot.argmax_flips == 0
+    assert not hot.passed
+    assert f"up to {want.max():.2e}" in hot.verdict()
+
+
+def test_flips_are_counted(model):
+    swapped = fo.verify(model, lambda x: (x @ WEIGHTS)[:, [1, 0, 2, 3]], X)
+    assert swapped.argmax_flips == (expected(X[:256]).argmax(axis=1) < 2).sum()
+
+
+def test_a_tolerance_is_the_callers(model):
+    hot = lambda x: x @ WEIGHTS / 1.01  # noqa: E731
+    assert not fo.verify(model, hot, X).passed
+    assert fo.verify(model, hot, X, tolerance=0.1).passed
+
+
+def test_a_model_that_samples_is_never_compared_away(model):
+    rng = np.random.default_rng(0)
+    report = fo.verify(model, lambda x: x @ WEIGHTS + rng.standard_normal((len(x), 4)) * 1e-3, X, tolerance=0.5)
+    assert not report.deterministic
+    assert not report.passed
+    assert "samples in evaluation mode" in report.verdict()
+
+
+def test_near_uniform_rows_prove_little(tmp_path):
+    report = fo.verify(linear(tmp_path / "m.onnx", weights=WEIGHTS * 1e-4), lambda x: x @ WEIGHTS * 1e-4, X)
+    assert report.passed
+    assert not report.informative
+    assert "a near-uniform model agrees with anything" in report.verdict()
+
+
+def test_a_model_that_mixes_the_rows_of_a_batch_is_caught(tmp_path):
+    """Right at the run's batch size by the original's own lights, wrong at the small ones."""
+    tail = [node("ReduceMean", ["z", "axes"], ["m"], keepdims=1), node("Sub", ["z", "m"], ["y"])]
+    path = linear(tmp_path / "m.onnx", *tail, output="y", initializers={"axes": np.array([0])})
+    report = fo.verify(path, native, X)
+    assert not report.passed
+    assert report.max_tv > 0.05
+
+
+def test_an_export_that_fails_on_rows_is_reported(tmp_path):
+    tail = [node("Reshape", ["z", "s"], ["r"]), node("Identity", ["r"], ["y"])]
+    path = linear(tmp_path / "m.onnx", *tail, output="y", initializers={"s": np.array([256, 4])})
+    report = fo.verify(path, native, X)
+    assert not report.passed
+    assert "the exported model failed on rows of the data" in report.verdict()
+
+
+def test_one_row_is_enough_and_none_is_not(model):
+    assert fo.verify(model, native, X[:1]).rows == 1
+    assert fo.verify(model, native, X, rows=5).rows == 5
+    with pytest.raises(fo.DataError, match="needs at least one row"):
+        fo.verify(model, native, X[:0])
+
+
+def test_arguments_the_wrong_way_round(model):
+    with pytest.raises(fo.ModelError, match="takes an exported file first"):
+        fo.verify(native, model, X)
+    with pytest.raises(fo.ModelError, match="is an ONNX file; the model that .* came from was expected"):
+        fo.verify(model, model, X)
+
+
+def test_the_spread_of_rows():
+    probs = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert row_spread(probs) == 1
+    assert row_spread(probs[:1]) == 0
+    assert row_spread(np.repeat(probs[:1], 10, axis=0)) == 0
