@@ -138,7 +138,7 @@ def measure(
         transform: Takes the head's place, as an ``output_transform`` does.
     """
     spec = runner.spec
-    reference = reference or f"{spec.framework}, native, on {raw.device}"
+    reference = reference or f"{raw.spec.framework}, native, on {raw.device}"
     rows = len(next(iter(inputs.values())))
     expected = reference_probs(raw, spec, inputs, batch_size, transform)
     few = {k: v[:_DETERMINISM_ROWS] for k, v in inputs.items()}
