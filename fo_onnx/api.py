@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from . import plugins
 from .distributions import Distributions
-from .engine import Engine, Target
+from .engine import Engine
 from .engine.convert import convert, native_example
 from .engine.resolve import resolve
 from .engine.verifying import compare, files_of, publish
 from .errors import DataError, ModelError, OptionError, ParityError
 from .model import OnnxModel
-from .options import DataOptions, ModelOptions, OutputOptions, RunOptions, positive_int
+from .options import DataOptions, ModelOptions, OutputOptions, positive_int
 from .parity import DEFAULT_TOLERANCE, ParityReport
 from .sources import open_source
 
@@ -205,24 +205,16 @@ def generate(
         >>> dists[2].round(3)
         array([0.09 , 0.245, 0.665], dtype=float32)
     """
-    opened = Engine.with_options(
-        model,
-        ModelOptions(framework=framework, params=params, model_name=model_name, tolerance=tolerance, trust=trust),
-        OutputOptions(
-            output=output, output_name=output_name, temperature=temperature, keep_logits=keep_logits,
-            output_transform=output_transform, class_names=class_names,
-        ),
-        run := RunOptions(
-            device=device, engine=engine, batch_size=batch_size,
-            precision=precision, max_errors=max_errors, timeout_s=timeout_s, progress=progress,
-        ),
-    )  # fmt: skip
-    with opened:
-        options = DataOptions(
-            labels=labels, ids=ids, input_getter=input_getter, transform=transform, num_workers=num_workers, on_error=on_error,
-            limit=limit, signature=opened.signature,
+    with Engine(
+        model, device=device, engine=engine, batch_size=batch_size, precision=precision, framework=framework, params=params,
+        output=output, output_name=output_name, temperature=temperature, keep_logits=keep_logits,
+        output_transform=output_transform, class_names=class_names, model_name=model_name, tolerance=tolerance, trust=trust,
+    ) as opened:  # fmt: skip
+        return opened.generate(
+            data, labels=labels, ids=ids, out=out, overwrite=overwrite, resume=resume, input_getter=input_getter,
+            transform=transform, num_workers=num_workers, on_error=on_error, max_errors=max_errors, timeout_s=timeout_s,
+            limit=limit, progress=progress, meta=meta,
         )  # fmt: skip
-        return opened.execute(data, options, run, Target(None if out is None else Path(out), overwrite, resume, meta))
 
 
 def verify(

@@ -83,7 +83,7 @@ def _timing(path: Path, output_name: str | None, device: str, shapes: Any, dtype
     """Rows per second of one session over all cores, by batch size, on made-up rows."""
     from ..engine import Engine
     from ..model import OnnxModel
-    from ..options import DataOptions, ModelOptions, OutputOptions, RunOptions
+    from ..options import DataOptions
     from .data import random_rows
 
     spec = OnnxModel.open(path, output_name=output_name).spec
@@ -98,9 +98,8 @@ def _timing(path: Path, output_name: str | None, device: str, shapes: Any, dtype
     say("timing on made-up rows.")
     sizes = TIMED_BATCHES if spec.fixed_batch is None else (spec.fixed_batch,)
     inputs = random_rows(shapes, dtypes, max(sizes))
-    output = OutputOptions(output_name=output_name)
     found = []
-    with Engine.with_options(path, ModelOptions(), output, RunOptions(device=device)) as engine:
+    with Engine(path, output_name=output_name, device=device) as engine:
         source = engine.source(inputs, DataOptions(signature=engine.signature))
         runner = engine.selection(source.peek(max(sizes)), 1).runners[0]
         for size in sizes:

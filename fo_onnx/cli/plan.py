@@ -13,7 +13,7 @@ import numpy as np
 
 from ..engine import Engine
 from ..errors import DataError, OutputError
-from ..options import DataOptions, ModelOptions, OutputOptions, RunOptions
+from ..options import DataOptions
 from ..probabilities import invalid_rows
 from .generate import cut_text
 from .output import class_text, pairs, rate_text, size_text, time_text
@@ -106,17 +106,12 @@ def dry_run(
 
     if out is not None:
         RunFolder.check_target(out, overwrite=replace)
-    opened = Engine.with_options(
-        model,
-        ModelOptions(framework=framework, model_name=model_name, trust=trust),
-        OutputOptions(
-            output=output, output_name=output_name, temperature=temperature, keep_logits=keep_logits,
-            class_names=None if class_names is None else tuple(class_names),
-        ),
-        RunOptions(
-            device=device, engine=engine, batch_size=batch_size, precision=precision, max_errors=max_errors,
-            timeout_s=timeout_s, progress=progress,
-        ),
+    # What ends a run early has no part in its plan.
+    del max_errors, timeout_s, progress
+    opened = Engine(
+        model, device=device, engine=engine, batch_size=batch_size, precision=precision, framework=framework, output=output,
+        output_name=output_name, temperature=temperature, keep_logits=keep_logits, class_names=class_names,
+        model_name=model_name, trust=trust,
     )  # fmt: skip
     with opened:
         source = opened.source(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -66,26 +67,15 @@ class Engine:
             ModelError: It is no model.
             OptionError: An argument is no valid choice.
         """
-        self._open(
-            model,
-            ModelOptions(framework=framework, params=params, model_name=model_name, tolerance=tolerance, trust=trust),
-            OutputOptions(
-                output=output, output_name=output_name, temperature=temperature, keep_logits=keep_logits,
-                output_transform=output_transform, class_names=class_names,
-            ),
-            RunOptions(device=device, engine=engine, batch_size=batch_size, precision=precision),
+        self._model_options = ModelOptions(
+            framework=framework, params=params, model_name=model_name, tolerance=tolerance, trust=trust
+        )
+        self._output = OutputOptions(
+            output=output, output_name=output_name, temperature=temperature, keep_logits=keep_logits,
+            output_transform=output_transform, class_names=class_names,
         )  # fmt: skip
-
-    @classmethod
-    def with_options(cls, model: Any, model_options: ModelOptions, output: OutputOptions, run: RunOptions) -> Engine:
-        """An engine from options that are gathered already."""
-        engine = cls.__new__(cls)
-        engine._open(model, model_options, output, run)
-        return engine
-
-    def _open(self, model: Any, model_options: ModelOptions, output: OutputOptions, run: RunOptions) -> None:
-        self._model, self._exporter = resolve(model, model_options, output)
-        self._model_options, self._output, self._run = model_options, output, run
+        self._run = RunOptions(device=device, engine=engine, batch_size=batch_size, precision=precision)
+        self._model, self._exporter = resolve(model, self._model_options, self._output)
         self._selection: Selection | None = None
         self._closed = False
 
@@ -139,19 +129,12 @@ class Engine:
         meta: dict[str, Any] | None = None,
     ) -> Distributions:
         """Distributions of a whole dataset; see `fo_onnx.generate`."""
-        from dataclasses import replace
-
         run = replace(self._run, max_errors=max_errors, timeout_s=timeout_s, progress=progress)
-        data_options = DataOptions(
+        options = DataOptions(
             labels=labels, ids=ids, input_getter=input_getter, transform=transform, num_workers=num_workers,
             on_error=on_error, limit=limit, signature=self.signature,
         )  # fmt: skip
-        return self.execute(
-            data, data_options, run, Target(None if out is None else Path(out), overwrite, resume, meta)
-        )
-
-    def execute(self, data: Any, options: DataOptions, run: RunOptions, target: Target) -> Distributions:
-        """A run from options that are gathered already."""
+        target = Target(None if out is None else Path(out), overwrite, resume, meta)
         return Run(self, self.source(data, options), options, run, self._output, target).execute()
 
     @property
