@@ -94,6 +94,7 @@ def test_a_folder_with_external_data_can_be_moved(folder: Path, exported: tuple[
     assert found.equals(fo.generate(exported[0] / "wide.onnx", rows))
 
 
+@pytest.mark.slow
 def test_a_native_fallback_is_not_needed_for_external_data(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net, rows = Wide().eval(), normal(40, 8)
