@@ -181,7 +181,7 @@ def _foreign_spec(proto: onnx.ModelProto, path: Path, output_name: str | None) -
             "scores as floating-point numbers were expected. Choose another output with output_name=."
         )
     if output.shape:
-        check_raw_shape(tuple(-1 if d is None else d for d in output.shape), None, None, f"the model {path}")
+        check_raw_shape(output.shape, None, None, f"the model {path}")
     last = output.shape[-1] if len(output.shape) == 2 else None
     classes = 2 if len(output.shape) == 1 or last == 1 else last
     return ModelSpec(inputs=inputs, output=output, classes=classes, name=path.stem)

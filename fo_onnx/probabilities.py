@@ -75,16 +75,17 @@ def _where_valid(valid: Array, probs: Array) -> Array:
     return np.where(valid, probs, probs.dtype.type(np.nan))
 
 
-def check_raw_shape(shape: tuple[int, ...], kind: OutputKind | None, rows: int | None, who: str) -> None:
+def check_raw_shape(shape: tuple[int | None, ...], kind: OutputKind | None, rows: int | None, who: str) -> None:
     """Raises an `OutputError` unless a raw output of `shape` can be one distribution per row.
 
     Args:
-        shape: The shape of the raw output, batch axis first.
+        shape: The shape of the raw output, batch axis first; ``None`` for an axis that is open.
         kind: What it means, where that is decided.
         rows: How many rows went in, where that is known.
         who: The model's name, for the message.
     """
-    found = f"{who} gives an output of shape {tuple(shape)}"
+    axes = ["n" if d is None and i == 0 else "?" if d is None else str(d) for i, d in enumerate(shape)]
+    found = f"{who} gives an output of shape ({', '.join(axes)}{',' if len(axes) == 1 else ''})"
     if len(shape) == 0:
         raise OutputError(f"{found}, a scalar; one row of class scores per sample was expected, shape (n, classes).")
     if rows is not None and shape[0] != rows:

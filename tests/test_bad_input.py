@@ -409,7 +409,7 @@ def test_a_row_that_cannot_be_read(m: Models, tmp_path: Path) -> None:
     data = Failing()
 
     with pytest.raises(
-        fo.DataError, match=r"row 1000 \(id 1000\): OSError: the disk did not answer\. The 1000"
+        fo.DataError, match=r"row 1000 \(id 1000\): OSError: the disk did not answer\. Mend the row, .*\. The 1000"
     ) as caught:
         fo.generate(m.named, data)
 

@@ -45,7 +45,11 @@ def test_a_spec_comes_back_from_its_dictionary():
 
 def test_what_is_known_is_in_the_file(tmp_path):
     model = fo.OnnxModel.open(ours(tmp_path, temperature=2.0, names=("a", "b", "c", "d")))
-    assert (model.spec.output_kind, model.spec.temperature, model.spec.class_names) == ("logits", 2.0, ("a", "b", "c", "d"))
+    assert (model.spec.output_kind, model.spec.temperature, model.spec.class_names) == (
+        "logits",
+        2.0,
+        ("a", "b", "c", "d"),
+    )
     assert (model.probs_output, model.logits_output) == ("probs", "logits")
     assert model.provenance == {"made": "here"}
     assert len(model.sha256) == 64

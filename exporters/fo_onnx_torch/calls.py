@@ -16,7 +16,7 @@ import torch
 
 from fo_onnx.errors import OutputError
 
-from .export import signature_of, unwrapped
+from .signatures import signature_of, unwrapped
 
 
 @dataclass(frozen=True)

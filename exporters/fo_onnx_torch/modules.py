@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .export import _held, unwrapped
+from .signatures import held, unwrapped
 from .tensors import to_numpy
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -23,8 +23,8 @@ class FunctionModule(torch.nn.Module):
     def __init__(self, function: Any) -> None:
         super().__init__()
         self._function = function
-        held = [m for m in _held(function) if isinstance(m, torch.nn.Module)]
-        self.held = torch.nn.ModuleList(held)
+        inside = [m for m in held(function) if isinstance(m, torch.nn.Module)]
+        self.held = torch.nn.ModuleList(inside)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the function gives."""
@@ -40,7 +40,7 @@ class FunctionModule(torch.nn.Module):
             yield code.co_code
             # Nested functions are constants too, and their text holds an address.
             yield repr([c for c in code.co_consts if not inspect.iscode(c)] + list(code.co_names)).encode()
-        for value in _held(self._function):
+        for value in held(self._function):
             if isinstance(value, torch.Tensor):
                 yield to_numpy(value).tobytes()
             elif isinstance(value, bool | int | float | str):

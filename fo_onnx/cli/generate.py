@@ -10,7 +10,7 @@ import click
 
 from ..errors import FoOnnxError, OptionError, ResumeError, StoreExistsError
 from .options import DATA_HELP, PATH, KeyValue, common, image_options, model_options, output_options
-from .output import class_text, pairs, rate_text, show, size_of, size_text, time_text
+from .output import class_text, cut_text, pairs, rate_text, show, size_of, size_text, time_text
 from .parity_text import parity_line
 
 
@@ -185,12 +185,6 @@ def runner_line(meta: dict[str, Any]) -> str | None:
     kind = runner["kind"] if switched is None else f"{runner['kind']}, native from row {switched} on"
     reason = f"\nbecause {runner['reason']}" if runner.get("reason") else ""
     return f"{kind} on {engine.get('device')}, {how}{reason}"
-
-
-def cut_text(batch_size: Any, sessions: Any, threads: Any) -> str:
-    """How a run is cut and spread, in words."""
-    spread = f"{sessions} session{'' if sessions == 1 else 's'} of {threads} thread{'' if threads == 1 else 's'}"
-    return f"batch {batch_size}, {spread}"
 
 
 def metrics_line(metrics: dict[str, Any]) -> str | None:

@@ -94,3 +94,9 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | bool):
         return value
     return str(value)
+
+
+def cut_text(batch_size: Any, sessions: Any, threads: Any) -> str:
+    """How a run is cut and spread, in words."""
+    spread = f"{sessions} session{'' if sessions == 1 else 's'} of {threads} thread{'' if threads == 1 else 's'}"
+    return f"batch {batch_size}, {spread}"

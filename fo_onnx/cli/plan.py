@@ -15,8 +15,7 @@ from ..engine import Engine
 from ..errors import DataError, OutputError
 from ..options import DataOptions
 from ..probabilities import invalid_rows
-from .generate import cut_text
-from .output import class_text, pairs, rate_text, size_text, time_text
+from .output import class_text, cut_text, pairs, rate_text, size_text, time_text
 from .parity_text import parity_line
 
 BYTES_PER_VALUE = {".json": 13.0, ".parquet": 3.6}
