@@ -12,8 +12,8 @@ from fo_onnx.parity import row_spread
 from fo_onnx.probabilities import total_variation
 
 torch = pytest.importorskip("torch")
-from fo_onnx_torch.signatures import unwrapped  # noqa: E402
 from fo_onnx_torch.modules import FunctionModule, as_module  # noqa: E402
+from fo_onnx_torch.signatures import unwrapped  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 from torch_nets import CASES, COVERED_ELSEWHERE, ROWS, Mlp, Tokens, first, make, normal, tokens, truth  # noqa: E402
