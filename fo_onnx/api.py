@@ -16,14 +16,13 @@ from .distributions import Distributions
 from .engine import Engine
 from .engine.convert import convert, native_example
 from .engine.resolve import resolve
+from .engine.tuning import EXAMPLE_ROWS, first_rows
 from .engine.verifying import compare, files_of, publish
 from .errors import DataError, ModelError, OptionError, ParityError
 from .model import OnnxModel
 from .options import DataOptions, ModelOptions, OutputOptions, positive_int
 from .parity import DEFAULT_TOLERANCE, ParityReport
 from .sources import open_source
-
-PARITY_ROWS = 256
 
 
 def export(
@@ -99,7 +98,7 @@ def export(
         )
     target = files_of(path, model_name or type(found).__name__, overwrite=overwrite)
     source = open_source(example, DataOptions(signature=exporter.signature(found)), tuple(plugins.source_factories()))
-    rows = source.peek(PARITY_ROWS)
+    rows = first_rows(source)
     if len(rows) == 0:
         raise DataError("exporting needs at least one row to trace the model with; example= is empty.")
     raw = exporter.native(found, rows.inputs, "auto", model_options, output_options)
@@ -222,7 +221,7 @@ def verify(
     native: Any,
     data: Any,
     *,
-    rows: int = PARITY_ROWS,
+    rows: int = EXAMPLE_ROWS,
     tolerance: float = DEFAULT_TOLERANCE,
     device: str = "auto",
     framework: str | None = None,
@@ -255,9 +254,10 @@ def verify(
     if exporter is None:
         raise ModelError(f"{original.path} is an ONNX file; the model that {exported.path} came from was expected.")
     source = open_source(data, DataOptions(signature=exporter.signature(original)), tuple(plugins.source_factories()))
-    batch = source.peek(rows)
+    batch = first_rows(source, rows)
     if len(batch) == 0:
         raise DataError("comparing needs at least one row; the data is empty.")
-    output = OutputOptions(output_name=None)
+    # Ours knows which output of the original it was made from.
+    output = OutputOptions(output_name=exported.provenance.get("output_name"))
     raw = exporter.native(original, batch.inputs, "auto", model_options, output)
     return compare(exported, raw, batch.inputs, tolerance=tolerance, device=device)

@@ -49,9 +49,12 @@ def told_by_graph(model: onnx.ModelProto, raw_output: str) -> OutputKind | None:
     if node.op_type == "Sigmoid":
         if binary:
             return "binary_probs"
+        if rank != 2 or shape[1].dim_value <= 1:
+            # How many scores there are is not written down; a batch will tell.
+            return None
         raise OutputError(
-            f"the graph ends in a Sigmoid over {shape[1].dim_value or 'several'} classes: a multi-label model gives no "
-            "distribution over classes. Say which it is with output=, or reduce it with output_transform=."
+            f"the graph ends in a Sigmoid over {shape[1].dim_value} classes: a multi-label model gives no distribution over "
+            "classes. Say which it is with output=, or reduce it with output_transform=."
         )
     if node.op_type in ("Softmax", "LogSoftmax") and not binary:
         default = -1 if opset_of(model) >= 13 else 1
@@ -128,7 +131,9 @@ def _head_nodes(b: _Builder, z: str, kind: OutputKind, temperature: float) -> tu
         invalid = b.node("Or", [negative, b.far_from_one(mass)], "invalid")
         return b.nan_where(invalid, b.node("Div", [z, mass], "renormalised")), z
     if kind == "binary_logits":
-        z = b.node("Concat", [b.node("Mul", [z, b.constant("zero", 0.0)], "zeros"), z], "two_logits", axis=1)
+        # Not z · 0, which is NaN for an infinite score.
+        zeros = b.node("ConstantOfShape", [b.node("Shape", [z], "shape")], "zeros")
+        z = b.node("Concat", [zeros, z], "two_logits", axis=1)
     scaled = z if temperature == 1 else b.node("Div", [z, b.constant("temperature", temperature)], "scaled")
     probs = b.node("Softmax", [scaled], "softmax", axis=1)
     if kind == "log_probs":

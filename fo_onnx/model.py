@@ -63,10 +63,11 @@ class OnnxModel:
         """
         path = Path(path)
         proto = load_proto(path)
+        _check(proto, path)
         known = _metadata(proto, path)
         digest = _sha256(path, proto)
         if known is not None:
-            spec = ModelSpec.from_dict(known["spec"])
+            spec = known["spec"]
             if output_name not in (None, spec.output.name):
                 raise ModelError(
                     f"{path} was exported with the output {spec.output.name!r} only; export it again with "
@@ -83,7 +84,7 @@ class OnnxModel:
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
-    """The protobuf of a model file, checked, without its external data."""
+    """The protobuf of a model file, without its external data, of which it is checked that it may be read."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -100,17 +101,23 @@ def load_proto(path: Path) -> onnx.ModelProto:
     if not proto.graph.output or not proto.graph.node or not proto.opset_import:
         raise ModelError(f"opening the model {path}: it holds no graph with nodes and outputs, so it is no ONNX model.")
     _check_external_data(proto, path)
+    return proto
+
+
+def _check(proto: onnx.ModelProto, path: Path) -> None:
+    """ONNX's own checker."""
+    import onnx
+
     if not all(v.type.tensor_type.HasField("shape") for v in (*proto.graph.input, *proto.graph.output)):
         # Some converters leave out a shape that they do not know. The checker refuses that; ONNX Runtime, which has the
         # last word on every model, does not.
-        return proto
+        return
     try:
         onnx.checker.check_model(path if _external_tensors(proto) else proto)
     except onnx.checker.ValidationError as err:
         raise ModelError(
             f"opening the model {path}: ONNX's checker refuses it: {str(err).strip().splitlines()[0]}"
         ) from err
-    return proto
 
 
 def describe(proto: onnx.ModelProto, model: OnnxModel) -> None:
@@ -157,9 +164,7 @@ def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     if not value.type.HasField("tensor_type") or tensor.elem_type == onnx.TensorProto.STRING:
         return TensorSpec(value.name, "", ())
     dtype = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
-    return TensorSpec(
-        value.name, dtype, tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
-    )
+    return TensorSpec(value.name, dtype, tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim))
 
 
 def graph_inputs(proto: onnx.ModelProto) -> tuple[TensorSpec, ...]:
@@ -205,7 +210,9 @@ def _metadata(proto: onnx.ModelProto, path: Path) -> dict[str, Any] | None:
     try:
         known: dict[str, Any] = json.loads(text)
         version = int(known["version"])
-    except (ValueError, KeyError, TypeError) as err:
+        if version <= METADATA_VERSION:
+            known["spec"] = ModelSpec.from_dict(known["spec"])
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise ModelError(
             f"opening the model {path}: its fo-onnx metadata is damaged ({err}). Export it again."
         ) from err

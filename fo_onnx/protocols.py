@@ -73,6 +73,8 @@ class Source(Protocol):
         id_kind: ``"int"`` or ``"str"``.
         has_labels: Whether batches carry labels.
         class_names: Names of the classes that labels count, where the source knows them (folders of images).
+        columns_named: Whether `class_names` may be taken for the columns of a model that names none: so it is with folders
+            of images, which are numbered in sorted order wherever models are trained on them, and not with text labels.
         in_memory: Whether a batch is a mere slice, so that reading ahead would cost more than it brings.
         preprocessing: What is done to a row before the model gets it, as JSON types; empty where nothing is.
     """
@@ -85,6 +87,8 @@ class Source(Protocol):
     def has_labels(self) -> bool: ...
     @property
     def class_names(self) -> tuple[str, ...] | None: ...
+    @property
+    def columns_named(self) -> bool: ...
     @property
     def in_memory(self) -> bool: ...
     @property

@@ -76,6 +76,15 @@ def test_binary_outputs_without_a_class_axis(kind):
     np.testing.assert_allclose(run(model, raw)[0], apply_head(raw, kind)[0], atol=2e-7)
 
 
+def test_infinite_binary_logits_are_certain_in_the_graph_as_in_numpy():
+    raw = np.array([[-np.inf], [0.0], [np.nan]], np.float32)
+    model = identity_model(["n", 1])
+    head.fuse(model, "raw", "binary_logits", 1.0, 2)
+    found = run(model, raw)[0]
+    assert found[0].tolist() == [1.0, 0.0] == apply_head(raw, "binary_logits")[0][0].tolist()
+    assert np.isnan(found[2]).all()
+
+
 def test_names_that_are_taken_are_left_alone():
     model = identity_model(["n", 4], name="logits")
     assert head.fuse(model, "logits", "logits", 1.0, 4) == ("probs", "fo_onnx_logits")

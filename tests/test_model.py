@@ -110,6 +110,28 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path):
         fo.OnnxModel.open(path)
 
 
+def test_metadata_that_lacks_its_spec(tmp_path):
+    path = ours(tmp_path)
+    proto = onnx.load(path)
+    next(p for p in proto.metadata_props if p.key == METADATA_KEY).value = '{"version": 1}'
+    onnx.save(proto, path)
+    with pytest.raises(ModelError, match="its fo-onnx metadata is damaged"):
+        fo.OnnxModel.open(path)
+
+
+def test_another_meaning_keeps_the_temperature_of_the_file(tmp_path):
+    x = rows(50)
+    dists = fo.generate(ours(tmp_path, kind="log_probs", temperature=2.0), x, output="logits")
+    assert total_variation(dists.probs, expected(x, 2.0)).max() < 1e-6
+
+
+def test_text_labels_need_a_model_that_names_its_columns(tmp_path):
+    with pytest.raises(fo.DataError, match=r"names of 4 classes .* does not name its 4, .* class_names="):
+        fo.generate(ours(tmp_path), rows(4), labels=["a", "b", "c", "d"])
+    named = fo.generate(ours(tmp_path), rows(4), labels=["a", "b", "c", "d"], class_names=["d", "c", "b", "a"])
+    assert named.labels.tolist() == [3, 2, 1, 0]
+
+
 def test_a_file_without_shapes_of_its_outputs(tmp_path):
     path = linear(tmp_path / "m.onnx")
     proto = onnx.load(path)

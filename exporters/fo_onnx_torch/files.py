@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fo_onnx import digests
 from fo_onnx.errors import ModelError, ModelNotFoundError, PluginError, TrustError
 
 from .modules import FunctionModule, as_module
@@ -76,11 +77,20 @@ def fingerprint(model: Any) -> str:
     module = as_module(model)
     digest = hashlib.sha256()
     if isinstance(module, FunctionModule):
-        for part in module.code():
-            digest.update(part)
+        for text in module.code():
+            digest.update(text)
     classes = [f"{type(m).__module__}.{type(m).__qualname__}" for m in module.modules()]
     digest.update(repr((str(module), classes)).encode())
-    for name, tensor in module.state_dict().items():
+    for part in module.modules():
+        # A FunctionModule's own attributes are its function, which is told above.
+        own = vars(part) if not isinstance(part, FunctionModule) else {}
+        for text in digests.of_attributes({k: v for k, v in own.items() if k != "training"}):
+            digest.update(text)
+        for name, value in own.items():
+            if isinstance(value, torch.Tensor):
+                digest.update(name.encode() + to_numpy(value).tobytes())
+    # Buffers that are not persistent are in no state dict.
+    for name, tensor in {**module.state_dict(), **dict(module.named_buffers())}.items():
         if isinstance(tensor, torch.Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(to_numpy(tensor).tobytes())

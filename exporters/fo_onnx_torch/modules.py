@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from fo_onnx import digests
 
 from .signatures import held, unwrapped
 from .tensors import to_numpy
@@ -35,11 +36,7 @@ class FunctionModule(torch.nn.Module):
         function = unwrapped(self._function)
         while isinstance(function, functools.partial):
             function = function.func
-        code = getattr(inspect.unwrap(function), "__code__", None)
-        if code is not None:
-            yield code.co_code
-            # Nested functions are constants too, and their text holds an address.
-            yield repr([c for c in code.co_consts if not inspect.iscode(c)] + list(code.co_names)).encode()
+        yield from digests.of_callable(function)
         for value in held(self._function):
             if isinstance(value, torch.Tensor):
                 yield to_numpy(value).tobytes()

@@ -91,6 +91,12 @@ def _open_loader(loader: DataLoader[Any], options: DataOptions) -> Source:
             "results could not be matched with samples. Make it with shuffle=False and without a sampler, or give the "
             "ids of the rows in the loader's order with ids=."
         )
+    if isinstance(loader.dataset, IterableDataset) and loader.num_workers > 1 and options.ids is None:
+        raise DataError(
+            f"the loader reads an IterableDataset with {loader.num_workers} workers, each of which goes through it by itself: "
+            "rows come doubled or interleaved, and results could not be matched with samples. Make it with num_workers=1, or "
+            "give the ids of the rows in the loader's order with ids=."
+        )
     if loader.num_workers > 0 and not getattr(loader, "in_order", True):
         raise DataError(
             "the loader was made with in_order=False: its batches come in the order in which workers finish, so that "

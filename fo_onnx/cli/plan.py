@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import Engine
+from ..engine.tuning import first_rows
 from ..errors import DataError, OutputError
 from ..options import DataOptions
 from ..probabilities import invalid_rows
@@ -117,7 +118,7 @@ def dry_run(
             data,
             DataOptions(labels=labels, ids=ids, num_workers=num_workers, on_error=on_error, limit=limit, signature=opened.signature),
         )  # fmt: skip
-        example = opened.example(source)
+        example = first_rows(source)
         if len(example) == 0:
             raise DataError("planning the run: the data hold no row that could be run.")
         selection = opened.selection(example, source.length)

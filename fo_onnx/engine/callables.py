@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import digests
 from ..errors import DeviceError, ExportError, ModelError, OutputError, RunError
 from ..options import ModelOptions, OutputOptions
 from ..protocols import Inputs, RawModel
@@ -105,13 +105,10 @@ class CallableExporter:
         return CallableModel(model, spec, output.output_name)
 
     def fingerprint(self, model: Any) -> str:
-        """A digest of the callable's name and bytecode; what it closes over cannot be seen."""
-        digest = hashlib.sha256(
-            f"{getattr(model, '__module__', '')}.{getattr(model, '__qualname__', type(model))}".encode()
-        )
-        code = getattr(inspect.unwrap(model), "__code__", None)
-        if code is not None:
-            digest.update(code.co_code + repr(tuple(c for c in code.co_consts if not inspect.iscode(c))).encode())
+        """A digest of the callable's name, its code, and what it holds as far as that is plain or an array."""
+        digest = hashlib.sha256()
+        for part in digests.of_callable(model):
+            digest.update(part)
         return digest.hexdigest()
 
     def versions(self) -> dict[str, str]:

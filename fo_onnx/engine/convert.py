@@ -64,6 +64,7 @@ def convert(
     spec = decided(spec, raw_example, output, told)
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "output_name": output.output_name,
         "versions": exporter.versions(),
     }
     found = fuse_head(proto, OnnxModel(path, spec, provenance))

@@ -49,7 +49,7 @@ def decide(raw: NDArray[Any] | None, options: OutputOptions, told: OutputKind | 
 
 def class_count(kind: OutputKind, shape: tuple[int | None, ...]) -> int | None:
     """The number of classes that a raw output of `shape` has; ``None`` where the shape leaves it open."""
-    return 2 if kind in BINARY_KINDS else shape[-1]
+    return 2 if kind in BINARY_KINDS else shape[-1] if len(shape) == 2 else None
 
 
 def check_class_names(given: Sequence[str] | None, spec: ModelSpec) -> tuple[str, ...] | None:

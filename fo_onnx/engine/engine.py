@@ -20,14 +20,11 @@ from ..probabilities import invalid_rows
 from ..protocols import Batch, Source
 from ..sources import open_source
 from ..spec import InputSignature, ModelSpec
+from .pool import Interruptible
 from .resolve import resolve
 from .run import Run, Target
 from .select import Job, Selection, select
-from .tuning import Tuning, row_bytes
-
-PARITY_ROWS = 256
-EXAMPLE_BYTES = 64 << 20
-"""The first rows are kept for the comparison; of very large rows only as many as fit into this, and at least 16."""
+from .tuning import Tuning, first_rows
 
 
 class Engine:
@@ -77,6 +74,7 @@ class Engine:
         self._run = RunOptions(device=device, engine=engine, batch_size=batch_size, precision=precision)
         self._model, self._exporter = resolve(model, self._model_options, self._output)
         self._selection: Selection | None = None
+        self._key: tuple[Any, ...] = ()
         self._closed = False
 
     def predict(self, inputs: Any) -> NDArray[np.float32]:
@@ -92,14 +90,18 @@ class Engine:
             DataError: The rows do not fit the model, or one came to no distribution.
         """
         source = self.source(inputs, DataOptions(signature=self.signature))
-        example = self.example(source)
+        example = first_rows(source)
         if len(example) == 0:
             classes = None if self._selection is None else self._selection.spec.classes
             return np.empty((0, classes or 0), np.float32)
-        selection = self.selection(example, source.length)
+        # Planned for any number of rows, since what comes next may be many.
+        selection = self.selection(example, None)
+        runner = selection.runners[0]
+        if isinstance(runner, Interruptible):
+            runner.reset()
         parts = []
         for batch in source.batches(selection.tuning.batch_size):
-            probs = selection.runners[0].run(batch.inputs).probs
+            probs = runner.run(batch.inputs).probs
             bad = invalid_rows(probs)
             if len(bad):
                 raise DataError(
@@ -152,12 +154,6 @@ class Engine:
         self._require_open()
         return open_source(data, options, tuple(plugins.source_factories()))
 
-    def example(self, source: Source) -> Batch:
-        """The first rows of a source: up to 256, fewer where they are very large."""
-        first = source.peek(1)
-        room = EXAMPLE_BYTES // max(row_bytes(first.inputs), 1) if len(first) else 0
-        return source.peek(min(PARITY_ROWS, max(room, 16)))
-
     def selection(
         self, example: Batch, rows: int | None, run: RunOptions | None = None, tuning: Tuning | None = None
     ) -> Selection:
@@ -170,18 +166,14 @@ class Engine:
             tuning: The plan of a run that is gone on with.
         """
         self._require_open()
+        run = run or self._run
+        key = (run.engine, run.batch_size, tuning)
+        if self._selection is not None and self._key != key:
+            self._selection.close()
+            self._selection = None
         if self._selection is None:
-            job = Job(
-                self._model,
-                self._exporter,
-                example.inputs,
-                rows,
-                self._model_options,
-                self._output,
-                run or self._run,
-                tuning,
-            )
-            self._selection = select(job)
+            job = Job(self._model, self._exporter, example.inputs, rows, self._model_options, self._output, run, tuning)
+            self._selection, self._key = select(job), key
         return self._selection
 
     def classes_without_rows(self, example: Batch) -> int:
@@ -194,7 +186,10 @@ class Engine:
             return 0
         try:
             raw = self._exporter.native(self._model, example.inputs, "auto", self._model_options, self._output)
-            return int(raw.forward(example.inputs).shape[-1])
+            found = raw.forward(example.inputs)
+            if self._output.output_transform is not None:
+                return int(np.shape(self._output.output_transform(found))[-1])
+            return 2 if found.ndim == 1 or found.shape[-1] == 1 else int(found.shape[-1])
         except RunError:
             # Not every model takes an empty batch, and then nothing tells.
             return 0

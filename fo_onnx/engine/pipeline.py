@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, RunError
+from ..errors import DataError, DeviceError, FoOnnxError, RunError
 from ..options import DataOptions, RunOptions
 from ..probabilities import invalid_rows
 from ..protocols import BadRow, Batch, Runner, RunOutput, Sink, Source
@@ -63,6 +63,8 @@ class Pipeline:
         data: DataOptions,
         run: RunOptions,
         class_names: tuple[str, ...] | None = None,
+        deadline: float | None = None,
+        bad_before: int = 0,
         native: Callable[[], Runner] | None = None,
         on_switch: Callable[[int, str], None] | None = None,
         progress: Progress | None = None,
@@ -78,6 +80,8 @@ class Pipeline:
             data: What happens to bad rows.
             run: Limits of the run.
             class_names: The model's, to which the source's labels are matched by name.
+            deadline: When the run is stopped, on the clock of `time.monotonic`.
+            bad_before: Bad rows of the part of the run that is gone on with.
             native: Gives the native runner that steps in where an ONNX runner fails on the way.
             on_switch: Told the position and the reason when it does.
             progress: Told of finished rows.
@@ -85,6 +89,7 @@ class Pipeline:
         self._runners, self._source, self._sink = runners, source, sink
         self._batch_size, self._start = batch_size, start
         self._data, self._run = data, run
+        self._deadline, self._bad_before = deadline, bad_before
         self._native, self._on_switch, self._progress = native, on_switch, progress
         self._recode = label_codes(source.class_names, class_names)
         self.outcome = Outcome()
@@ -98,47 +103,57 @@ class Pipeline:
             KeyboardInterrupt: Ctrl-C. In all three cases what was finished before is in the sink.
         """
         self._begun = time.monotonic()
-        deadline = None if self._run.timeout_s is None else self._begun + self._run.timeout_s
         batches = self._source.batches(self._batch_size, self._start)
         if not self._source.in_memory:
-            batches = read_ahead(batches)
+            batches = read_ahead(batches, deadline=self._deadline)
         try:
             try:
-                self._run_all(self._runners, batches, deadline)
+                self._run_all(self._runners, batches)
             except Failure as failure:
-                self._switch(failure, batches, deadline)
+                self._switch(failure, batches)
         finally:
             _end(batches)
             self.outcome.total_s = time.monotonic() - self._begun
+        self._require_all_rows()
         return self.outcome
 
-    def _run_all(self, runners: Sequence[Runner], batches: Iterator[Batch], deadline: float | None) -> None:
-        if len(runners) == 1 and runners[0].kind == "native":
-            run_inline(runners[0], batches, self._deliver, deadline)
-        else:
-            run_in_threads(runners, batches, self._deliver, deadline)
-
-    def _switch(self, failure: Failure, batches: Iterator[Batch], deadline: float | None) -> None:
-        """Lets the native runner go on from the batch on which another one failed."""
-        position = failure.left[0].start
-        error = failure.error
-        if isinstance(error, DataError):
+    def _require_all_rows(self) -> None:
+        """A source that says how many rows it has must have given them."""
+        length, seen = self._source.length, self._start + self.outcome.written + self.outcome.bad
+        if length is not None and seen != length:
             raise DataError(
-                f"{error} It happened on the batch of rows {position} to {failure.left[0].stop - 1}.", position=position
-            ) from error
-        if self._native is None:
-            if isinstance(error, RunError):
-                raise type(error)(
-                    f"{error} It happened on the batch of rows {position} to {failure.left[0].stop - 1}."
-                ) from error
-            raise error
+                f"the data said that it has {length} rows, and gave {seen}, so that rows are missing or doubled. Look at its "
+                "__len__, and at how it is split among workers; or give it as a plain iterable, which says no length."
+            )
+
+    def _run_all(self, runners: Sequence[Runner], batches: Iterator[Batch]) -> None:
+        if len(runners) == 1 and runners[0].kind == "native":
+            run_inline(runners[0], batches, self._deliver, self._deadline)
+        else:
+            run_in_threads(runners, batches, self._deliver, self._deadline)
+
+    def _switch(self, failure: Failure, batches: Iterator[Batch]) -> None:
+        """Lets the native runner go on from the batch on which another one failed."""
+        position, error = failure.left[0].start, failure.error
+        where = f"It happened on the batch of rows {position} to {failure.left[0].stop - 1}."
+        if isinstance(error, DataError):
+            raise DataError(f"{error} {where}", position=position) from error
+        if not isinstance(error, RunError):
+            # Not the session: an output_transform, say, which the native runner would call just as well.
+            raise type(error)(f"{error} {where}") if isinstance(error, FoOnnxError) else error
+        try:
+            runner = None if self._native is None else self._native()
+        except DeviceError:
+            runner = None
+        if runner is None:
+            raise type(error)(f"{error} {where}") from error
         self.outcome.switched_at, self.outcome.reason = position, str(error)
         if self._on_switch is not None:
             self._on_switch(position, str(error))
         warn_of_fallback(f"the ONNX runner failed, and the native one goes on from row {position}: {error}")
         rest: Iterator[Batch] = iter(failure.left) if failure.then is not None else chain(failure.left, batches)
         try:
-            run_inline(self._native(), rest, self._deliver, deadline)
+            run_inline(runner, rest, self._deliver, self._deadline)
         except Failure as second:
             raise second.error from error
         if failure.then is not None:
@@ -158,8 +173,7 @@ class Pipeline:
         found = _as_bad_rows(batch, invalid)
         if self._data.on_error == "fail":
             upto = slice(0, int(invalid[0]))
-            before = tuple(b for b in batch.bad if b.position < found[0].position)
-            self._write(ids[upto], probs[upto], _cut(labels, upto), _cut(logits, upto), before)
+            self._write(ids[upto], probs[upto], _cut(labels, upto), _cut(logits, upto), ())
             raise DataError(
                 f"row {found[0].position} (id {found[0].id!r}): {found[0].reason}. Mend the row, or go past such rows with "
                 "on_error='skip' or on_error='record'.",
@@ -180,9 +194,10 @@ class Pipeline:
         if self._progress is not None:
             self._progress.advance(len(ids) + len(bad))
         limit = self._run.max_errors
-        if bad and limit is not None and self.outcome.bad > limit:
+        count = self._bad_before + self.outcome.bad
+        if bad and limit is not None and count > limit:
             raise DataError(
-                f"{self.outcome.bad} rows could not be read or run, and max_errors={limit}; the last one: row "
+                f"{count} rows could not be read or run, and max_errors={limit}; the last one: row "
                 f"{bad[-1].position} (id {bad[-1].id!r}): {bad[-1].reason}.",
                 position=bad[-1].position,
             )
@@ -198,7 +213,7 @@ class Pipeline:
             raise DataError(
                 f"row with id {_plain(batch.ids[at])!r}: its label {int(labels[at])} is no class; the model has {classes} classes, "
                 f"0 to {classes - 1}.",
-                position=batch.start + at,
+                position=_positions(batch)[at],
             )
         return labels
 
@@ -242,9 +257,14 @@ def _cut(array: NDArray[Any] | None, where: Any) -> Any:
     return None if array is None else array[where]
 
 
-def _as_bad_rows(batch: Batch, invalid: NDArray[np.int64]) -> list[BadRow]:
+def _positions(batch: Batch) -> list[int]:
+    """The position of each row that a batch holds."""
     unreadable = {b.position for b in batch.bad}
-    positions = [p for p in range(batch.start, batch.stop) if p not in unreadable]
+    return [p for p in range(batch.start, batch.stop) if p not in unreadable]
+
+
+def _as_bad_rows(batch: Batch, invalid: NDArray[np.int64]) -> list[BadRow]:
+    positions = _positions(batch)
     return [BadRow(positions[i], _plain(batch.ids[i]), _why(batch, int(i))) for i in invalid]
 
 

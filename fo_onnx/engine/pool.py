@@ -79,9 +79,9 @@ def run_in_threads(
     threads = [
         threading.Thread(target=pool.work, args=(r,), name=f"fo-onnx-{i}", daemon=True) for i, r in enumerate(runners)
     ]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         # Not Thread.join: on Python 3.11 an interrupted join reports a live thread as dead.
         if not pool.finished.wait(None if deadline is None else max(deadline - time.monotonic(), 0)):
             raise TimeUp("the run reached its timeout_s.")

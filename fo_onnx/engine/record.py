@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import platform
 from typing import Any
 
@@ -21,7 +22,7 @@ def identity(
 ) -> dict[str, Any]:
     """What must be the same for a run to be the continuation of another."""
     spec = selection.spec
-    return {
+    known = {
         "model": {
             "sha256": selection.sha256,
             "output": spec.output_kind,
@@ -40,7 +41,12 @@ def identity(
             "id_kind": source.id_kind,
         },
         "options": {"keep_logits": output.keep_logits, "precision": run.precision, "on_error": data.on_error},
+        # Rows are the same in every bit only by the same versions of what runs them.
+        "versions": {k: v for k, v in versions(selection).items() if k not in ("python", "numpy", "onnx")},
     }
+    # As it comes back from a file: lists for tuples.
+    found: dict[str, Any] = json.loads(json.dumps(known))
+    return found
 
 
 def settings(selection: Selection, known: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +59,7 @@ def settings(selection: Selection, known: dict[str, Any]) -> dict[str, Any]:
         "batch_size": tuning.batch_size,
         "sessions": tuning.sessions,
         "threads": tuning.threads,
+        "parity": None if selection.parity is None else selection.parity.to_dict(),
         "meta": {
             "model": {"name": selection.spec.name, **known["model"]},
             "data": {"id_kind": known["data"]["id_kind"]},
@@ -119,7 +126,7 @@ def meta(
             "batch_size": tuning.batch_size,
             "sessions": tuning.sessions,
             "threads": tuning.threads,
-            "precision": run.precision,
+            "precision": "tf32" if place and place.tf32 else "float32",
             "tf32": bool(place and place.tf32),
             "tuning": tuning.reason,
         },
@@ -136,6 +143,7 @@ def meta(
             "rows_per_s": (outcome.written + outcome.bad) / seconds if seconds else None,
         },
         "versions": versions(selection),
+        "identity": known,
         "user": dict(user or {}),
     }
 

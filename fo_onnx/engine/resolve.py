@@ -22,7 +22,9 @@ def resolve(model: Any, options: ModelOptions, output: OutputOptions) -> tuple[A
         TrustError: Reading its file would run code.
     """
     if isinstance(model, OnnxModel):
-        return model, None
+        if output.output_name in (None, model.spec.output.name):
+            return model, None
+        return OnnxModel.open(model.path, output_name=output.output_name), None
     if isinstance(model, str | os.PathLike):
         return _from_file(Path(model), options, output)
     found = plugins.exporter_for(model, options.framework)

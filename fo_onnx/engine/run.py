@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..distributions import Distributions
-from ..errors import FoOnnxError, OptionError, ResumeError, StoreExistsError
+from ..errors import DataError, FoOnnxError, OptionError, ResumeError, StoreExistsError
 from ..options import DataOptions, OutputOptions, RunOptions
+from ..parity import ParityReport
 from ..protocols import Runner, Source
-from ..store import MemorySink, RunFolder, load
+from ..store import MemorySink, RunFolder, differences, load
 from . import record
 from .pipeline import Outcome, Pipeline, label_codes
 from .progress import Progress
 from .select import Selection, empty_selection
-from .tuning import Tuning
+from .tuning import Tuning, first_rows
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -63,7 +65,11 @@ class Run:
                 error's attribute ``finished``.
         """
         out = self._target.out
+        timeout_s = self._run.timeout_s
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if out is None:
+            if self._data.on_error == "record":
+                raise OptionError("on_error='record' writes bad rows down beside the result, so that it needs out=.")
             return self._in_memory()
         folder = RunFolder.reopen(out) if self._target.resume else None
         if folder is None:
@@ -126,7 +132,7 @@ class Run:
         return found if "runner" in found.meta else Distributions.from_rows(found.source, meta)
 
     def _select(self, folder: RunFolder | None) -> Selection:
-        example = self._engine.example(self._source)
+        example = first_rows(self._source)
         if len(example) == 0:
             return empty_selection(self._engine.classes_without_rows(example), self._engine.file_spec, self._output)
         if folder is None:
@@ -138,17 +144,27 @@ class Run:
             selection = self._engine.selection(example, self._source.length, run, tuning)
         except FoOnnxError as err:
             raise ResumeError(f"the run was begun with the {kept['runner']} runner, which cannot go on: {err}") from err
-        selection.reason = kept["reason"]
-        return self._adopting(selection)
+        if selection.runners[0].device != kept["device"]:
+            raise ResumeError(
+                f"the run was begun on {kept['device']}, and would now go on on {selection.runners[0].device}, where rows are "
+                f"not the same in every bit. Say device={kept['device']!r}, or begin anew with overwrite=True."
+            )
+        parity = None if kept["parity"] is None else ParityReport.from_dict(kept["parity"])
+        return self._adopting(replace(selection, reason=kept["reason"], parity=selection.parity or parity))
 
     def _adopting(self, selection: Selection) -> Selection:
-        """Gives a model that names no classes the names that the data has, where their number is the model's."""
-        names = self._source.class_names
-        spec = selection.spec
-        if names is not None and spec.class_names is None and spec.classes == len(names):
-            selection.spec = replace(spec, class_names=names)
-        label_codes(names, selection.spec.class_names)
-        return selection
+        """Gives a model that names no classes the names of the data's, where their order is that of columns."""
+        names, spec = self._source.class_names, selection.spec
+        if names is None or spec.class_names is not None:
+            label_codes(names, spec.class_names)
+            return selection
+        if not self._source.columns_named or spec.classes != len(names):
+            raise DataError(
+                f"the labels are names of {len(names)} classes ({', '.join(map(repr, names[:10]))}{', …' if len(names) > 10 else ''}), "
+                f"and {spec.name} does not name its {spec.classes}, so that which column is which cannot be told. Say it with "
+                "class_names=, in the order of the columns."
+            )
+        return replace(selection, spec=replace(spec, class_names=names))
 
     def _identity(self, selection: Selection) -> dict[str, Any]:
         return record.identity(selection, self._source, self._data, self._output, self._run)
@@ -174,6 +190,8 @@ class Run:
                 data=self._data,
                 run=self._run,
                 class_names=selection.spec.class_names,
+                deadline=self._deadline,
+                bad_before=sink.bad_rows if folder is not None else 0,
                 # Asked for ONNX, a failure on the way is an error.
                 native=None if self._run.engine == "onnx" else selection.native,
                 on_switch=None if folder is None else folder.record_switch,
@@ -216,13 +234,12 @@ def _classes(selection: Selection) -> int:
 def _finished_before(out: Path, known: dict[str, Any]) -> Distributions:
     """The finished result of the same run, for a ``resume=True`` that has nothing left to do."""
     found = load(out)
-    there = {"model": found.meta.get("model", {}).get("sha256"), "data": found.meta.get("data", {}).get("fingerprint")}
-    wanted = {"model": known["model"]["sha256"], "data": known["data"]["fingerprint"]}
-    if there != wanted:
-        raise StoreExistsError(
-            f"{out} is the finished result of another run ({', '.join(k for k in there if there[k] != wanted[k])} differ); "
-            "overwrite=True replaces it."
-        )
+    if "identity" not in found.meta:
+        raise StoreExistsError(f"{out} is there already, and holds no record of its run; overwrite=True replaces it.")
+    changed = differences(found.meta["identity"], known)
+    if changed:
+        listed = "; ".join(f"{key}: {old!r} then, {new!r} now" for key, (old, new) in changed.items())
+        raise StoreExistsError(f"{out} is the finished result of another run ({listed}); overwrite=True replaces it.")
     log.info("%s is finished already", out)
     return found
 

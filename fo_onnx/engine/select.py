@@ -139,9 +139,18 @@ def select(job: Job) -> Selection:
 def _select_file(job: Job, model: OnnxModel) -> Selection:
     if job.run.engine == "native":
         raise OptionError(f"engine='native' was asked for, but {model.path} is an ONNX file and has no other runner.")
+    if OnnxModel.open(model.path, output_name=_foreign_output(model)).sha256 != model.sha256:
+        raise ModelError(f"{model.path} has changed since it was opened; open it again with OnnxModel.open.")
     candidates = placements(job.run.device, job.run.precision, available_providers())
     model = settle_output(model, job.example, job.output, candidates[-1])
+    if job.model_options.model_name is not None:
+        model = model.described(name=job.model_options.model_name)
     return _open_sessions(job, model, candidates)
+
+
+def _foreign_output(model: OnnxModel) -> str | None:
+    """Which output to open a file with: of ours there is but one."""
+    return model.spec.output.name if model.probs_output is None else None
 
 
 def settle_output(model: OnnxModel, example: Inputs, output: OutputOptions, placement: Placement) -> OnnxModel:
@@ -170,7 +179,8 @@ def settle_output(model: OnnxModel, example: Inputs, output: OutputOptions, plac
     classes = class_count(kind, raw.shape if raw is not None else spec.output.shape)
     if classes is None:
         classes = class_count(kind, _run_raw(model, example, placement).shape)
-    spec = replace(spec, output_kind=kind, classes=classes, temperature=float(output.temperature))
+    temperature = spec.temperature if output.temperature == 1 and kind in LOGIT_KINDS else float(output.temperature)
+    spec = replace(spec, output_kind=kind, classes=classes, temperature=temperature)
     spec = replace(spec, class_names=check_class_names(output.class_names, spec))
     return replace(model, spec=spec, probs_output=None, logits_output=None)
 
@@ -226,10 +236,9 @@ def _counted(found: Selection, job: Job) -> Selection:
     """Counts the classes where only a run tells, as with an ``output_transform``."""
     if found.spec.classes is None or job.output.output_transform is not None:
         classes = found.runners[0].run(job.example).probs.shape[1]
-        spec = replace(found.spec, classes=classes, output_kind=None)
-        found.spec = replace(
-            spec, class_names=check_class_names(job.output.class_names, replace(spec, class_names=None))
-        )
+        own = found.spec.class_names if found.spec.class_names and len(found.spec.class_names) == classes else None
+        spec = replace(found.spec, classes=classes, output_kind=None, class_names=own)
+        found.spec = replace(spec, class_names=check_class_names(job.output.class_names, spec))
     return found
 
 
@@ -287,11 +296,11 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
     raw = native_example(reference, job.example, job.output)
     fingerprint = exporter.fingerprint(job.model)
     if job.run.engine == "native":
-        return _native(job, exporter, raw, fingerprint, None, None)
+        return _native(job, exporter, reference, raw, fingerprint, None)
     if isinstance(exporter, CallableExporter):
         if job.run.engine == "onnx":
             raise ExportError(f"engine='onnx' was asked for, but {REASON}.")
-        return _native(job, exporter, raw, fingerprint, REASON, None)
+        return _native(job, exporter, reference, raw, fingerprint, REASON)
     stack = contextlib.ExitStack()
     try:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fo-onnx-"))
@@ -302,8 +311,7 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
         stack.close()
         if job.run.engine == "onnx":
             raise
-        parity = getattr(err, "report", None)
-        return _instead(job, exporter, raw, fingerprint, err, parity)
+        return _instead(job, exporter, reference, raw, fingerprint, err)
     except BaseException:
         stack.close()
         raise
@@ -311,7 +319,7 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
     found.sha256, found.path, found._stack = fingerprint, None, stack
     found.versions = exporter.versions()
     spec = found.spec
-    found.native = cache(lambda: _native_runner(job, exporter, spec))
+    found.native = cache(lambda: _native_runner(job, exporter, reference, spec))
     return found
 
 
@@ -344,11 +352,15 @@ def _converted(
 
 
 def _instead(
-    job: Job, exporter: Exporter, raw: Any, fingerprint: str, err: FoOnnxError, parity: ParityReport | None
+    job: Job, exporter: Exporter, reference: RawModel, raw: Any, fingerprint: str, err: FoOnnxError
 ) -> Selection:
     """The native runner in the place of ONNX, with the reason and one warning."""
     try:
-        found = _native(job, exporter, raw, fingerprint, str(err), parity)
+        found = _native(job, exporter, reference, raw, fingerprint, str(err))
+        found.parity = getattr(err, "report", None)
+    except OutputError as ambiguous:
+        # Nothing but the graph might have told what the output means, so why there is none belongs here too.
+        raise OutputError(f"{ambiguous} (Its export failed: {err})") from err
     except DeviceError:
         # Neither has the device; what ONNX Runtime lacks is the answer to what was asked for.
         raise err from None
@@ -357,9 +369,9 @@ def _instead(
 
 
 def _native(
-    job: Job, exporter: Exporter, raw: Any, fingerprint: str, reason: str | None, parity: ParityReport | None
+    job: Job, exporter: Exporter, reference: RawModel, raw: Any, fingerprint: str, reason: str | None
 ) -> Selection:
-    spec = exporter.native(job.model, job.example, "auto", job.model_options, job.output).spec
+    spec = reference.spec
     spec = replace(spec, name=job.model_options.model_name or spec.name)
     if job.output.output_transform is None:
         spec = decided(spec, raw, job.output)
@@ -367,17 +379,19 @@ def _native(
             raise OutputError(
                 f"keep_logits=True was asked for, but {spec.name} gives {spec.output_kind}, which has no logits."
             )
-    runner = _native_runner(job, exporter, spec)
+    runner = _native_runner(job, exporter, reference, spec)
     tuning = replace(job.tuning(0, None), sessions=1, threads=cpu_cores())
-    found = Selection([runner], spec, tuning, fingerprint, reason=reason, parity=parity, versions=exporter.versions())
+    found = Selection([runner], spec, tuning, fingerprint, reason=reason, versions=exporter.versions())
     return _counted(found, job)
 
 
-def _native_runner(job: Job, exporter: Exporter, spec: ModelSpec) -> Runner:
+def _native_runner(job: Job, exporter: Exporter, reference: RawModel, spec: ModelSpec) -> Runner:
     if not isinstance(job.run.device, str):
         raise DeviceError(
             f"device={list(job.run.device)}: several devices were asked for, and a native runner takes one."
         )
     device = str(parse_device(job.run.device))
-    raw = exporter.native(job.model, job.example, device, job.model_options, job.output)
+    raw = reference
+    if device not in ("auto", reference.device):
+        raw = exporter.native(job.model, job.example, device, job.model_options, job.output)
     return NativeRunner(raw, spec, keep_logits=job.output.keep_logits, transform=job.output.output_transform)

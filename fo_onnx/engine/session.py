@@ -6,7 +6,9 @@ Linux too, and nothing after the import stops it.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -91,7 +93,11 @@ class Session:
         if accelerated:
             providers.append("CPUExecutionProvider")
         try:
-            self._session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers)
+            # Where a provider does not load, onnxruntime says so on standard output, which is for data.
+            with contextlib.redirect_stdout(sys.stderr):
+                self._session = ort.InferenceSession(
+                    model if isinstance(model, bytes) else str(model), options, providers
+                )
         except Exception as err:
             # ONNX Runtime's exceptions have no common base below Exception.
             raise ModelError(f"ONNX Runtime refuses the model {who}: {_first_line(err)}") from err

@@ -13,11 +13,15 @@ from typing import Literal
 
 import numpy as np
 
-from ..protocols import Inputs
+from ..protocols import Batch, Inputs, Source
 
 CPU_BATCH_BYTES = 1 << 20
 GPU_BATCH_BYTES = 64 << 20
 MOST_SESSIONS = 16
+EXAMPLE_ROWS = 256
+EXAMPLE_BYTES = 64 << 20
+"""The first rows are kept for the comparison; of very large rows only as many as fit into this, and at least 16."""
+LEAST_ROWS = 16
 WEIGHTS_LIMIT_BYTES = 2 << 30
 """Sessions side by side each hold the weights; together they take at most this."""
 
@@ -37,6 +41,13 @@ class Tuning:
     sessions: int
     threads: int
     reason: str
+
+
+def first_rows(source: Source, rows: int = EXAMPLE_ROWS) -> Batch:
+    """The first rows of a source, to trace and to compare with: up to `rows`, fewer where they are very large."""
+    first = source.peek(1)
+    room = EXAMPLE_BYTES // max(row_bytes(first.inputs), 1) if len(first) else 0
+    return source.peek(min(rows, max(room, LEAST_ROWS)))
 
 
 def row_bytes(inputs: Inputs) -> int:

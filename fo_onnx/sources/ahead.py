@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 
+from ..errors import RunError
 from ..protocols import Batch
 
 CLOSE_WAIT_S = 0.5
 
 
-def read_ahead(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
+def read_ahead(batches: Iterator[Batch], depth: int = 4, deadline: float | None = None) -> Iterator[Batch]:
     """The same batches in the same order, up to `depth` of them read in advance by one thread.
 
     What `batches` raises is raised after the batches before it. The thread starts with the first ``next`` and ends
@@ -20,6 +22,7 @@ def read_ahead(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
     Args:
         batches: What is read; used by the thread alone from then on.
         depth: How many batches may wait.
+        deadline: When waiting for a batch ends with a `RunError`, on the clock of `time.monotonic`.
 
     Example:
         >>> list(read_ahead(iter([1, 2, 3])))
@@ -61,7 +64,9 @@ def read_ahead(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
     try:
         while True:
             with condition:
-                condition.wait_for(lambda: waiting or ended)
+                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+                if not condition.wait_for(lambda: waiting or ended, left):
+                    raise RunError("the run reached its timeout_s while a row was being read.")
                 if not waiting:
                     break
                 batch = waiting.popleft()

@@ -29,6 +29,7 @@ class ArraySource:
     """
 
     in_memory = True
+    columns_named = False
 
     def __init__(self, inputs: dict[str, Array], beside: Beside, limit: int | None = None) -> None:
         length = common_length(inputs, None)

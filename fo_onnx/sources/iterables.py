@@ -34,6 +34,7 @@ class IterableSource:
     """
 
     in_memory = False
+    columns_named = False
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class ParquetSource:
     """
 
     in_memory = False
+    columns_named = False
 
     def __init__(self, path: Path, options: DataOptions) -> None:
         self._path = path

@@ -73,6 +73,12 @@ class RowSource:
         return self._start.plan is not None and self._start.plan.has_labels
 
     @property
+    def columns_named(self) -> bool:
+        """Whether the class names are those of folders rather than of text labels."""
+        labels = self._beside.labels
+        return self._class_names is not None and (labels is None or labels.class_names is None)
+
+    @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes that labels count, where they are known."""
         labels = self._beside.labels

@@ -12,7 +12,7 @@ from .check import CheckReport, check
 from .files import OutputFile
 from .formats import FORMATS, Format, target_format
 from .memory import MemorySink
-from .run_folder import RunFolder
+from .run_folder import RunFolder, differences
 from .run_sink import RunSink
 from .schema import complete_meta
 from .shards import read as read_run_folder
@@ -25,6 +25,7 @@ __all__ = [
     "RunFolder",
     "RunSink",
     "check",
+    "differences",
     "load",
     "save",
     "target_format",

@@ -196,9 +196,9 @@ class RunFolder:
     def require(self, identity: dict[str, Any]) -> None:
         """Raises a `ResumeError` that names every key in which `identity` is not the one begun with, old and new."""
         new = json.loads(encode_meta(identity, "the identity of a run"))
-        differences = _differences(self.identity, new, "")
-        if differences:
-            lines = "; ".join(f"{key}: {old!r} then, {now!r} now" for key, (old, now) in differences.items())
+        changed = differences(self.identity, new, "")
+        if changed:
+            lines = "; ".join(f"{key}: {old!r} then, {now!r} now" for key, (old, now) in changed.items())
             raise ResumeError(
                 f"Resuming {self.path}: the run was begun with something else. {lines}. Give what it was begun with, "
                 "or begin anew "
@@ -217,8 +217,8 @@ class RunFolder:
         entry = {**layout.as_dict(), "record_errors": record_errors}
         if self.journal.layout is None:
             self.journal.append({"kind": "layout", "layout": entry})
-        elif differences := _differences(self.journal.layout, entry, ""):
-            lines = "; ".join(f"{key}: {old!r} then, {now!r} now" for key, (old, now) in differences.items())
+        elif changed := differences(self.journal.layout, entry, ""):
+            lines = "; ".join(f"{key}: {old!r} then, {now!r} now" for key, (old, now) in changed.items())
             raise ResumeError(
                 f"Resuming {self.path}: the finished rows have other columns. {lines}. Begin anew with overwrite=True."
             )
@@ -401,11 +401,11 @@ def _replace_folder(new: Path, target: Path) -> None:
         files.remove_tree(old, "replacing a run folder")
 
 
-def _differences(old: Any, new: Any, place: str) -> dict[str, tuple[Any, Any]]:
+def differences(old: Any, new: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
     """Where two JSON values differ, by dotted keys."""
     if isinstance(old, dict) and isinstance(new, dict):
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(k for k in new if k not in old)]:
-            found |= _differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+            found |= differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
         return found
     return {} if old == new else {place: (old, new)}

@@ -73,6 +73,66 @@ def test_a_built_in_batch_size_is_padded_and_sliced(tmp_path, size):
         assert total_variation(engine.predict(X[:3]), expected(X[:3])).max() < 1e-6
 
 
+def test_a_name_of_an_output_holds_for_an_opened_model_too(tmp_path):
+    path = linear(tmp_path / "m.onnx", node("Neg", ["z"], ["other"]), more_outputs=("other",))
+    opened = fo.OnnxModel.open(path, output_name="other")
+    assert worst(fo.generate(opened, X, output_name="z")) < 1e-6
+    assert worst(fo.generate(opened, X)) > 0.1
+
+
+def test_a_file_that_changed_since_it_was_opened(tmp_path):
+    opened = fo.OnnxModel.open(linear(tmp_path / "m.onnx"))
+    linear(tmp_path / "m.onnx", weights=WEIGHTS * 2)
+    with pytest.raises(ModelError, match="has changed since it was opened"):
+        fo.generate(opened, X)
+
+
+@pytest.mark.parametrize(("op", "width"), [("Softmax", 4), ("Sigmoid", 1)])
+def test_a_last_node_whose_width_is_not_written_down(tmp_path, op, width):
+    attributes = {"axis": -1} if op == "Softmax" else {}
+    weights = WEIGHTS[:, :width]
+    path = linear(
+        tmp_path / "m.onnx", node(op, ["z"], ["p"], **attributes), output="p", weights=weights, shape=["n", "k"]
+    )
+    proto = onnx.load(path)
+    if op == "Softmax":
+        proto.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(proto, path)
+    if op == "Softmax":
+        assert worst(fo.generate(path, X)) < 1e-6
+    else:
+        with pytest.raises(OutputError, match="output='binary_probs' or output='binary_logits'"):
+            fo.generate(path, X)
+        assert fo.generate(path, X, output="binary_probs").probs.shape == (100, 2)
+
+
+def test_a_batch_axis_of_minus_one_is_open(tmp_path):
+    path = linear(tmp_path / "m.onnx")
+    proto = onnx.load(path)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(proto, path)
+    assert worst(fo.generate(path, X)) < 1e-6
+
+
+def test_a_name_for_a_file(tmp_path):
+    assert fo.generate(linear(tmp_path / "m.onnx"), X, model_name="teacher").meta["model"]["name"] == "teacher"
+
+
+def test_an_error_in_an_output_transform_is_the_callers(tmp_path):
+    """No other runner steps in: it would call the same function."""
+
+    def transform(raw):
+        if len(raw) == 16 and abs(raw[0, 0] - late) < 1e-6:
+            raise ValueError("my own mistake")
+        return np.full((len(raw), 3), 1 / 3, np.float32)
+
+    x = rows(400)
+    late = (x @ WEIGHTS)[320, 0]
+    with pytest.raises(OutputError, match=r"my own mistake.*rows 320 to 335"):
+        fo.generate(linear(tmp_path / "m.onnx"), x, output_transform=transform, batch_size=16)
+
+
 def test_several_outputs_ask_for_a_name(tmp_path):
     path = linear(tmp_path / "m.onnx", node("Relu", ["z"], ["hidden"]), more_outputs=("hidden",))
     with pytest.raises(ModelError, match=r"several outputs, \['z', 'hidden'\]; say which one with output_name="):

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -232,8 +233,77 @@ def test_a_finished_run_has_nothing_left_to_do(model, tmp_path):
     assert again.meta["created"] == created
     with pytest.raises(StoreExistsError, match="it is there already"):
         fo.generate(model, data, out=out)
-    with pytest.raises(StoreExistsError, match=r"the finished result of another run \(data differ\)"):
+    with pytest.raises(StoreExistsError, match=r"the finished result of another run \(data.fingerprint: "):
         fo.generate(model, np.load(data) + 1, out=out, resume=True)
+    with pytest.raises(
+        StoreExistsError, match=r"model.temperature: 1.0 then, 5.0 now; options.keep_logits: False then"
+    ):
+        fo.generate(model, data, out=out, resume=True, temperature=5, keep_logits=True)
+    fo.generate(model, data, out=tmp_path / "d.npy")
+    with pytest.raises(StoreExistsError, match="holds no record of its run"):
+        fo.generate(model, data, out=tmp_path / "d.npy", resume=True)
+
+
+def test_resume_of_a_limited_run_is_not_the_whole(model, tmp_path):
+    rows = np.load(data_file(tmp_path, 200))
+    out = tmp_path / "d.parquet"
+    fo.generate(model, iter(rows), out=out, limit=100)
+    with pytest.raises(StoreExistsError, match="data.limit: 100 then, None now"):
+        fo.generate(model, iter(rows), out=out, resume=True)
+
+
+def test_an_engine_goes_on_as_the_run_was_begun(model, tmp_path):
+    """Whatever the engine has run before, with whatever batch size."""
+    rows, out = np.load(data_file(tmp_path, 1000)), tmp_path / "d.parquet"
+
+    def slow(x):
+        time.sleep(0.001)
+        return x
+
+    with pytest.raises(RunError):
+        fo.generate(model, rows, out=out, timeout_s=0.4, transform=slow, batch_size=32)
+    with fo.Engine(model) as engine:
+        engine.predict(rows[:1])
+        resumed = engine.generate(rows, out=out, resume=True, transform=slow)
+        assert resumed.meta["engine"]["batch_size"] == 32
+        again = engine.generate(rows, transform=slow)
+        assert again.meta["engine"]["batch_size"] == 256
+    assert resumed.equals(fo.generate(model, rows, transform=slow, batch_size=32))
+
+
+def test_bad_rows_are_counted_over_every_part_of_a_run(model, tmp_path):
+    rows, out = np.load(data_file(tmp_path, 300)), tmp_path / "d.parquet"
+    rows[::20] = np.nan
+    for _ in range(3):
+        with pytest.raises(fo.DataError, match=r"rows could not be read or run, and max_errors=6"):
+            fo.generate(model, rows, out=out, resume=True, on_error="skip", max_errors=6, batch_size=16)
+
+
+def test_a_time_limit_holds_while_a_row_is_being_read(tmp_path):
+    class Hanging:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, row):
+            if row == 20 and "read-ahead" in threading.current_thread().name:
+                time.sleep(4)
+            return np.zeros(3, np.float32)
+
+    begun = time.monotonic()
+    with pytest.raises(RunError, match="reached its timeout_s while a row was being read") as caught:
+        fo.generate(lambda x: x, Hanging(), timeout_s=0.5, output="logits", batch_size=4)
+    assert time.monotonic() - begun < 3
+    assert len(caught.value.finished) == 20
+
+
+def test_an_engine_works_on_after_a_time_limit(model, tmp_path):
+    rows = np.load(data_file(tmp_path, 500))
+    with fo.Engine(model) as engine:
+        before = engine.predict(rows[:3])
+        with pytest.raises(RunError):
+            engine.generate(rows, timeout_s=0.1, transform=lambda x: (time.sleep(0.01), x)[1])
+        assert (engine.predict(rows[:3]) == before).all()
+        assert len(engine.generate(rows)) == 500
 
 
 def test_resume_needs_a_place_and_no_overwrite(model):
