@@ -52,7 +52,8 @@ def exporter(name: str) -> Exporter:
     """
     known = _entry_points(EXPORTERS)
     if name not in known:
-        raise OptionError(f"framework={name!r} is not known; known are {', '.join(map(repr, known)) or 'none'}.")
+        listed = ", ".join(map(repr, [*known, "callable"]))
+        raise OptionError(f"framework={name!r} is not known; known are {listed}.")
     found: Exporter = _loaded(EXPORTERS, name)
     return found
 

@@ -151,7 +151,9 @@ def _root_cause(err: BaseException) -> str:
     first = err
     while err.__cause__ is not None:
         err = err.__cause__
-    text = next((line.strip() for line in str(err).splitlines() if line.strip()), "no message")
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()] or ["no message"]
+    # A line that ends in a colon says nothing without the next.
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     operator = _OPERATOR.search(text)
     if operator is not None:
         return f"ONNX has no operator for {operator[1]} ({type(err).__name__})"

@@ -97,6 +97,6 @@ def spec_lines(model: Any) -> list[tuple[str, Any]]:
 
 
 def _table(parity: dict[str, Any]) -> str:
-    from .parity_text import report_of
+    from ..parity import ParityReport
 
-    return report_of(parity).table()
+    return ParityReport.from_dict(parity).table()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +124,13 @@ def command(
         return
     assert out is not None
     try:
-        dists = api.generate(opened, rows, out=out, resume=resume, overwrite=overwrite, meta=dict(meta), **options)
+        with _ended_like_ctrl_c():
+            dists = api.generate(opened, rows, out=out, resume=resume, overwrite=overwrite, meta=dict(meta), **options)
     except (FoOnnxError, KeyboardInterrupt) as err:
         if _unfinished(out) and not isinstance(err, ResumeError | StoreExistsError | OptionError):
             err.add_note(f"go on with: {_again(ctx)}")
         raise
-    document, text = _summary(dists, out, _parity_of(opened))
+    document, text = _summary(dists, out)
     show(document, text)
 
 
@@ -140,20 +145,24 @@ def _again(ctx: click.Context) -> str:
     return shlex.join(["fo-onnx", *arguments, "--resume"])
 
 
-def _parity_of(model: Any) -> str | None:
-    """What was measured when a file was exported, in one line."""
-    from ..model import OnnxModel
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Lets SIGTERM, by which schedulers and containers end a process, keep the finished rows as Ctrl-C does."""
 
-    if not isinstance(model, Path) or model.suffix != ".onnx":
-        return None
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        line = parity_line(OnnxModel.open(model).provenance.get("parity"))
-    except FoOnnxError:
-        return None  # a foreign file of several outputs, which has no record
-    return f"{line} (at export)" if line else None
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _summary(dists: Any, out: Path, at_export: str | None) -> tuple[dict[str, Any], str]:
+def _summary(dists: Any, out: Path) -> tuple[dict[str, Any], str]:
     meta, metrics = dists.meta, dists.metrics()
     document = {
         "path": str(out), "size_bytes": size_of(out), "rows": len(dists), "classes": dists.classes,
@@ -168,7 +177,7 @@ def _summary(dists: Any, out: Path, at_export: str | None) -> tuple[dict[str, An
         ("classes", class_text(dists.classes, dists.class_names)),
         ("file", f"{out} ({size_text(size_of(out))})"),
         ("runner", runner_line(meta)),
-        ("parity", parity_line(meta.get("parity")) or at_export),
+        ("parity", parity_line(meta.get("parity"))),
         ("metrics", metrics_line(metrics)),
         ("speed", None if not speed else f"{rate_text(speed)} ({_times(timing)})"),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ def load_model(text: str, *, weights: Path | None = None, framework: str | None 
         model = made(imported(text, MODEL), text, MODEL)
         return model if weights is None else _filled(model, weights, framework)
     path = Path(text)
+    # A pickle names the modules of its classes, which are found where a reference would be.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     if not path.exists():
         known = ", ".join([".onnx", *sorted({s for e in plugins.exporters() for s in e.suffixes})])
         raise ModelNotFoundError(

@@ -35,10 +35,11 @@ class CallableModel:
             RunError: The callable raised.
             OutputError: It gave something that is no array of numbers.
         """
-        arrays = list(inputs.values())
+        # Copies, since a function may work in place, on what is the caller's own.
+        arrays = [a.copy() for a in inputs.values()]
         try:
             positional = all(k.isdecimal() for k in inputs)
-            found = self._function(*arrays) if positional else self._function(dict(inputs))
+            found = self._function(*arrays) if positional else self._function(dict(zip(inputs, arrays, strict=True)))
         except Exception as err:
             shapes = ", ".join(f"{a.dtype} {a.shape}" for a in arrays)
             raise RunError(f"running {self.spec.name} on {shapes} failed: {type(err).__name__}: {err}") from err

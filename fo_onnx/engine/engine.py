@@ -136,7 +136,7 @@ class Engine:
             labels=labels, ids=ids, input_getter=input_getter, transform=transform, num_workers=num_workers,
             on_error=on_error, limit=limit, signature=self.signature,
         )  # fmt: skip
-        target = Target(None if out is None else Path(out), overwrite, resume, meta)
+        target = Target(None if out is None else Path(out).expanduser(), overwrite, resume, meta)
         return Run(self, self.source(data, options), options, run, self._output, target).execute()
 
     @property

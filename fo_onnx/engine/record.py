@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import platform
 from typing import Any
 
+from .. import digests
 from ..options import DataOptions, OutputOptions, RunOptions
 from ..protocols import Source
 from ..version import __version__
@@ -27,7 +29,7 @@ def identity(
             "sha256": selection.sha256,
             "output": spec.output_kind,
             "output_name": output.output_name,
-            "output_transform": qualified_name(output.output_transform),
+            "output_transform": told(output.output_transform),
             "temperature": spec.temperature,
             "classes": spec.classes,
             "class_names": None if spec.class_names is None else list(spec.class_names),
@@ -130,7 +132,9 @@ def meta(
             "tf32": bool(place and place.tf32),
             "tuning": tuning.reason,
         },
-        "parity": None if parity is None else parity.to_dict(),
+        "parity": None
+        if parity is None
+        else parity.to_dict() | {"measured": "in this run" if selection.path is None else "at export"},
         "rows": {
             "written": written,
             "skipped": bad if data.on_error == "skip" else 0,
@@ -158,6 +162,16 @@ def versions(selection: Selection) -> dict[str, str]:
 
         found |= {"onnx": onnx.__version__, "onnxruntime": runtime().__version__}
     return found | selection.versions
+
+
+def told(function: Any) -> str | None:
+    """A function by name and by a digest of its code, since every lambda is called alike."""
+    if function is None:
+        return None
+    digest = hashlib.sha256()
+    for part in digests.of_callable(function):
+        digest.update(part)
+    return f"{qualified_name(function)} {digest.hexdigest()[:16]}"
 
 
 def qualified_name(function: Any) -> str | None:

@@ -27,6 +27,8 @@ def resolve(model: Any, options: ModelOptions, output: OutputOptions) -> tuple[A
         return OnnxModel.open(model.path, output_name=output.output_name), None
     if isinstance(model, str | os.PathLike):
         return _from_file(Path(model), options, output)
+    if options.framework == CallableExporter.name and callable(model):
+        return model, CallableExporter()
     found = plugins.exporter_for(model, options.framework)
     if found is not None:
         return model, found

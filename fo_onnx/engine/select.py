@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import head
 from ..errors import (
+    DataError,
     DeviceError,
     ExportError,
     FoOnnxError,
@@ -229,6 +230,9 @@ def _open_at(job: Job, model: OnnxModel, places: list[Placement]) -> Selection:
     found = Selection(
         runners, spec, tuning, model.sha256, places[0], cpu_nodes, path=model.path, opset=head.opset_of(proto)
     )
+    measured = model.provenance.get("parity")
+    if measured is not None:
+        found.parity = ParityReport.from_dict(measured)
     return _counted(found, job)
 
 
@@ -293,7 +297,13 @@ def _session_maker(model: OnnxModel, output: OutputOptions, threads: int) -> Cal
 def _select_framework(job: Job, exporter: Exporter) -> Selection:
     begun = time.monotonic()
     reference = exporter.native(job.model, job.example, "auto", job.model_options, job.output)
-    raw = native_example(reference, job.example, job.output)
+    try:
+        raw = native_example(reference, job.example, job.output)
+    except (DataError, OutputError) as err:
+        if not _is_function(job.model) or isinstance(exporter, CallableExporter):
+            raise
+        # A function that holds a framework's model may take and give numpy all the same.
+        return _select_plain(job, err)
     fingerprint = exporter.fingerprint(job.model)
     if job.run.engine == "native":
         return _native(job, exporter, reference, raw, fingerprint, None)
@@ -321,6 +331,18 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
     spec = found.spec
     found.native = cache(lambda: _native_runner(job, exporter, reference, spec))
     return found
+
+
+def _is_function(model: Any) -> bool:
+    return callable(model) and not hasattr(model, "forward")
+
+
+def _select_plain(job: Job, refused: FoOnnxError) -> Selection:
+    """The function as one over numpy; where it is none either, what its framework said of it is the error."""
+    try:
+        return _select_framework(job, CallableExporter())
+    except (DataError, OutputError):
+        raise refused from None
 
 
 def _converted(

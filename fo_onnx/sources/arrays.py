@@ -18,6 +18,9 @@ from .rows import RowSource
 from .structure import Structure, common_length
 from .tree import Convert, as_array, leaves, map_leaves, members, sliceable
 
+WHOLE_BYTES = 16 << 20
+"""Arrays up to this size are digested whole, which takes some hundredths of a second; larger ones by a sample of rows."""
+
 
 class ArraySource:
     """Slices of arrays.
@@ -65,7 +68,10 @@ class ArraySource:
 
     def fingerprint(self) -> str:
         """See `fo_onnx.protocols.Source`."""
-        rows = (Rows({k: a[i : i + 1] for k, a in self._inputs.items()}, None) for i in spread(self.length))
+        size_bytes = sum(a[: self.length].nbytes for a in self._inputs.values())
+        whole = size_bytes <= WHOLE_BYTES
+        parts = [slice(0, self.length)] if whole else [slice(i, i + 1) for i in spread(self.length)]
+        rows = (Rows({k: a[part] for k, a in self._inputs.items()}, None) for part in parts)
         shapes = [Rows({k: a[:0] for k, a in self._inputs.items()}, None)]
         return fingerprint(self.length, [*shapes, *rows], self._beside)
 

@@ -309,4 +309,9 @@ def _castable(array: Array, dtype: np.dtype[Any]) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, DataError):
+        return str(error)
+    # A loader's worker sends its whole traceback as the message; what was raised is its last line.
+    lines = str(error).strip().splitlines()
+    said = lines[-1] if "Original Traceback" in str(error) else str(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

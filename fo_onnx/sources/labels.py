@@ -101,6 +101,9 @@ def known_labels(values: Array, what: str = "labels=") -> Labels:
         odd = next((i for i, v in enumerate(flat.tolist()) if not isinstance(v, str)), None)
         if odd is not None:
             raise _no_class(flat, None, odd, "The labels before it are text.")
+        if all(v.isascii() and v.isdecimal() for v in flat.tolist()):
+            # Numbers as text are numbers: sorted as text, 10 would come before 2.
+            return Labels(class_labels(flat.astype(np.int64)), None, what)
         names, codes = np.unique(flat.astype(np.str_), return_inverse=True)
         return Labels(codes.astype(np.int64), tuple(names.tolist()), what)
     return Labels(class_labels(values), None, what)

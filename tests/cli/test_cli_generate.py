@@ -198,7 +198,8 @@ class Slow:
 """
 
 
-def test_ctrl_c_is_130_and_the_resumed_file_is_the_same(work: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_130_and_the_resumed_file_is_the_same(work: Path, ending: signal.Signals) -> None:
     (work / "slow.py").write_text(SLOW)
     arguments = ["generate", "d.onnx", "--data", "slow:Slow", "--batch-size", "32", "-o"]
     process = subprocess.Popen(
@@ -208,7 +209,7 @@ def test_ctrl_c_is_130_and_the_resumed_file_is_the_same(work: Path) -> None:
     while not Path("o.parquet.partial/run.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(ending)
     begun = time.monotonic()
     out, said = process.communicate(timeout=60)
     assert process.returncode == 130, said

@@ -76,3 +76,80 @@ print([CallableExporter().fingerprint(m) for m in (Scaled(1), Scaled(2), f)])
     }
     (told,) = found
     assert len(set(eval(told))) == 3
+
+
+def test_a_function_that_works_in_place_touches_nothing_of_the_callers():
+    x = X.copy()
+
+    def doubled(a):
+        a *= 2
+        return a
+
+    dists = fo.generate(doubled, x)
+    assert (x == X).all()
+    assert dists.equals(fo.generate(lambda a: a * 2, X))
+
+
+def test_a_numpy_function_that_uses_torch_inside():
+    net = torch.nn.Linear(4, 3)
+    torch.nn.init.normal_(net.weight)
+
+    def through_torch(a):
+        with torch.no_grad():
+            return net(torch.from_numpy(a)).numpy()
+
+    dists = fo.generate(through_torch, X)
+    with torch.no_grad():
+        want = torch.softmax(net(torch.from_numpy(X)), 1).numpy()
+    np.testing.assert_allclose(dists.probs, want, atol=1e-6)
+    assert dists.meta["model"]["framework"] == "callable"
+    forced = fo.generate(through_torch, X, framework="callable")
+    assert forced.equals(dists)
+
+
+def test_a_model_that_mixes_the_rows_of_a_batch_is_said_to():
+    class Centred(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l = torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            z = self.l(x) * 5
+            return z - z.mean(0)
+
+    with pytest.warns(fo.FallbackWarning, match="mixes the rows of a batch: a row run alone differs"):
+        dists = fo.generate(Centred(), X)
+    assert "mixes the rows" in dists.meta["runner"]["reason"]
+    with pytest.raises(fo.ParityError, match="mixes the rows of a batch"):
+        fo.generate(Centred(), X, engine="onnx")
+
+
+def test_numbers_as_text_are_numbers():
+    labels = [str(i % 3) for i in range(100)]
+    assert fo.generate(lambda x: x[:, :3], X, labels=labels).labels.tolist() == [i % 3 for i in range(100)]
+
+
+def test_arrays_that_differ_in_one_value_have_other_fingerprints(tmp_path):
+    fo.generate(model, X, out=tmp_path / "d.json")
+    changed = X.copy()
+    changed[[3, 5]] = changed[[5, 3]]
+    with pytest.raises(fo.StoreError, match="data.fingerprint"):
+        fo.generate(model, changed, out=tmp_path / "d.json", resume=True)
+
+
+def test_functions_of_one_name_are_told_apart(tmp_path):
+    def made(weights):
+        return lambda x: x @ weights
+
+    fo.generate(made(np.eye(4)), X, out=tmp_path / "d.json", output="logits")
+    with pytest.raises(fo.StoreError, match="model.sha256"):
+        fo.generate(made(-np.eye(4)), X, out=tmp_path / "d.json", output="logits", resume=True)
+
+
+def test_the_record_of_a_file_holds_what_its_export_measured(tmp_path):
+    net = torch.nn.Linear(4, 3)
+    exported = fo.export(net, X, tmp_path / "m.onnx")
+    dists = fo.generate(exported, X)
+    assert dists.meta["parity"]["passed"]
+    assert dists.meta["parity"]["measured"] == "at export"
+    assert fo.generate(net, X).meta["parity"]["measured"] == "in this run"
