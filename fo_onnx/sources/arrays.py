@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from .rows import RowSource
 from .structure import Structure, common_length
 from .tree import Convert, as_array, leaves, map_leaves, members, sliceable
 
+ID_KEYS = ("id", "ids")
+"""Under which a dict of columns, or an ``.npz``, may hold the ids of its rows."""
 WHOLE_BYTES = 16 << 20
 """Arrays up to this size are digested whole, which takes some hundredths of a second; larger ones by a sample of rows."""
 
@@ -113,6 +116,7 @@ def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) ->
     Raises:
         DataError: No axis, unequal lengths, a dtype that holds no numbers, labels that are no class.
     """
+    data, options = _own_ids(data, options)
     columns = map_leaves(data, lambda leaf: _column(leaf, convert), lists_are_leaves=True)
     structure = Structure(options, convert)
     found = structure.label_of(columns)
@@ -127,6 +131,19 @@ def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) ->
         return map_leaves(columns, lambda column: column[position])
 
     return RowSource(read, length, options, structure, beside(options, labels=labels))
+
+
+def _own_ids(data: Any, options: DataOptions) -> tuple[Any, DataOptions]:
+    """Takes the column of ids out of a dict of columns, unless it is one of the model's inputs or ids were given."""
+    if not isinstance(data, Mapping) or options.ids is not None:
+        return data, options
+    signature = options.signature
+    inputs = () if signature is None else (*signature.required, *signature.optional)
+    key = next((k for k in ID_KEYS if k in data and k not in inputs), None)
+    if key is None or len(data) == 1:
+        return data, options
+    ids = data[key] if isinstance(data[key], list) else np.asarray(data[key])
+    return {k: v for k, v in data.items() if k != key}, replace(options, ids=ids)
 
 
 def _column(value: Any, convert: Convert) -> Any:

@@ -186,7 +186,7 @@ class JsonRows:
         wide = column != "labels"
         values = new_array((self.length, self.classes) if wide else (self.length,), np.float32 if wide else np.int64)
         keys = np.empty(self.length, dtype=object)
-        filled = 0
+        filled, more = 0, False
         for lines in _blocks(file, _block_rows(self.classes)):
             table = _loads(b"{" + b"".join(lines).rstrip().removesuffix(b",") + b"}")
             end = filled + len(table)
@@ -197,6 +197,7 @@ class JsonRows:
                     f"Reading {self.where}: {len(lines)} lines hold {len(table)} {section}. The file is damaged."
                 )
             if end > self.length:
+                more = True
                 break
             keys[filled:end] = list(table)
             values[filled:end] = _numbers(list(table.values()), section, self.classes if wide else None, self.where)
@@ -205,7 +206,7 @@ class JsonRows:
             if filled == self.length:
                 return keys, values
         raise StoreError(
-            f"Reading {self.where}: meta says {self.length} rows, {section} holds {'more' if filled else 'fewer'}. "
+            f"Reading {self.where}: meta says {self.length} rows, {section} holds {'more' if more else 'fewer'}. "
             "The file is damaged or was edited."
         )
 

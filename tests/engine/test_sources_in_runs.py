@@ -153,3 +153,27 @@ def test_the_record_of_a_file_holds_what_its_export_measured(tmp_path):
     assert dists.meta["parity"]["passed"]
     assert dists.meta["parity"]["measured"] == "at export"
     assert fo.generate(net, X).meta["parity"]["measured"] == "in this run"
+
+
+def test_a_column_of_ids(tmp_path):
+    ids = [f"sample-{i}" for i in range(100)]
+    dists = fo.generate(lambda d: d["x"], {"x": X, "id": ids, "y": np.arange(100) % 3})
+    assert list(dists) == ids
+    numbers = fo.generate(lambda d: d["x"], {"x": X, "ids": np.arange(100) + 7})
+    assert numbers.ids.tolist() == list(range(7, 107))
+    np.savez(tmp_path / "rows.npz", x=X, ids=np.array(ids))
+    assert list(fo.generate(lambda d: d["x"], tmp_path / "rows.npz")) == ids
+
+
+def test_ids_that_a_model_takes_as_input_stay_input():
+    class Embedded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(10, 3)
+
+        def forward(self, ids):
+            return self.table(ids) * 3
+
+    dists = fo.generate(Embedded(), {"ids": np.arange(100) % 10, "labels": np.arange(100) % 3})
+    assert dists.ids.tolist() == list(range(100))
+    assert dists.labels is not None
