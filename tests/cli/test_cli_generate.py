@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 
 import fo_onnx
@@ -202,9 +203,7 @@ class Slow:
 def test_ctrl_c_is_130_and_the_resumed_file_is_the_same(work: Path, ending: signal.Signals) -> None:
     (work / "slow.py").write_text(SLOW)
     arguments = ["generate", "d.onnx", "--data", "slow:Slow", "--batch-size", "32", "-o"]
-    process = subprocess.Popen(
-        [*SCRIPT, *arguments, "o.parquet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = processes.start([*SCRIPT, *arguments, "o.parquet"])
     deadline = time.monotonic() + 60
     while not Path("o.parquet.partial/run.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

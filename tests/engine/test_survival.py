@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from onnx_files import linear
 
@@ -37,7 +38,7 @@ def data_file(folder, rows):
 
 def start(model, data, out, *pause):
     command = [sys.executable, str(SCRIPT), str(model), str(data), str(out), *map(str, pause)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return processes.start(command)
 
 
 def uninterrupted(model, data, out):
@@ -126,9 +127,7 @@ import sys, numpy as np, fo_onnx as fo
 print("begun", flush=True)
 fo.generate(sys.argv[1], np.ones((4, 6), np.float32), output="logits", engine="onnx")
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(endless(tmp_path))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = processes.start([sys.executable, "-c", code, str(endless(tmp_path))])
     process.stdout.readline()
     time.sleep(2)
     begun = time.monotonic()
