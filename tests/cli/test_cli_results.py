@@ -125,14 +125,14 @@ def test_convert_says_what_npy_loses(run, work: Path) -> None:
 def test_check(run, work: Path) -> None:
     result = run("check", "d.parquet")
     assert result.exit_code == 0
-    assert "rows      100 x 10 classes" in result.stdout
-    assert "verdict   sound" in result.stdout
+    assert "rows     100 x 10 classes" in result.stdout
+    assert "verdict  sound" in result.stdout
     data = bytearray(Path("d.parquet").read_bytes())
     data[200] ^= 1
     Path("d.parquet").write_bytes(data)
     result = run("check", "d.parquet")
     assert result.exit_code == 1
-    assert "verdict   DAMAGED: " in result.stdout
+    assert "verdict  DAMAGED: " in result.stdout
     found = run("check", "d.parquet", "--json")
     assert found.exit_code == 1
     assert json.loads(found.stdout)["ok"] is False
