@@ -128,11 +128,15 @@ print("begun", flush=True)
 fo.generate(sys.argv[1], np.ones((4, 6), np.float32), output="logits", engine="onnx")
 """
     process = processes.start([sys.executable, "-c", code, str(endless(tmp_path))])
-    process.stdout.readline()
-    time.sleep(2)
-    begun = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    try:
+        process.stdout.readline()
+        time.sleep(2)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        # Where the test fails, nothing else would ever end it.
+        process.kill()
     assert "KeyboardInterrupt" in errors
     assert time.monotonic() - begun < 2
 
