@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check test-all bench clean
+.PHONY: demo test check test-all coverage bench clean
 
 demo: .venv/.user
 	$(BIN)/fo-onnx demo
@@ -21,6 +21,9 @@ check: .venv/.dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_public_names.py
 
+coverage: .venv/.dev
+	$(BIN)/python tests/coverage/table.py --write
+
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_engine
 	$(BIN)/python -m benchmarks.bench_import
@@ -33,7 +36,7 @@ clean:
 	touch $@
 
 .venv/.user: .venv/.made pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[all]'
+	$(INSTALL) --editable '.[demo]'
 	touch $@
 
 .venv/.dev: .venv/.user pyproject.toml constraints.txt

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from . import plugins
 from .distributions import Distributions
 from .engine import Engine
-from .engine.convert import convert, native_example
+from .engine.cache import ExportCache, key_of
+from .engine.convert import Cached, convert, converted_or_anew, native_example
 from .engine.resolve import resolve
 from .engine.tuning import EXAMPLE_ROWS, first_rows
 from .engine.verifying import compare, files_of, publish
@@ -104,15 +105,23 @@ def export(
     raw = exporter.native(found, rows.inputs, "auto", model_options, output_options)
     raw_example = native_example(raw, rows.inputs, output_options)
     with tempfile.TemporaryDirectory(prefix="fo-onnx-") as folder:
-        made = convert(
-            exporter, found, rows.inputs, Path(folder) / target.name, raw_example=raw_example, model_options=model_options,
-            output=output_options,
-        )  # fmt: skip
-        report = None
-        if verify:
-            report = compare(made, raw, rows.inputs, tolerance=tolerance, device="cpu")
-            if not report.passed:
+
+        def converted(cached: Cached | None) -> tuple[OnnxModel, ParityReport | None]:
+            made = convert(
+                exporter, found, rows.inputs, Path(folder) / target.name, raw_example=raw_example,
+                model_options=model_options, output=output_options, cached=cached,
+            )  # fmt: skip
+            report = compare(made, raw, rows.inputs, tolerance=tolerance, device="cpu") if verify else None
+            if report is not None and not report.passed:
                 raise ParityError(f"exporting {made.spec.name}: {report.verdict()}. Nothing was written to {target}.")
+            return made, report
+
+        if verify:
+            key = key_of(exporter, exporter.fingerprint(found), rows.inputs, model_options, output_options)
+            made, report = converted_or_anew(Cached(ExportCache.of_user(), key), converted)
+        else:
+            # A cached export that nobody compares could be another model's.
+            made, report = converted(None)
         return publish(made, target, report)
 
 
@@ -225,6 +234,7 @@ def verify(
     tolerance: float = DEFAULT_TOLERANCE,
     device: str = "auto",
     framework: str | None = None,
+    params: Any = None,
     trust: bool = False,
 ) -> ParityReport:
     """Compares an exported file with the model it came from, on real rows.
@@ -237,6 +247,7 @@ def verify(
         tolerance: The largest total variation that counts as the same.
         device: Where the file runs.
         framework: The framework's name where it shall not be told from the model.
+        params: Parameters that `native` takes beside its inputs (functional frameworks).
         trust: Whether a model file may run code when it is read (pickles).
 
     Returns:
@@ -246,7 +257,7 @@ def verify(
         DataError: The rows do not fit the model, or there are none.
     """
     positive_int("rows", rows)
-    model_options = ModelOptions(framework=framework, tolerance=tolerance, trust=trust)
+    model_options = ModelOptions(framework=framework, params=params, tolerance=tolerance, trust=trust)
     exported, exporter = resolve(model, ModelOptions(), OutputOptions())
     if exporter is not None:
         raise ModelError("verify() takes an exported file first, and the model that it came from second.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from types import CodeType
@@ -41,8 +42,30 @@ def of_attributes(attributes: Mapping[str, Any]) -> Iterator[bytes]:
             yield f"{name}={value.dtype}{value.shape}".encode() + value.tobytes()
 
 
+def of_tree(value: Any) -> Iterator[bytes]:
+    """Plain values and arrays within dicts, lists and tuples, in order; of anything else its type's name."""
+    if isinstance(value, Mapping):
+        for key in value:
+            yield repr(key).encode()
+            yield from of_tree(value[key])
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from of_tree(item)
+    elif isinstance(value, PLAIN):
+        yield of_constant(value)
+    elif hasattr(value, "__array__"):
+        array = np.asarray(value)
+        yield f"{array.dtype}{array.shape}".encode() + array.tobytes()
+    else:
+        yield type(value).__qualname__.encode()
+
+
 def of_callable(function: Any) -> Iterator[bytes]:
     """A callable: its name, its code, what it closes over as far as that is plain, and the attributes of an instance."""
+    if isinstance(function, functools.partial):
+        yield from of_tree((function.args, function.keywords))
+        yield from of_callable(function.func)
+        return
     owner = function if hasattr(function, "__qualname__") else type(function)
     yield f"{getattr(owner, '__module__', '')}.{owner.__qualname__}".encode()
     if owner is not function:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, OptionError, PluginError
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("fo_onnx.plugins")
 EXPORTERS = "fo_onnx.exporters"
 SOURCES = "fo_onnx.sources"
+_KINDS = {EXPORTERS: "exporter", SOURCES: "source"}
 
 
 @dataclass(frozen=True)
 class PluginState:
-    """A plugin as `fo-onnx doctor` shows it: its name, where it comes from, and why it is broken if it is."""
+    """A plugin as `fo-onnx doctor` shows it: its name, its kind, where it comes from, and why it is broken if it is."""
 
     name: str
+    kind: str
     target: str
     package: str
     problem: str | None
@@ -77,15 +80,15 @@ def exporter_for(model: Any, framework: str | None = None) -> Exporter | None:
     return found[0] if found else None
 
 
-def exporter_for_suffix(suffix: str) -> Exporter | None:
-    """The exporter that opens model files with `suffix`, or ``None``."""
-    return next((e for e in exporters() if suffix.lower() in e.suffixes), None)
+def exporter_for_file(path: Path) -> Exporter | None:
+    """The exporter that opens the model in the file or folder at `path`, or ``None``."""
+    return next((e for e in exporters() if e.opens(path)), None)
 
 
 def states() -> list[PluginState]:
     """Every plugin of both groups, loaded once to see whether it works."""
     return [
-        PluginState(name, point.value, point.dist.name if point.dist else "?", _problem(group, name))
+        PluginState(name, _KINDS[group], point.value, point.dist.name if point.dist else "?", _problem(group, name))
         for group in (EXPORTERS, SOURCES)
         for name, points in _all_entry_points(group).items()
         for point in points[:1]

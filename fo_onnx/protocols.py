@@ -23,6 +23,10 @@ Inputs = Mapping[str, Array]
 of nested structures have their path, joined by dots (``"image.left"``)."""
 
 
+Devices = str | tuple[str, ...]
+"""``"auto"``, or names as `fo_onnx.engine.providers.Device` writes them: ``"cpu"``, ``"cuda:1"``, ``"tpu:0"``, one or several."""
+
+
 @dataclass(frozen=True)
 class BadRow:
     """A row that could not be read or run.
@@ -191,8 +195,23 @@ class Exporter(Protocol):
     def accepts(self, model: Any) -> bool:
         """Whether `model` is one of this framework's. Must be quick, and must not import it if it is not loaded."""
 
+    def opens(self, path: Path) -> bool:
+        """Whether `load` is for the file or folder at `path`, told by its name and what lies in the folder."""
+
+    def bound(self, model: Any, params: Any) -> Any:
+        """`model` with parameters that are given beside it, as what the other methods take.
+
+        Raises `OptionError` where the framework's models hold their own.
+        """
+
     def signature(self, model: Any) -> InputSignature | None:
         """The inputs that `model` takes, as far as they can be told without running it."""
+
+    def native_only(self, model: Any, example: Inputs) -> str | None:
+        """Why `model` is better run natively, without an export being tried; ``None`` where ONNX is the first choice.
+
+        With ``engine="onnx"`` nobody asks.
+        """
 
     def export(
         self, model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions
@@ -203,9 +222,12 @@ class Exporter(Protocol):
         """
 
     def native(
-        self, model: Any, example: Inputs, device: str, options: ModelOptions, output: OutputOptions
+        self, model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
     ) -> RawModel:
-        """The model in its own framework. `device` is ``"auto"`` or a device's name."""
+        """The model in its own framework, on `device`; on several each batch is spread over them.
+
+        Raises `DeviceError` where one is not there, listing those that are, or where the framework takes only one.
+        """
 
     def fingerprint(self, model: Any) -> str:
         """A digest of structure and weights, equal across processes for the same model."""

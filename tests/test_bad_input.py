@@ -219,7 +219,7 @@ MODELS: dict[str, Case] = {
     "a file in torch": (lambda m, t: gen(m.plain, ROWS, engine="native"), fo.OptionError, ValueError,
         ["engine='native' was asked for, but", "has no other runner"]),
     "a callable in ONNX": (lambda m, t: gen(lambda x: x @ np.ones((5, 3)), ROWS, engine="onnx"), fo.ExportError,
-        RuntimeError, ["engine='onnx' was asked for, but a plain callable has no graph"]),
+        RuntimeError, ["a plain callable has no graph that could become ONNX. Give the model of its framework instead"]),
     "verify without original": (lambda m, t: fo.verify(m.named, m.plain, ROWS), fo.ModelError, ValueError,
         ["plain.onnx is an ONNX file; the model that", "came from was expected"]),
     "verify turned round": (lambda m, t: fo.verify(m.linear, m.named, ROWS), fo.ModelError, ValueError,

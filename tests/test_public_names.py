@@ -85,7 +85,7 @@ GENERATE = [
     "meta",
     "trust",
 ]
-VERIFY = ["model", "native", "data", "rows", "tolerance", "device", "framework", "trust"]
+VERIFY = ["model", "native", "data", "rows", "tolerance", "device", "framework", "params", "trust"]
 OF_A_RUN = [
     "labels",
     "ids",

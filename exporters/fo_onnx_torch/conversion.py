@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 
+from fo_onnx.calls import Call, pick_output
 from fo_onnx.errors import ExportError, OutputError
 from fo_onnx.options import ModelOptions, OutputOptions
 from fo_onnx.protocols import Inputs
 from fo_onnx.spec import ModelSpec, TensorSpec
 
-from .calls import Call, call_of, pick_output
-from .modules import as_module, device_of, evaluation_mode, float32_copy, float_dtype, is_half
+from .modules import as_module, device_of, evaluation_mode, float32_copy, float_dtype, is_half, weight_bytes
+from .signatures import call_of
 from .tensors import to_tensor
 
 RAW_OUTPUT = "output"
@@ -47,7 +48,8 @@ class Flat(torch.nn.Module):
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         """The raw output (n, …)."""
         args, kwargs = self._call.arguments(tensors)
-        return pick_output(self.model(*args, **kwargs), self._output_name, self._who)
+        found: torch.Tensor = pick_output(self.model(*args, **kwargs), self._output_name, self._who, torch.is_tensor)
+        return found
 
 
 def export(model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions) -> ModelSpec:
@@ -60,7 +62,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
         module = float32_copy(module)
     tensors = example_tensors(module, example)
     flat = Flat(module, call, output.output_name, who)
-    external = sum(t.numel() * t.element_size() for t in module.state_dict().values()) > EXTERNAL_DATA_BYTES
+    external = weight_bytes(module) > EXTERNAL_DATA_BYTES
     legacy = isinstance(module, torch.jit.ScriptModule)
     with evaluation_mode(module), _quiet(), torch.no_grad():
         try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from fo_onnx.errors import OptionError
 from fo_onnx.options import ModelOptions, OutputOptions
-from fo_onnx.protocols import Inputs, RawModel
+from fo_onnx.protocols import Devices, Inputs, RawModel
 from fo_onnx.spec import InputSignature, ModelSpec
 
 from .signatures import held, is_torch, signature_of
@@ -24,13 +25,29 @@ class TorchExporter:
         torch = sys.modules.get("torch")
         if torch is None:
             return False
-        if isinstance(model, (torch.nn.Module, torch.jit.ScriptFunction)):
+        if isinstance(model, torch.nn.Module):
+            return is_torch(model, torch)
+        if isinstance(model, torch.jit.ScriptFunction):
             return True
         return callable(model) and any(is_torch(value, torch) for value in held(model))
+
+    def opens(self, path: Path) -> bool:
+        """Whether it ends like a file of torch."""
+        return path.suffix.lower() in self.suffixes
+
+    def bound(self, model: Any, params: Any) -> NoReturn:
+        """Raises an `OptionError`."""
+        raise OptionError(
+            f"params= was given for {type(model).__name__}, and a torch model holds its own. Load them with "
+            "model.load_state_dict(params) and leave params= out."
+        )
 
     def signature(self, model: Any) -> InputSignature | None:
         """The parameters of the module's ``forward``, or of the function."""
         return signature_of(model)
+
+    def native_only(self, model: Any, example: Inputs) -> None:
+        """ONNX is the first choice."""
 
     def export(
         self, model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions
@@ -41,7 +58,7 @@ class TorchExporter:
         return export(model, example, path, options, output)
 
     def native(
-        self, model: Any, example: Inputs, device: str, options: ModelOptions, output: OutputOptions
+        self, model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
     ) -> RawModel:
         """The model in torch, in float32."""
         from .native import open_native

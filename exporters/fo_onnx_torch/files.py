@@ -90,10 +90,12 @@ def fingerprint(model: Any) -> str:
             if isinstance(value, torch.Tensor):
                 digest.update(name.encode() + to_numpy(value).tobytes())
     # Buffers that are not persistent are in no state dict.
-    for name, tensor in {**module.state_dict(), **dict(module.named_buffers())}.items():
-        if isinstance(tensor, torch.Tensor):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(to_numpy(tensor).tobytes())
+    for name, value in {**module.state_dict(), **dict(module.named_buffers())}.items():
+        # A quantised layer's entry is a tuple: its packed weight and its bias.
+        for tensor in value if isinstance(value, tuple) else (value,):
+            if isinstance(tensor, torch.Tensor):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(to_numpy(tensor.dequantize() if tensor.is_quantized else tensor).tobytes())
     return digest.hexdigest()
 
 

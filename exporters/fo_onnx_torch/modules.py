@@ -65,6 +65,11 @@ def device_of(module: torch.nn.Module) -> torch.device:
     return next((t.device for t in _state(module)), torch.device("cpu"))
 
 
+def weight_bytes(module: torch.nn.Module) -> int:
+    """What a module's weights take."""
+    return sum(t.numel() * t.element_size() for t in _state(module))
+
+
 def float32_copy(module: torch.nn.Module) -> torch.nn.Module:
     """A copy of a module of half precision in float32."""
     return copy.deepcopy(module).float()

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fo_onnx.calls import Call, pick_output
 from fo_onnx.errors import DeviceError, FoOnnxError, RunError
 from fo_onnx.options import ModelOptions, OutputOptions
-from fo_onnx.protocols import Inputs
+from fo_onnx.protocols import Devices, Inputs
 from fo_onnx.spec import ModelSpec, TensorSpec
 
-from .calls import Call, call_of, pick_output
 from .modules import as_module, device_of, evaluation_mode, float32_copy, float_dtype, is_half
+from .signatures import call_of
 from .tensors import to_numpy, to_tensor
 
 
@@ -36,11 +37,11 @@ class TorchModel:
             RunError: The model refuses the inputs.
             OutputError: It gives no tensor.
         """
-        tensors = [self._tensor(inputs, key, name) for key, name in zip(self._call.keys, self._call.names, strict=True)]
+        tensors = [self._tensor(array) for array in self._call.arrays(inputs)]
         args, kwargs = self._call.arguments(tensors)
         try:
             with evaluation_mode(self._module), torch.inference_mode():
-                found = pick_output(self._module(*args, **kwargs), self._output_name, self.spec.name)
+                found = pick_output(self._module(*args, **kwargs), self._output_name, self.spec.name, torch.is_tensor)
         except FoOnnxError:
             raise
         except Exception as err:
@@ -57,14 +58,15 @@ class TorchModel:
         """Lets the module go."""
         self._module = torch.nn.Identity()
 
-    def _tensor(self, inputs: Inputs, key: str, name: str) -> torch.Tensor:
-        array = inputs[key] if key in inputs else inputs[name]
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = to_tensor(array, self._device)
         # A copy, always: the tensor shares the caller's memory, and a model may work in place.
         return tensor.to(self._dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
-def open_native(model: Any, example: Inputs, device: str, options: ModelOptions, output: OutputOptions) -> TorchModel:
+def open_native(
+    model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
+) -> TorchModel:
     """`model` as a `TorchModel` in float32 on a device; see `fo_onnx.protocols.Exporter.native`."""
     module = as_module(model)
     call = call_of(model, list(example))
@@ -82,7 +84,9 @@ def open_native(model: Any, example: Inputs, device: str, options: ModelOptions,
     return found
 
 
-def _torch_device(name: str) -> torch.device:
+def _torch_device(name: Devices) -> torch.device:
+    if not isinstance(name, str):
+        raise DeviceError(f"device={list(name)}: several devices were asked for, and the torch runner takes one.")
     kind = name.partition(":")[0]
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name not in found:

@@ -10,33 +10,39 @@ import click
 
 from .failures import FAILED
 from .options import common
-from .output import pairs, show
+from .output import pairs, show, size_text
 
 PACKAGES = (
     "fo-onnx", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "pyarrow", "orjson",
-    "safetensors", "filelock", "click", "tqdm", "pillow", "torch", "onnxscript", "scikit-learn",
+    "safetensors", "filelock", "platformdirs", "click", "tqdm", "pillow", "torch", "onnxscript", "tensorflow", "keras",
+    "tf2onnx", "jax", "jaxlib", "jax2onnx", "flax", "equinox", "dm-haiku", "scikit-learn",
 )  # fmt: skip
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
 @click.command()
+@click.option("--clear-cache", is_flag=True, help="Remove every export that was kept; later runs export anew.")
 @common
 @click.pass_context
-def command(ctx: click.Context) -> None:
-    """Show versions, plugins, providers and devices, and what is wrong with them.
+def command(ctx: click.Context, clear_cache: bool) -> None:
+    """Show versions, plugins, providers, devices and the cache of exports, and what is wrong with them.
 
     The exit code is 1 where something is to be mended.
     """
-    found = examine()
+    from ..engine.cache import ExportCache
+
+    cleared = ExportCache.of_user().clear() if clear_cache else None
+    found = examine() | {"cleared": cleared}
     lines = [
         ("python", found["python"]),
         ("platform", found["platform"]),
         ("cores", found["cores"]),
         ("packages", "\n".join(f"{n} {v}" for n, v in found["packages"].items())),
-        ("plugins", "\n".join(f"{p['name']} ({p['target']} of {p['package']}): {p['problem'] or 'works'}" for p in found["plugins"])),
+        ("plugins", "\n".join(map(_plugin_text, found["plugins"]))),
         ("onnxruntime", ", ".join(found["wheels"]) or "not installed"),
         ("providers", ", ".join(found["providers"]) or "none"),
         ("devices", "\n".join(f"{d['device']}: {d['problem'] or 'works'}" for d in found["devices"]) or "none"),
+        ("cache", _cache_text(found["cache"], cleared)),
         ("telemetry", found["telemetry"]),
         ("verdict", "all is well" if not found["problems"] else "TO BE MENDED: " + "\n".join(found["problems"])),
     ]  # fmt: skip
@@ -48,6 +54,7 @@ def command(ctx: click.Context) -> None:
 def examine() -> dict[str, Any]:
     """Everything that the command shows, as JSON types; ``problems`` holds a text per thing that is to be mended."""
     from .. import plugins
+    from ..engine import cache
     from ..engine.providers import cpu_cores, installed_wheels
 
     telemetry = _telemetry()  # before onnxruntime is imported, which sets the variable
@@ -66,14 +73,28 @@ def examine() -> dict[str, Any]:
         "cores": cpu_cores(),
         "packages": _versions(),
         "plugins": [
-            {"name": s.name, "target": s.target, "package": s.package, "problem": s.problem} for s in states
+            {"name": s.name, "kind": s.kind, "target": s.target, "package": s.package, "problem": s.problem}
+            for s in states
         ],
         "wheels": wheels,
         "providers": providers,
         "devices": devices,
+        "cache": cache.state(),
         "telemetry": telemetry,
         "problems": problems,
     }  # fmt: skip
+
+
+def _plugin_text(state: dict[str, Any]) -> str:
+    return f"{state['name']} {state['kind']} ({state['target']} of {state['package']}): {state['problem'] or 'works'}"
+
+
+def _cache_text(state: dict[str, Any], cleared: int | None) -> str:
+    count = f"{state['entries']} export{'' if state['entries'] == 1 else 's'}"
+    found = (
+        f"{count}, {size_text(state['size_bytes'])} of at most {size_text(state['limit_bytes'])}, in {state['folder']}"
+    )
+    return found if cleared is None else f"{found} ({cleared} were removed)"
 
 
 def _versions() -> dict[str, str]:

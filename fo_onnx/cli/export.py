@@ -33,6 +33,7 @@ def command(
     input_shapes: Any,
     input_dtypes: Any,
     weights: Path | None,
+    params: str | None,
     framework: str | None,
     trust: bool,
     output: str,
@@ -60,7 +61,7 @@ def command(
         raise click.UsageError("--input-dtype is for --input-shape.")
     rows = random_rows(input_shapes, input_dtypes) if example is None else load_data(example, images)
     made = api.export(
-        load_model(model, weights=weights, framework=framework, trust=trust), rows, out,
+        load_model(model, weights=weights, params=params, framework=framework, trust=trust), rows, out,
         framework=framework, output=output, output_name=output_name, temperature=temperature, class_names=class_names,
         model_name=model_name, opset=opset, verify=not no_verify, tolerance=tolerance, overwrite=overwrite, trust=trust,
     )  # fmt: skip

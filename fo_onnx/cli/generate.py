@@ -96,6 +96,7 @@ def command(
     overwrite: bool,
     dry_run: bool,
     weights: Path | None,
+    params: str | None,
     images: dict[str, Any],
     meta: tuple[tuple[str, Any], ...],
     **options: Any,
@@ -113,7 +114,7 @@ def command(
         raise click.UsageError("--resume and --overwrite exclude each other.")
     if out is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--out'; only --dry-run goes without.")
-    opened = load_model(model, weights=weights, framework=options["framework"], trust=options["trust"])
+    opened = load_model(model, weights=weights, params=params, framework=options["framework"], trust=options["trust"])
     rows = load_data(data, images)
     options |= {"labels": None if labels is None else str(labels), "ids": load_ids(ids)}
     if dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ COMMANDS = {
     "inspect": "Show what is in an ONNX file, a file of results or a run folder.",
     "convert": "Write a file of results in another format.",
     "check": "Read a file of results or a run folder whole, and say what is wrong with it.",
-    "doctor": "Show versions, plugins, providers and devices, and what is wrong with them.",
+    "doctor": "Show versions, plugins, devices and the cache of exports, and what is wrong with them.",
     "demo": "Train, export, verify and generate on scikit-learn's digits, in half a minute.",
 }
 """The commands and what each does: kept here so that ``--help`` imports none of them."""
@@ -25,7 +26,8 @@ COMMANDS = {
 HELP = """First-order data: one verified class distribution per sample, from any trained classifier, through ONNX.
 
 \b
-MODEL is package.module:attribute (an instance, a class or a factory), or a file: .onnx, .pt, .pth.
+MODEL is package.module:attribute (an instance, a class, a factory or a function), or a file: .onnx, .pt, .pth, .keras,
+      .h5, a SavedModel folder.
 DATA  is a file (.npy, .npz, .parquet), a folder of images, or package.module:attribute.
 
 Data go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
@@ -62,6 +64,8 @@ class LazyGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        # TensorFlow's C++ part greets on standard error, past every logger; read when it is imported.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with as_lines(ctx):
             return super().invoke(ctx)
 

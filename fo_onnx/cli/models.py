@@ -9,16 +9,26 @@ from typing import Any
 
 from .. import plugins
 from ..errors import ModelError, ModelNotFoundError, OptionError
+from ..options import ModelOptions, OutputOptions
 from .objects import MODEL, imported, is_reference, made
+from .params import load_params
 
 
-def load_model(text: str, *, weights: Path | None = None, framework: str | None = None, trust: bool = False) -> Any:
+def load_model(
+    text: str,
+    *,
+    weights: Path | None = None,
+    params: str | None = None,
+    framework: str | None = None,
+    trust: bool = False,
+) -> Any:
     """What the verbs take as a model.
 
     Args:
-        text: An ``.onnx`` file, a model file of a framework, or ``package.module:attribute``: an instance, a class or a
+        text: An ``.onnx`` file, a model file or folder of a framework, or ``package.module:attribute``: an instance, a class or a
             function without required parameters (called to make the model), or a function over arrays.
         weights: A file of weights that are filled in.
+        params: Parameters that go with a model that does not hold them; see `load_params`.
         framework: The framework's name where it shall not be told from the model.
         trust: Whether a model file may run code when it is read.
 
@@ -26,6 +36,12 @@ def load_model(text: str, *, weights: Path | None = None, framework: str | None 
         ModelError: There is no such model, or the weights do not fit it.
         TrustError: The file is a pickle and `trust` is false; nothing of it has run.
     """
+    if params is not None:
+        from ..engine.resolve import resolve
+
+        model = load_model(text, weights=weights, framework=framework, trust=trust)
+        options = ModelOptions(framework=framework, params=load_params(params), trust=trust)
+        return resolve(model, options, OutputOptions())[0]
     if is_reference(text):
         model = made(imported(text, MODEL), text, MODEL)
         return model if weights is None else _filled(model, weights, framework)
@@ -43,9 +59,11 @@ def load_model(text: str, *, weights: Path | None = None, framework: str | None 
         return path
     if path.suffix == ".onnx":
         raise OptionError(f"weights={str(weights)!r} was given for {path}, an ONNX file, which has its own.")
-    exporter = plugins.exporter(framework) if framework else plugins.exporter_for_suffix(path.suffix)
+    exporter = plugins.exporter(framework) if framework else plugins.exporter_for_file(path)
     if exporter is None:
-        raise ModelError(f"opening the model {path}: no installed framework opens {path.suffix or 'such'} files.")
+        raise ModelError(
+            f"opening the model {path}: no installed framework opens {path.suffix or 'such'} {'folders' if path.is_dir() else 'files'}."
+        )
     return _filled(exporter.load(path, trust=trust), weights, framework)
 
 

@@ -110,12 +110,19 @@ def _remember_json(ctx: click.Context, param: click.Parameter, value: bool) -> N
 
 
 def model_options(command: F) -> F:
-    """How MODEL is opened: ``weights``, ``framework``, ``trust``."""
+    """How MODEL is opened: ``weights``, ``params``, ``framework``, ``trust``."""
     for option in (
-        click.option("--trust-pickle", "trust", is_flag=True, help="Let a pickled model file run the code it holds."),
+        click.option("--trust-pickle", "trust", is_flag=True, help="Let a model file run the code it holds: pickles, .h5, Keras lambdas."),
         click.option("--framework", metavar="NAME", help="The model's framework, where it shall not be told from it."),
-        click.option("--weights", type=PATH, metavar="FILE", help="Weights for MODEL: safetensors, or a state dict."),
-    ):
+        click.option(
+            "--params", metavar="PARAMS",
+            help="Parameters for a MODEL that holds none (JAX): package.module:attribute, .npz or .safetensors.",
+        ),
+        click.option(
+            "--weights", type=PATH, metavar="FILE",
+            help="Weights for MODEL: safetensors, a state dict, or .weights.h5.",
+        ),
+    ):  # fmt: skip
         command = option(command)
     return command
 

@@ -34,6 +34,7 @@ def command(
     tolerance: float,
     device: str,
     weights: Path | None,
+    params: str | None,
     framework: str | None,
     trust: bool,
     images: dict[str, Any],
@@ -47,7 +48,7 @@ def command(
     from .models import load_model
 
     report = api.verify(
-        file, load_model(against, weights=weights, framework=framework, trust=trust), load_data(data, images),
+        file, load_model(against, weights=weights, params=params, framework=framework, trust=trust), load_data(data, images),
         rows=rows, tolerance=tolerance, device=device, framework=framework, trust=trust,
     )  # fmt: skip
     show({**report.to_dict(), "verdict": report.verdict()}, report.table())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from .. import digests
 from ..errors import DeviceError, ExportError, ModelError, OutputError, RunError
 from ..options import ModelOptions, OutputOptions
-from ..protocols import Inputs, RawModel
+from ..protocols import Devices, Inputs, RawModel
 from ..spec import InputSignature, ModelSpec, TensorSpec
 
 REASON = "a plain callable has no graph that could become ONNX"
@@ -84,6 +85,18 @@ class CallableExporter:
         """Whether it can be called."""
         return callable(model)
 
+    def opens(self, path: Path) -> bool:
+        """Never: there are no files of callables."""
+        return False
+
+    def bound(self, model: Any, params: Any) -> Any:
+        """The callable with `params` as its first argument."""
+        return functools.partial(model, params)
+
+    def native_only(self, model: Any, example: Inputs) -> str:
+        """There is nothing but the native way."""
+        return REASON
+
     def signature(self, model: Any) -> InputSignature | None:
         """Unknown: a callable takes what it is given."""
         return None
@@ -93,7 +106,7 @@ class CallableExporter:
         raise ExportError(f"{REASON}. Give the model of its framework instead, or say engine='native'.")
 
     def native(
-        self, model: Any, example: Inputs, device: str, options: ModelOptions, output: OutputOptions
+        self, model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
     ) -> RawModel:
         """The callable itself."""
         if device not in ("auto", "cpu"):

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import replace
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import head
-from ..errors import DataError, ExportError, FoOnnxError, OutputError, RunError
+from ..errors import DataError, DeviceError, ExportError, FoOnnxError, OutputError, PluginError, RunError
 from ..model import OnnxModel, describe, load_proto, raw_output_info
 from ..options import ModelOptions, OutputOptions
 from ..probabilities import check_raw_shape
 from ..protocols import Exporter, Inputs, RawModel
 from ..spec import ModelSpec
 from ..store import files
+from .cache import ExportCache
 from .decide import check_class_names, class_count, decide
 
 if TYPE_CHECKING:
     import onnx
 
+log = logging.getLogger("fo_onnx.engine")
+Result = TypeVar("Result")
 CHANNELS = (1, 3, 4)
 EXAMPLE_ROWS = 3
 """Rows that a converter traces with: few, and not one, since tracers take an axis of one for a constant."""
@@ -37,6 +42,7 @@ def convert(
     raw_example: NDArray[Any],
     model_options: ModelOptions,
     output: OutputOptions,
+    cached: Cached | None = None,
 ) -> OnnxModel:
     """Exports `model` to `path`, decides what its output means, and fuses the head.
 
@@ -48,16 +54,17 @@ def convert(
         raw_example: What the model itself gives for `example`.
         model_options: How it is exported.
         output: What its output means.
+        cached: Where an export of the same model may be taken from, and is kept.
 
     Raises:
         ExportError: It could not be converted.
         OutputError: Its output is no distribution.
     """
     try:
-        spec = export_raw(exporter, model, example, path, model_options, output).spec
+        spec = export_raw(exporter, model, example, path, model_options, output, cached).spec
         proto = load_proto(path)
         told = head.told_by_graph(proto, spec.output.name) if output.output == "auto" else None
-    except (ExportError, OutputError):
+    except (ExportError, OutputError, PluginError):
         raise
     except FoOnnxError as err:
         raise ExportError(f"the exported file cannot be used: {err}") from err
@@ -72,18 +79,75 @@ def convert(
     return replace(found, sha256=OnnxModel.open(path).sha256)
 
 
+@dataclass
+class Cached:
+    """Where an export is looked for and kept.
+
+    Attributes:
+        cache: The cache.
+        key: The entry.
+        fresh: Whether the entry is not to be taken, because it was tried and is another model's.
+        hit: Whether it was taken.
+    """
+
+    cache: ExportCache
+    key: str
+    fresh: bool = False
+    hit: bool = False
+
+    @property
+    def how(self) -> str:
+        """How the export came to be, for the record."""
+        return "cached" if self.hit else "new"
+
+    def fetch(self, path: Path) -> ModelSpec | None:
+        """Copies the entry to `path`, where there is one that may be taken."""
+        spec = None if self.fresh else self.cache.fetch(self.key, path)
+        self.hit = spec is not None
+        return spec
+
+
+def converted_or_anew(cached: Cached, converted: Callable[[Cached], Result]) -> Result:
+    """What `converted` makes of a cached export, or of a new one where that is damaged or another model's.
+
+    Args:
+        cached: The entry.
+        converted: Converts, opens and compares; raises where the result is not the same as the model.
+    """
+    try:
+        return converted(cached)
+    except DeviceError:
+        raise
+    except FoOnnxError as err:
+        if not cached.hit:
+            raise
+        log.info("the cached export %s is thrown away, and the model is exported anew: %s", cached.key, err)
+    cached.cache.drop(cached.key)
+    return converted(Cached(cached.cache, cached.key, fresh=True))
+
+
 def export_raw(
-    exporter: Exporter, model: Any, example: Inputs, path: Path, model_options: ModelOptions, output: OutputOptions
+    exporter: Exporter,
+    model: Any,
+    example: Inputs,
+    path: Path,
+    model_options: ModelOptions,
+    output: OutputOptions,
+    cached: Cached | None = None,
 ) -> OnnxModel:
     """Exports `model` without a head: its raw output is the file's only one."""
-    traced = {k: _at_least(v[:EXAMPLE_ROWS], 2) for k, v in example.items()}
-    spec = exporter.export(model, traced, path, model_options, output)
+    kept = spec = None if cached is None else cached.fetch(path)
+    if spec is None:
+        traced = {k: _at_least(v[:EXAMPLE_ROWS], 2) for k, v in example.items()}
+        spec = exporter.export(model, traced, path, model_options, output)
     found = OnnxModel.open(path)
     fixed = [str(i) for i in found.spec.inputs if i.shape[:1] != (None,)]
     if fixed:
         raise ExportError(
             f"the export of {spec.name} has a fixed batch size ({'; '.join(fixed)}); its code depends on the batch's size."
         )
+    if cached is not None and kept is None:
+        cached.cache.keep(cached.key, path, spec)
     return replace(found, spec=replace(spec, name=model_options.model_name or spec.name))
 
 

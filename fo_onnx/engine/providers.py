@@ -28,7 +28,8 @@ class Device:
     index: int = 0
 
     def __str__(self) -> str:
-        return self.kind if self.kind in ("auto", "cpu") else f"{self.kind}:{self.index}"
+        plain = self.kind == "auto" or (self.kind == "cpu" and self.index == 0)
+        return self.kind if plain else f"{self.kind}:{self.index}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def placements(device: str | Sequence[str], precision: str, available: list[str]
 def _placement(device: Device, precision: str) -> Placement:
     tf32 = precision == "tf32" and device.kind in ("cuda", "tensorrt")
     options: dict[str, Any] = {}
+    if device.kind == "cpu":
+        device = Device("cpu")  # ONNX Runtime has but one
     if device.kind == "cuda":
         # The exhaustive search of convolution algorithms runs again for each new shape, and is slow.
         options = {"device_id": device.index, "use_tf32": int(tf32), "cudnn_conv_algo_search": "HEURISTIC"}

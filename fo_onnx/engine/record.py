@@ -131,6 +131,7 @@ def meta(
             "precision": "tf32" if place and place.tf32 else "float32",
             "tf32": bool(place and place.tf32),
             "tuning": tuning.reason,
+            "export": selection.export,
         },
         "parity": None
         if parity is None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
 from .. import plugins
-from ..errors import ModelError, ModelNotFoundError
+from ..errors import ModelError, ModelNotFoundError, OptionError
 from ..model import OnnxModel
 from ..options import ModelOptions, OutputOptions
 from ..protocols import Exporter
@@ -22,31 +23,45 @@ def resolve(model: Any, options: ModelOptions, output: OutputOptions) -> tuple[A
         TrustError: Reading its file would run code.
     """
     if isinstance(model, OnnxModel):
+        _refuse_params(model.path, options)
         if output.output_name in (None, model.spec.output.name):
             return model, None
         return OnnxModel.open(model.path, output_name=output.output_name), None
     if isinstance(model, str | os.PathLike):
         return _from_file(Path(model), options, output)
-    if options.framework == CallableExporter.name and callable(model):
-        return model, CallableExporter()
-    found = plugins.exporter_for(model, options.framework)
+    found = _exporter(model, options)
     if found is not None:
-        return model, found
-    if callable(model):
-        return model, CallableExporter()
+        return model if options.params is None else found.bound(model, options.params), found
     raise ModelError(
         f"an object of type {type(model).__name__} is no model: an OnnxModel, the path of a model's file, a model of a framework that is "
         f"installed ({', '.join(e.name for e in plugins.exporters()) or 'none is'}) or a callable over numpy arrays was expected."
     )
 
 
+def _exporter(model: Any, options: ModelOptions) -> Exporter | None:
+    if options.framework == CallableExporter.name and callable(model):
+        return CallableExporter()
+    found = plugins.exporter_for(model, options.framework)
+    if found is None and options.params is not None and callable(model):
+        # A function that holds nothing tells its framework by the parameters that are given with it.
+        found = plugins.exporter_for(functools.partial(model, options.params))
+    return CallableExporter() if found is None and callable(model) else found
+
+
 def _from_file(path: Path, options: ModelOptions, output: OutputOptions) -> tuple[Any, Exporter | None]:
     if path.suffix == ".onnx":
+        _refuse_params(path, options)
         return OnnxModel.open(path, output_name=output.output_name), None
-    found = plugins.exporter(options.framework) if options.framework else plugins.exporter_for_suffix(path.suffix)
+    found = plugins.exporter(options.framework) if options.framework else plugins.exporter_for_file(path)
     if found is None:
         known = sorted({s for e in plugins.exporters() for s in e.suffixes})
         missing = "" if path.exists() else ", and there is no such file"
         error = ModelError if path.exists() else ModelNotFoundError
         raise error(f"opening the model {path}: known suffixes are .onnx, {', '.join(known)}{missing}.")
-    return found.load(path, trust=options.trust), found
+    model = found.load(path, trust=options.trust)
+    return model if options.params is None else found.bound(model, options.params), found
+
+
+def _refuse_params(path: Path, options: ModelOptions) -> None:
+    if options.params is not None:
+        raise OptionError(f"params= was given for {path}, an ONNX file, which has its own.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import logging
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from ..parity import ParityReport, measure
 from ..probabilities import check_raw_shape
 from ..protocols import Exporter, Inputs, RawModel, Runner, RunOutput
 from ..spec import LOGIT_KINDS, ModelSpec, TensorSpec
-from .callables import REASON, CallableExporter
-from .convert import convert, decided, export_raw, fuse_head, native_example
+from .cache import ExportCache, key_of
+from .callables import CallableExporter
+from .convert import Cached, convert, converted_or_anew, decided, export_raw, fuse_head, native_example
 from .decide import check_class_names, class_count, decide
 from .fallback import warn_of_fallback
 from .providers import Placement, cpu_cores, parse_device, placements
@@ -60,6 +62,7 @@ class Selection:
         export_s: Seconds that the export and the comparison took.
         versions: Versions of the framework's packages.
         opset: The model's default operator set, where it ran in ONNX.
+        export: ``"new"`` or ``"cached"`` where a framework's model was exported for this run.
         native: Gives the native runner that steps in on the way, where there is one.
     """
 
@@ -75,6 +78,7 @@ class Selection:
     export_s: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     opset: int | None = None
+    export: str | None = None
     native: Callable[[], Runner] | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -307,16 +311,20 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
     fingerprint = exporter.fingerprint(job.model)
     if job.run.engine == "native":
         return _native(job, exporter, reference, raw, fingerprint, None)
-    if isinstance(exporter, CallableExporter):
-        if job.run.engine == "onnx":
-            raise ExportError(f"engine='onnx' was asked for, but {REASON}.")
-        return _native(job, exporter, reference, raw, fingerprint, REASON)
+    if job.run.engine == "auto":
+        reason = _native_only(job, exporter)
+        if reason is not None:
+            return _native(job, exporter, reference, raw, fingerprint, reason)
     stack = contextlib.ExitStack()
     try:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fo-onnx-"))
         path = Path(folder) / "model.onnx"
         candidates = placements(job.run.device, job.run.precision, available_providers())
-        found = _converted(job, exporter, path, raw, candidates, reference)
+        key = key_of(exporter, fingerprint, job.example, job.model_options, job.output)
+        cached = Cached(ExportCache.of_user(), key)
+        found = converted_or_anew(
+            cached, lambda cached: _converted(job, exporter, path, raw, candidates, reference, cached)
+        )
     except (ExportError, ModelError, RunError, DeviceError, ParityError, PluginError) as err:
         stack.close()
         if job.run.engine == "onnx":
@@ -329,34 +337,48 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
     found.sha256, found.path, found._stack = fingerprint, None, stack
     found.versions = exporter.versions()
     spec = found.spec
-    found.native = cache(lambda: _native_runner(job, exporter, reference, spec))
+    found.native = functools.cache(lambda: _native_runner(job, exporter, reference, spec))
     return found
 
 
+def _native_only(job: Job, exporter: Exporter) -> str | None:
+    """Why no export is tried: the device, or the model itself."""
+    names = (job.run.device,) if isinstance(job.run.device, str) else job.run.device
+    if any(parse_device(n).kind == "tpu" for n in names):
+        return "ONNX Runtime does not run on TPUs"
+    return exporter.native_only(job.model, job.example)
+
+
 def _is_function(model: Any) -> bool:
-    return callable(model) and not hasattr(model, "forward")
+    """Whether it is a plain function; a model's own object is never taken for one."""
+    return inspect.isroutine(model) or isinstance(model, functools.partial)
 
 
 def _select_plain(job: Job, refused: FoOnnxError) -> Selection:
     """The function as one over numpy; where it is none either, what its framework said of it is the error."""
     try:
-        return _select_framework(job, CallableExporter())
+        found = _select_framework(job, CallableExporter())
     except (DataError, OutputError):
         raise refused from None
+    if found.reason is not None:
+        found.reason = f"{found.reason}; taken as a model of the framework that it holds, {refused}"
+    return found
 
 
 def _converted(
-    job: Job, exporter: Exporter, path: Path, raw: Any, candidates: list[Placement], reference: RawModel
+    job: Job, exporter: Exporter, path: Path, raw: Any, candidates: list[Placement], reference: RawModel, cached: Cached
 ) -> Selection:
     """Exports the model, opens its sessions and compares it; a difference is an error."""
     transform = job.output.output_transform
     if transform is not None:
-        model = export_raw(exporter, job.model, job.example, path, job.model_options, job.output)
+        model = export_raw(exporter, job.model, job.example, path, job.model_options, job.output, cached)
     else:
         model = convert(
-            exporter, job.model, job.example, path, raw_example=raw, model_options=job.model_options, output=job.output
-        )
+            exporter, job.model, job.example, path, raw_example=raw, model_options=job.model_options, output=job.output,
+            cached=cached,
+        )  # fmt: skip
     found = _open_sessions(job, model, candidates)
+    found.export = cached.how
     found.parity = measure(
         reference,
         found.runners[0],
@@ -408,11 +430,8 @@ def _native(
 
 
 def _native_runner(job: Job, exporter: Exporter, reference: RawModel, spec: ModelSpec) -> Runner:
-    if not isinstance(job.run.device, str):
-        raise DeviceError(
-            f"device={list(job.run.device)}: several devices were asked for, and a native runner takes one."
-        )
-    device = str(parse_device(job.run.device))
+    asked = job.run.device
+    device = str(parse_device(asked)) if isinstance(asked, str) else tuple(str(parse_device(n)) for n in asked)
     raw = reference
     if device not in ("auto", reference.device):
         raw = exporter.native(job.model, job.example, device, job.model_options, job.output)

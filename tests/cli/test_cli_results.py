@@ -143,7 +143,8 @@ def test_doctor(run) -> None:
     result = run("doctor", "--json")
     assert result.exit_code == 0, result.stdout
     found = json.loads(result.stdout)
-    assert {"torch"} == {p["name"] for p in found["plugins"]}
+    kinds = {(name, kind) for name in ("jax", "keras", "torch") for kind in ("exporter", "source")}
+    assert kinds == {(p["name"], p["kind"]) for p in found["plugins"]}
     assert found["problems"] == []
     assert {"device": "cpu", "problem": None} in found["devices"]
     assert "CPUExecutionProvider" in found["providers"]
@@ -151,6 +152,19 @@ def test_doctor(run) -> None:
     text = run("doctor").stdout
     assert "verdict      all is well" in text
     assert "telemetry    off: " in text
+
+
+def test_doctor_shows_and_clears_the_cache(run, empty_cache) -> None:
+    assert run("doctor", "--json", "--clear-cache").exit_code == 0
+    run("generate", "app:trained", "--data", "x.npy", "-o", "rows.parquet", "--limit", "20")
+    found = json.loads(run("doctor", "--json").stdout)["cache"]
+    assert (found["entries"], found["folder"], found["limit_bytes"]) == (1, str(empty_cache), 10**10)
+    assert found["size_bytes"] > 1000
+    assert f"of at most 10 GB, in {empty_cache}" in run("doctor").stdout
+    cleared = run("doctor", "--clear-cache").stdout
+    assert "cache        0 exports, 0 bytes" in cleared
+    assert "(1 were removed)" in cleared
+    assert [e for e in empty_cache.iterdir() if e.is_dir()] == []
 
 
 def test_doctor_finds_two_wheels(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +188,7 @@ def test_doctor_finds_a_broken_plugin(run, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(plugins, "_all_entry_points", {plugins.EXPORTERS: points, plugins.SOURCES: sources}.__getitem__)
     result = run("doctor")
     assert result.exit_code == 1
-    assert "odd (not_there_at_all:Exporter of ?): the plugin 'odd'" in result.stdout
+    assert "odd exporter (not_there_at_all:Exporter of ?): the plugin 'odd'" in result.stdout
 
 
 def test_doctor_without_onnxruntime(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from fo_onnx.protocols import RawModel
 sys.path.insert(0, str(Path(__file__).parent))
 from exporter_framework import ExportCase, Framework
 
-FRAMEWORKS = {"torch": "torch_framework"}
+FRAMEWORKS = {"torch": "torch_framework", "keras": "keras_framework", "jax": "jax_framework"}
 SIZES = (1, 2, 7, 9)
 
 
@@ -275,13 +275,17 @@ class OtherWeights(WrongFile):
     def change(self, proto: Any) -> None:
         import onnx
 
-        bias = next(t for t in proto.graph.initializer if len(t.dims) == 1 and t.dims[0] == 3)
+        floats = (t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
+        bias = next(t for t in floats if [*t.dims][-1:] == [3] and np.prod(t.dims) == 3)
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(1e-3), bias.name))
 
 
 class LeavesEvaluationMode(Wrapped):
     def export(self, model: Any, *rest: Any) -> Any:
-        model.eval()
+        if hasattr(model, "eval"):
+            model.eval()
+        else:
+            model.trainable = False
         return self._right.export(model, *rest)
 
 

@@ -88,6 +88,20 @@ def open_torch(engine: str) -> Any:
     return open_runner
 
 
+def open_jax(engine: str) -> Any:
+    def open_runner(folder: Path, batch_size: int) -> Selection:
+        jax = pytest.importorskip("jax")
+        from fo_onnx_jax.export import JaxExporter
+
+        @jax.jit
+        def predict(x: Any) -> Any:
+            return jax.numpy.tanh(x @ FIRST) @ SECOND
+
+        return select(job(predict, JaxExporter(), batch_size, OutputOptions(), engine=engine))
+
+    return open_runner
+
+
 def sharpened(raw: np.ndarray) -> np.ndarray:
     return softmax64(3 * raw)
 
@@ -115,6 +129,8 @@ KINDS = {
     "callable": Kind(open_callable, logits=logits_of),
     "torch": Kind(open_torch("native")),
     "torch in ONNX": Kind(open_torch("onnx")),
+    "jax": Kind(open_jax("native")),
+    "jax in ONNX": Kind(open_jax("onnx")),
 }
 
 

@@ -185,6 +185,16 @@ def tensor_dataset(torch: Any, data: Data) -> Any:
     return torch.utils.data.TensorDataset(torch.from_numpy(data.x.copy()), torch.from_numpy(data.y.copy()))
 
 
+def open_jax(make: Callable[[Any, Data], Any]) -> Callable[[Data, DataOptions, Path], Source]:
+    def opening(data: Data, options: DataOptions, folder: Path) -> Source:
+        jax = pytest.importorskip("jax")
+        from fo_onnx_jax.sources import JaxSources
+
+        return open_source(make(jax.numpy, data), options, [JaxSources()])
+
+    return opening
+
+
 def pairs(data: Data) -> Iterator[tuple[np.ndarray, int]]:
     return (Rows(data)[i] for i in range(len(data.x)))
 
@@ -253,6 +263,11 @@ KINDS: dict[str, Kind] = {
         open_torch(lambda torch, d: ((torch.from_numpy(x.copy()), y) for x, y in pairs(d))),
         failure="end",
         one_pass=True,
+    ),
+    "jax arrays": Kind(open_jax(lambda jnp, d: (jnp.asarray(d.x), jnp.asarray(d.y)))),
+    "jax dict": Kind(open_jax(lambda jnp, d: {"x": jnp.asarray(d.x), "y": jnp.asarray(d.y)}), name="x"),
+    "list of jax samples": Kind(
+        open_jax(lambda jnp, d: [(jnp.asarray(x), int(y)) for x, y in zip(d.x, d.y, strict=True)])
     ),
 }
 FAILING = [name for name, kind in KINDS.items() if kind.failure == "row"]

@@ -130,6 +130,38 @@ def test_asked_for_onnx_a_failure_on_the_way_is_an_error() -> None:
     assert len(caught.value.finished) == 300  # type: ignore[attr-defined]
 
 
+class LostSizeGuard(Mlp):
+    """Takes another way for batches of five; the way that is traced reads beyond a table on those."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("place", torch.tensor([9 if size == 5 else 0 for size in range(300)]))
+        self.register_buffer("shift", torch.tensor([[0.5]]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] == 5:
+            return super().forward(x + 0.5)
+        return super().forward(x + self.shift[self.place[x.shape[0]]])
+
+
+def test_an_export_that_fails_on_one_batch_size_only() -> None:
+    """Neither the batch size of the run nor those of the comparison are the one; the last batch is."""
+    torch.manual_seed(0)
+    net = LostSizeGuard().eval()
+    rows = normal(265, 8)
+    with torch.no_grad():
+        expected = torch.softmax(net(torch.from_numpy(rows)).double(), 1).numpy()
+
+    found, told = generated(net, rows, batch_size=20)
+
+    assert found.meta["parity"]["passed"]
+    runner = found.meta["runner"]
+    assert (runner["kind"], runner["switched_at"]) == ("onnx", 260)
+    assert "out of data bounds" in runner["reason"]
+    assert len(told) == 1
+    assert total_variation(expected, found.probs).max() < 1e-5
+
+
 def test_asked_for_torch_there_is_no_reason_and_no_warning() -> None:
     case = make("mlp")
 

@@ -1,22 +1,18 @@
-"""How a torch model is called with named arrays, and which of its outputs is meant.
+"""How a model is called with named arrays, and which of its outputs is meant; the same in every framework.
 
-Sources give inputs flat, by name or position; a module takes positional arguments, keywords, or one dict. The exported
+Sources give inputs flat, by name or position; a model takes positional arguments, keywords, or one dict. The exported
 graph and the native runner must call it alike, so both do it through this file.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from fo_onnx.errors import OutputError
-
-from .signatures import signature_of, unwrapped
+from .errors import OutputError
+from .spec import InputSignature
 
 
 @dataclass(frozen=True)
@@ -33,42 +29,50 @@ class Call:
     names: tuple[str, ...]
     form: str
 
-    def arguments(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments for tensors in the order of `keys`."""
-        nested = _nest(dict(zip(self.keys, tensors, strict=True)))
+        nested = nest(dict(zip(self.keys, tensors, strict=True)))
         if self.form == "positional":
             return tuple(nested[k] for k in sorted(nested, key=int)), {}
         return ((nested,), {}) if self.form == "dict" else ((), nested)
 
+    def arrays(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """The arrays of a batch in the order of `keys`; they may be named as the source or as the model names them."""
+        return [inputs[k] if k in inputs else inputs[n] for k, n in zip(self.keys, self.names, strict=True)]
 
-def call_of(model: Any, keys: Sequence[str]) -> Call:
-    """How `model` takes inputs with these keys."""
-    parameters = signature_of(model)
-    named = (*parameters.required, *parameters.optional) if parameters is not None else ()
+
+def call_of(signature: InputSignature | None, keys: Sequence[str], *, takes_keywords: bool = False) -> Call:
+    """How a model takes inputs with these keys.
+
+    Args:
+        signature: The model's parameters, where they can be told.
+        keys: The inputs as the source names them.
+        takes_keywords: Whether a model without `signature` takes keywords of any name.
+    """
+    named = (*signature.required, *signature.optional) if signature is not None else ()
     tops = list(dict.fromkeys(k.split(".")[0] for k in keys))
     if all(t.isdecimal() for t in tops):
-        names = [_renamed(k, named) for k in keys]
-        return Call(tuple(keys), tuple(names), "positional")
-    takes_any = parameters is None and _has_keywords(model)
-    if takes_any or set(tops) <= set(named):
+        return Call(tuple(keys), tuple(_renamed(k, named) for k in keys), "positional")
+    if (signature is None and takes_keywords) or set(tops) <= set(named):
         return Call(tuple(keys), tuple(keys), "keywords")
     return Call(tuple(keys), tuple(keys), "dict")
 
 
-def pick_output(found: Any, output_name: str | None, who: str) -> torch.Tensor:
+def pick_output(found: Any, output_name: str | None, who: str, is_tensor: Callable[[Any], bool]) -> Any:
     """The tensor with class scores among what a model returned.
 
     Args:
         found: A tensor, or tuples, dicts, dataclasses and transformers' ModelOutputs of them.
         output_name: The one that is meant: a key, a field, a position in a tuple.
         who: The model's name, for messages.
+        is_tensor: Whether a value is one of the framework's tensors.
 
     Raises:
         OutputError: There is no tensor, or there are several and none is called ``logits``.
     """
-    if isinstance(found, torch.Tensor) and output_name is None:
+    if is_tensor(found) and output_name is None:
         return found
-    outputs = _tensors(found, "")
+    outputs = _tensors(found, "", is_tensor)
     if not outputs:
         raise OutputError(
             f"{who} returns {_described(found)}, which holds no tensor; class scores (n, classes) were expected."
@@ -80,35 +84,14 @@ def pick_output(found: Any, output_name: str | None, who: str) -> torch.Tensor:
         return outputs[output_name]
     if "logits" in outputs:
         return outputs["logits"]
-    if len(outputs) == 1 and not isinstance(found, Mapping):
+    if len(outputs) == 1:
         return next(iter(outputs.values()))
     raise OutputError(
         f"{who} has no output called 'logits'; say which one with output_name=. Its outputs are {listed}."
     )
 
 
-def _tensors(found: Any, path: str) -> dict[str, torch.Tensor]:
-    if isinstance(found, torch.Tensor):
-        return {path: found}
-    items: list[tuple[str, Any]] = []
-    if isinstance(found, Mapping):
-        items = [(str(k), v) for k, v in found.items()]
-    elif dataclasses.is_dataclass(found) and not isinstance(found, type):
-        items = [(f.name, getattr(found, f.name)) for f in dataclasses.fields(found)]
-    elif isinstance(found, tuple) and hasattr(found, "_fields"):
-        items = list(zip(found._fields, found, strict=True))
-    elif isinstance(found, list | tuple):
-        items = [(str(i), v) for i, v in enumerate(found)]
-    return {n: t for k, v in items for n, t in _tensors(v, f"{path}.{k}" if path else k).items()}
-
-
-def _described(found: Any) -> str:
-    if isinstance(found, list | tuple) and found:
-        return f"a {type(found).__name__} of {type(found[0]).__name__}"
-    return f"{'an' if type(found).__name__[0] in 'aeiou' else 'a'} {type(found).__name__}"
-
-
-def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys to nested dicts; children that are all numbered become tuples."""
     groups: dict[str, Any] = {}
     for key, value in flat.items():
@@ -119,23 +102,35 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
             groups[top] = value
     for key, value in groups.items():
         if isinstance(value, dict):
-            inner = _nest(value)
+            inner = nest(value)
             groups[key] = (
                 tuple(inner[k] for k in sorted(inner, key=int)) if all(k.isdecimal() for k in inner) else inner
             )
     return groups
 
 
+def _tensors(found: Any, path: str, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
+    if is_tensor(found):
+        return {path: found}
+    items: list[tuple[str, Any]] = []
+    if isinstance(found, Mapping):
+        items = [(str(k), v) for k, v in found.items()]
+    elif dataclasses.is_dataclass(found) and not isinstance(found, type):
+        items = [(f.name, getattr(found, f.name)) for f in dataclasses.fields(found)]
+    elif isinstance(found, tuple) and hasattr(found, "_fields"):
+        items = list(zip(found._fields, found, strict=True))
+    elif isinstance(found, list | tuple):
+        items = [(str(i), v) for i, v in enumerate(found)]
+    return {n: t for k, v in items for n, t in _tensors(v, f"{path}.{k}" if path else k, is_tensor).items()}
+
+
+def _described(found: Any) -> str:
+    if isinstance(found, list | tuple) and found:
+        return f"a {type(found).__name__} of {type(found[0]).__name__}"
+    return f"{'an' if type(found).__name__[0] in 'aeiou' else 'a'} {type(found).__name__}"
+
+
 def _renamed(key: str, parameters: Sequence[str]) -> str:
     top, _, rest = key.partition(".")
     name = parameters[int(top)] if int(top) < len(parameters) else f"input_{top}"
     return f"{name}.{rest}" if rest else name
-
-
-def _has_keywords(model: Any) -> bool:
-    model = unwrapped(model)
-    try:
-        parameters = inspect.signature(getattr(model, "forward", model)).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(p.kind == p.VAR_KEYWORD for p in parameters)

@@ -1,0 +1,1 @@
+"""Keras and TensorFlow models and data for fo-onnx."""

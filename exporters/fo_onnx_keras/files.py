@@ -1,0 +1,226 @@
+"""Keras and TensorFlow models and weights in files; what would run code when it is read needs the user's word."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fo_onnx.errors import ModelError, ModelNotFoundError, TrustError
+
+from .failures import first_cause
+from .interfaces import entry_point, require_usable
+from .recognition import is_layer, is_trackable
+
+_SAVED_MODEL = "saved_model.pb"
+_UNSAFE_OPERATORS = ("ReadFile", "WriteFile", "MatchingFiles", "PrintV2", "LoadAndRemapMatrix")
+"""TensorFlow operators that read or write files wherever they like (TensorFlow's SECURITY.md: models are programs)."""
+_PYTHON_OPERATORS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
+_UNKNOWN_CLASS = re.compile(
+    r"Could not (?:locate|deserialize) (?:class|function)? ?'([^']+)'|Unknown (?:layer|object): '([^']+)'"
+)
+_WEIGHT_SUFFIXES = (".h5", ".hdf5", ".keras", ".safetensors")
+_OPT_IN = "say trust=True (--trust-pickle on the command line)"
+
+
+def load(path: Path, *, trust: bool) -> Any:
+    """The model in a ``.keras`` file (in Keras' safe mode unless trusted), an ``.h5`` file, or a SavedModel folder.
+
+    Raises:
+        TrustError: Reading it would run code, and `trust` is false; nothing of it has run.
+        ModelError: It is damaged, holds weights only, or needs classes that are not known here.
+    """
+    if not path.exists():
+        raise ModelNotFoundError(f"opening {path}: there is no such file or folder.")
+    if path.is_dir():
+        return _load_saved_model(path, trust)
+    if path.suffix.lower() == ".keras":
+        return _load_keras(path, trust)
+    _require_h5_model(path)
+    if not trust:
+        raise TrustError(
+            f"{path} is a model in HDF5, which Keras reads without its safe mode: layers in it can hold code, and reading it runs "
+            f"that. If you trust where it came from, {_OPT_IN}. Safer: save the model as .keras."
+        )
+    return _read(path, safe=False)
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Fills `model` with the weights in a ``.weights.h5``, ``.keras`` or safetensors file, without running code.
+
+    In a safetensors file each weight goes by its path in the model (``"dense/kernel"``). A model keeps the weights that it had
+    where those of the file do not fit.
+
+    Raises:
+        ModelError: The file holds no weights, or others than the model has.
+    """
+    if not path.is_file():
+        raise ModelNotFoundError(f"opening the weights {path}: there is no such file.")
+    if not is_layer(model):
+        raise ModelError(
+            f"filling weights from {path} into a {type(model).__name__}: only Keras models take weights from files here; restore "
+            "others with tf.train.Checkpoint."
+        )
+    if path.suffix.lower() not in _WEIGHT_SUFFIXES:
+        raise ModelError(f"{path} is no file of weights: {', '.join(_WEIGHT_SUFFIXES)} were expected.")
+    require_usable(model)
+    before = [w.numpy() for w in model.weights]
+    try:
+        if path.suffix.lower() == ".safetensors":
+            _assign(model, _safetensors(path), path)
+        else:
+            with _without_remarks():
+                model.load_weights(path)
+    except ModelError:
+        raise
+    except Exception as err:
+        for weight, value in zip(model.weights, before, strict=True):
+            weight.assign(value)
+        raise ModelError(
+            f"the weights in {path} cannot be filled into the model {model.name}: {first_cause(err)}. The model has "
+            f"{_listed({w.path: tuple(w.shape) for w in model.weights})}."
+        ) from err
+
+
+def _load_keras(path: Path, trust: bool) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise ModelError(
+            f"{path} is no .keras file, or is truncated: a zip archive as model.save writes it was expected."
+        )
+    with zipfile.ZipFile(path) as archive:
+        if "config.json" not in archive.namelist():
+            raise ModelError(f"{path} is an archive without config.json, so it is no .keras file.")
+    return _read(path, safe=not trust)
+
+
+def _read(path: Path, *, safe: bool) -> Any:
+    import keras
+
+    try:
+        with _without_remarks():
+            return keras.saving.load_model(path, compile=False, safe_mode=safe)
+    except Exception as err:
+        # Keras gives no types to tell these apart by (keras.src.saving.serialization_lib and keras.layers.Lambda).
+        text = str(err)
+        if safe and ("safe_mode" in text or "unsafe" in text.lower()):
+            raise TrustError(
+                f"{path} holds code (a Lambda layer, or the like), and reading it would run that: {first_cause(err)}. If you trust "
+                f"where the file came from, {_OPT_IN}. Safer: make a layer of the code, and register its class."
+            ) from err
+        unknown = _UNKNOWN_CLASS.search(text)
+        if unknown is not None:
+            raise ModelError(
+                f"{path} holds a {next(filter(None, unknown.groups()))!r}, which is not known here: decorate the class with "
+                "@keras.saving.register_keras_serializable() and import its module before the file is opened, or give the model as "
+                "package.module:attribute with --weights."
+            ) from err
+        raise ModelError(f"reading the Keras model in {path} failed: {first_cause(err)}") from err
+
+
+def _require_h5_model(path: Path) -> None:
+    """Raises a `ModelError` unless `path` is an HDF5 file with a model's configuration. Runs nothing of it."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            names = list(file.attrs)
+    except OSError as err:
+        raise ModelError(f"{path} is no HDF5 file, or is truncated: {first_cause(err)}") from err
+    if "model_config" not in names:
+        raise ModelError(
+            f"{path} holds weights, not a model: give the model as package.module:attribute and the file with --weights."
+        )
+
+
+def _load_saved_model(path: Path, trust: bool) -> Any:
+    operators = _operators(path)
+    python = sorted(operators & set(_PYTHON_OPERATORS))
+    if python:
+        raise ModelError(
+            f"the SavedModel {path} calls Python functions ({', '.join(python)}), which are not in it: they are there only in the "
+            "process that saved it. Give the model object instead."
+        )
+    unsafe = sorted(operators & set(_UNSAFE_OPERATORS))
+    if unsafe and not trust:
+        raise TrustError(
+            f"the SavedModel {path} reads or writes files when it runs ({', '.join(unsafe)}). If you trust where it came from, {_OPT_IN}."
+        )
+    import tensorflow as tf
+
+    try:
+        found = tf.saved_model.load(str(path))
+    except Exception as err:
+        raise ModelError(f"reading the SavedModel {path} failed: {first_cause(err)}") from err
+    if not is_trackable(found) or not (callable(found) or found.signatures):
+        raise ModelError(
+            f"the SavedModel {path} has no signature, and cannot be called: nothing says which function is the classifier. Save it "
+            "with signatures=."
+        )
+    entry_point(found)  # raises where several signatures leave open which is meant
+    return found
+
+
+def _operators(path: Path) -> set[str]:
+    """The operators in a SavedModel's graphs and functions; reads the file, and loads nothing."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    content = saved_model_pb2.SavedModel()
+    try:
+        content.ParseFromString((path / _SAVED_MODEL).read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{path} is a folder without {_SAVED_MODEL}, so it is no SavedModel.") from None
+    except DecodeError as err:
+        raise ModelError(f"{path / _SAVED_MODEL} is no SavedModel, or is truncated: {first_cause(err)}") from err
+    graphs = [m.graph_def for m in content.meta_graphs]
+    if not graphs:
+        raise ModelError(f"{path / _SAVED_MODEL} holds no graph, so it is no SavedModel, or is truncated.")
+    nodes = (n for g in graphs for part in (g.node, *(f.node_def for f in g.library.function)) for n in part)
+    return {n.op for n in nodes}
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except SafetensorError as err:
+        raise ModelError(f"{path} is no safetensors file, or is truncated: {err}") from err
+
+
+def _assign(model: Any, found: Mapping[str, Any], path: Path) -> None:
+    weights = {w.path: w for w in model.weights}
+    problems = [
+        *(f"{n} is missing" for n in weights if n not in found),
+        *(f"{n} is not the model's" for n in found if n not in weights),
+        *(
+            f"{n} has the shape {found[n].shape} instead of {tuple(w.shape)}"
+            for n, w in weights.items()
+            if n in found and tuple(found[n].shape) != tuple(w.shape)
+        ),
+    ]
+    if problems:
+        listed = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+        raise ModelError(f"the weights in {path} do not fit the model {model.name}: {listed}.")
+    for name, weight in weights.items():
+        weight.assign(found[name])
+
+
+def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    some = [f"{n} {s}" for n, s in list(shapes.items())[:6]]
+    return ", ".join(some) + (f" and {len(shapes) - 6} more" if len(shapes) > 6 else "")
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keras warns that a file has no state of the training, and that its own calls of numpy are old."""
+    import warnings
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

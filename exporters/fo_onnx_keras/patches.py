@@ -1,0 +1,69 @@
+"""What has to be changed inside of Keras for the time of a conversion.
+
+Each patch is a context manager that puts everything back, also on an error, holds a lock, since a module belongs to all
+threads, and names the versions that it was written for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_patching = threading.RLock()
+_CONVOLUTIONS = "keras.src.backend.tensorflow.nn"
+_CHECKED = ("3.14", "3.15")
+"""Minor versions of Keras in which `_CONVOLUTIONS` was read."""
+
+
+class _WithoutCompilation:
+    """The ``tf`` of a module, whose ``tf.function`` leaves functions as they are."""
+
+    def __init__(self, tensorflow: Any) -> None:
+        self._tensorflow = tensorflow
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tensorflow, name)
+
+    def function(self, *_: Any, **__: Any) -> Callable[[Any], Any]:
+        """A decorator that changes nothing."""
+        return lambda function: function
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Lets Keras write grouped convolutions into the graph as convolutions.
+
+    ``keras.src.backend.tensorflow.nn.conv`` puts a grouped convolution (and a 3-D one with channels first) into a
+    ``tf.function(jit_compile=True)``, since TensorFlow's CPU kernel lacks it (Keras 3.14 and 3.15; "grouped convolutions
+    are broken on CPU without XLA", says the source). tf2onnx cannot see into a function that is to be compiled; ONNX has
+    grouped convolutions. ConvNeXt is made of them.
+    """
+    import importlib
+
+    import keras
+
+    with _patching:
+        module = importlib.import_module(_CONVOLUTIONS)
+        before = getattr(module, "tf", None)
+        if before is None:
+            _warn(keras.__version__, f"{_CONVOLUTIONS} has no name tf")
+            yield
+            return
+        if not keras.__version__.startswith(tuple(f"{v}." for v in _CHECKED)) and not hasattr(module, "conv"):
+            _warn(keras.__version__, f"{_CONVOLUTIONS} has no conv")
+        module.tf = _WithoutCompilation(before)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            module.tf = before  # type: ignore[attr-defined]
+
+
+def _warn(version: str, difference: str) -> None:
+    warnings.warn(
+        f"Keras {version} differs from the versions whose convolutions are patched for the export ({', '.join(_CHECKED)}): "
+        f"{difference}. Models with grouped convolutions may not become ONNX.",
+        stacklevel=3,
+    )

@@ -1,0 +1,81 @@
+"""Keras models of half precision, computed in float32 without a change to their weights.
+
+A mixed policy keeps its weights in float32 and casts them with every call; it is the policy that says to what. ONNX
+Runtime has no bfloat16 on the CPU, and tf2onnx takes it for float16, so the policies are lifted for the time of a
+conversion. What a reference computes in float32 is computed in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from .recognition import held_layers
+
+_HALVES = ("float16", "bfloat16")
+_lifting = threading.RLock()
+"""Policies belong to layers, which threads may share."""
+
+
+def is_half(model: Any) -> bool:
+    """Whether a layer of a model computes in half precision."""
+    return any(_computes_in_half(layer) for layer in held_layers(model))
+
+
+@contextlib.contextmanager
+def computing_in_float32(model: Any) -> Iterator[None]:
+    """Lets every layer of a model that computes in half precision compute in float32 until the context ends.
+
+    Weights stay as they are: a layer casts them to the dtype that its policy computes in (keras.DTypePolicy). Policies of
+    quantised layers are left alone, since they say how the weights are stored.
+    """
+    import keras
+
+    with _lifting:
+        layers = [layer for layer in held_layers(model) if _computes_in_half(layer)]
+        # A model within a model casts what it is given to the dtype that it was first called with, which its symbolic inputs and
+        # its input layer keep.
+        inputs = [
+            holder
+            for layer in held_layers(model)
+            for holder in (layer, *(getattr(layer, "inputs", None) or ()))
+            if getattr(holder, "_dtype", None) in _HALVES
+        ]
+        before = [(layer, "_dtype_policy", layer._dtype_policy) for layer in layers]
+        before += [(holder, "_dtype", holder._dtype) for holder in inputs]
+        float32 = keras.DTypePolicy("float32")
+        try:
+            for holder, name, _ in before:
+                # Not the public setter: of a DTypePolicyMap, which many layers share, it changes the map.
+                setattr(holder, name, float32 if name == "_dtype_policy" else "float32")
+            yield
+        finally:
+            for holder, name, value in before:
+                setattr(holder, name, value)
+
+
+@contextlib.contextmanager
+def bookkeeping_kept(model: Any) -> Iterator[None]:
+    """Puts what a call leaves on the layers of a model back when the context ends.
+
+    Activity regularisers keep their losses on the layer; those of a traced call are symbolic, and unusable later.
+    """
+    with _lifting:
+        layers = held_layers(model)
+        before = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
+        try:
+            yield
+        finally:
+            for layer, losses, ids in before:
+                layer._losses[:] = losses
+                layer._loss_ids.clear()
+                layer._loss_ids.update(ids)
+
+
+def _computes_in_half(layer: Any) -> bool:
+    policy = layer._dtype_policy
+    if hasattr(policy, "default_policy"):
+        policy = policy[layer.path] if layer.path else policy.default_policy
+    return policy.quantization_mode is None and layer.compute_dtype in _HALVES

@@ -1,0 +1,135 @@
+"""TensorFlow's tensors and datasets, and Keras' indexable batches, as sources; whatever model their rows feed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fo_onnx.errors import DataError
+from fo_onnx.options import DataOptions
+from fo_onnx.protocols import Array, Source
+from fo_onnx.sources.arrays import open_arrays
+from fo_onnx.sources.iterables import IterableSource
+from fo_onnx.sources.opening import open_builtin
+from fo_onnx.sources.tree import as_array, leaves
+
+from .recognition import keras_module, tensorflow_module
+
+
+class TensorFlowSources:
+    """Opens tensors (also in tuples, lists and dicts), ``tf.data`` datasets and their iterators, and ``PyDataset``."""
+
+    name = "keras"
+
+    def accepts(self, data: Any) -> bool:
+        """Whether `data` is, or holds, what is TensorFlow's or Keras'. Never imports either."""
+        keras, tf = keras_module(), tensorflow_module()
+        if keras is not None and isinstance(data, keras.utils.PyDataset):
+            return True
+        if tf is None:
+            return False
+        if isinstance(data, (*_tensors(tf), tf.data.Dataset, tf.data.Iterator)):
+            return True
+        if isinstance(data, list | tuple | dict):
+            # Of a long list the first sample tells.
+            sample = data[:1] if isinstance(data, list) else data
+            return any(isinstance(leaf, _tensors(tf)) for leaf in leaves(sample))
+        return False
+
+    def open(self, data: Any, options: DataOptions) -> Source:
+        """The rows of `data`.
+
+        Raises:
+            DataError: Data that are shuffled, endless, or would lose rows; ragged and sparse tensors.
+        """
+        import tensorflow as tf
+
+        keras = keras_module()
+        if keras is not None and isinstance(data, keras.utils.PyDataset):
+            return _open_batches(data, options)
+        if isinstance(data, tf.data.Dataset):
+            from .pipelines import open_dataset
+
+            return open_dataset(data, options, to_array)
+        if isinstance(data, tf.data.Iterator):
+            return IterableSource(data, options, to_array)
+        if isinstance(data, tf.RaggedTensor | tf.SparseTensor):
+            to_array(data)
+        if isinstance(data, list):
+            return open_builtin(data, options, to_array)
+        return open_arrays(data, options, to_array)
+
+
+def to_array(leaf: Any) -> Array:
+    """A tensor, or anything else that numpy understands, as an array; bfloat16 becomes float32, which numpy has.
+
+    Raises:
+        DataError: It is ragged or sparse.
+    """
+    tf = tensorflow_module()
+    if tf is None:
+        return as_array(leaf)
+    if isinstance(leaf, tf.RaggedTensor):
+        raise DataError(
+            f"a RaggedTensor of shape {tuple(leaf.shape)} has rows of unequal lengths, and rows of equal shape were expected. Make it "
+            "dense with .to_tensor() and give the model its mask or padding value."
+        )
+    if isinstance(leaf, tf.SparseTensor):
+        raise DataError(
+            f"a SparseTensor of shape {tuple(leaf.shape)} was found, and a dense one was expected: make it one with "
+            "tf.sparse.to_dense."
+        )
+    if not isinstance(leaf, tf.Tensor | tf.Variable):
+        return as_array(leaf)
+    if leaf.dtype.is_floating and leaf.dtype not in (tf.float16, tf.float32, tf.float64):
+        leaf = tf.cast(leaf, tf.float32)
+    found: Array = np.asarray(leaf.numpy())
+    return found
+
+
+def _tensors(tf: Any) -> tuple[type, ...]:
+    return tf.Tensor, tf.Variable, tf.RaggedTensor, tf.SparseTensor
+
+
+def _open_batches(data: Any, options: DataOptions) -> Source:
+    """A ``keras.utils.PyDataset``: batches by position."""
+    if getattr(data, "shuffle", False) and options.ids is None:
+        raise DataError(
+            f"{type(data).__name__} was made with shuffle=True, so that results could not be matched with samples. Make it with "
+            "shuffle=False, or give the ids of the rows in its order with ids=."
+        )
+    count = _batch_count(data)
+    if count is None and options.limit is None:
+        raise DataError(
+            f"{type(data).__name__} says that it has no end (num_batches is None), and every row would be run. Say how many rows to "
+            "take with limit=."
+        )
+    return IterableSource(_InOrder(data, count, options), options, to_array, batched=True)
+
+
+class _InOrder:
+    """The batches of a ``PyDataset`` one after another, as often as is asked.
+
+    A batch of (inputs, targets, sample weights), as `keras.utils.unpack_x_y_sample_weight` describes it, is given without the weights.
+    """
+
+    def __init__(self, data: Any, count: int | None, options: DataOptions) -> None:
+        self._data, self._count, self._whole = data, count, options.input_getter is not None
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in itertools.count() if self._count is None else range(self._count):
+            batch = self._data[i]
+            weighted = isinstance(batch, tuple) and len(batch) == 3 and not self._whole
+            yield batch[:2] if weighted else batch
+
+
+def _batch_count(data: Any) -> int | None:
+    try:
+        count = getattr(data, "num_batches", None)
+        return None if count is None else int(count)
+    except NotImplementedError:
+        # The older protocol, keras.utils.Sequence, has a length only.
+        return len(data)

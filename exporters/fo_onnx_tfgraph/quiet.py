@@ -1,0 +1,126 @@
+"""Keeps what TensorFlow and tf2onnx print, log and warn of off the user's terminal, and collects what they log as errors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+_CONVERTER = "tf2onnx"
+_LOGGERS = (_CONVERTER, "tensorflow", "absl")
+_STDERR = 2
+_TENSORFLOWS_LINES = re.compile(
+    rb"(?:[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::|To enable the following instructions:"
+    rb"|\d{4}-\d\d-\d\d [\d:.]+: [IWE] )"
+)
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+
+class Records(logging.Handler):
+    """What tf2onnx logged as errors: it goes on after a node that it could not convert, and says so only here.
+
+    Attributes:
+        failures: Nodes whose conversion raised: the node's name and the exception.
+        messages: Everything else.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.failures: list[tuple[str, BaseException]] = []
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps a record."""
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if error is not None and isinstance(record.args, tuple) and record.args:
+            self.failures.append((str(record.args[0]), error))
+        else:
+            self.messages.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[Records]:
+    """Silences loggers, streams and warnings until the context ends, then puts everything back.
+
+    Not for several threads at once: what it silences belongs to the process.
+
+    Yields:
+        What tf2onnx logs as errors meanwhile.
+    """
+    records = Records()
+    with (
+        _loggers_to(records),
+        _own_lines_off_stderr(),
+        _environment_kept(),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield records
+
+
+@contextlib.contextmanager
+def _loggers_to(records: Records) -> Iterator[None]:
+    found = {*_LOGGERS, *logging.root.manager.loggerDict}
+    loggers = [logging.getLogger(n) for n in found if n.partition(".")[0] in _LOGGERS]
+    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+        # Children hand on to their parents; only the three at the top have somewhere to put it.
+        logger.propagate = logger.name not in _LOGGERS
+        logger.handlers[:] = []
+    logging.getLogger(_CONVERTER).addHandler(records)
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    try:
+        yield
+    finally:
+        for logger, level, propagate, handlers in before:
+            logger.setLevel(level)
+            logger.propagate = propagate
+            logger.handlers[:] = handlers
+
+
+@contextlib.contextmanager
+def _own_lines_off_stderr() -> Iterator[None]:
+    """Takes TensorFlow's own lines out of what the process writes to standard error.
+
+    Its C++ part writes past Python. What others wrote meanwhile follows when the context ends.
+    """
+    sys.stderr.flush()
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:  # a process without standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, _STDERR)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught:
+                if not _TENSORFLOWS_LINES.match(line):
+                    os.write(_STDERR, line)
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    # tf2onnx sets it when it is imported, for the whole process and its children.
+    before = os.environ.get(_LOG_LEVEL)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_LOG_LEVEL, None)
+        else:
+            os.environ[_LOG_LEVEL] = before

@@ -1,0 +1,96 @@
+"""Run by test_keras_exports.py in a process of its own, with KERAS_BACKEND set: the named checks on that backend."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "coverage"))
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ["FO_ONNX_CACHE_GB"] = "0"
+import keras
+import numpy as np
+from keras import layers
+from keras_cases import CASES, normal, scaled, sequential
+from keras_truth import check_in_onnx, probs
+
+import fo_onnx as fo
+from fo_onnx import plugins
+from fo_onnx.probabilities import total_variation
+
+BACKEND = keras.config.backend()
+
+
+def same(model: Any, rows: Any, found: Any, where: str) -> None:
+    assert total_variation(probs(model, rows), found).max() < 1e-5, where
+
+
+def any_length() -> None:
+    """Recurrent layers over sequences of any length are right for every length and batch, whichever way they run."""
+    ids = [layers.Embedding(50, 8), layers.LSTM(16)]
+    models = [
+        (sequential((None, 8), layers.LSTM(16)), lambda n, time: normal(n, time, 8)),
+        (
+            sequential((None,), *ids, dtype="int32"),
+            lambda n, t: np.random.default_rng(t).integers(0, 50, (n, t), np.int32),
+        ),
+    ]
+    for model, rows_of in models:
+        scaled(model, lambda n, rows_of=rows_of: rows_of(n, 9))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", fo.FallbackWarning)
+            with fo.Engine(model) as engine:
+                for n, time in ((20, 9), (3, 9), (7, 17), (1, 4), (5, 1)):
+                    same(model, rows_of(n, time), engine.predict(rows_of(n, time)), f"{n} rows of {time} steps")
+        assert any("recurrent layers" in str(w.message) for w in caught), [str(w.message) for w in caught]
+
+
+def closure() -> None:
+    model, rows_of = CASES["sequential_cnn"].make()
+    rows = rows_of(20)
+
+    def doubled(x: Any) -> Any:
+        return keras.ops.log(model(x)) * 1.0
+
+    assert [e.name for e in plugins.exporters() if e.accepts(doubled)] == ["keras"]
+    same(model, rows, fo.generate(doubled, rows, engine="onnx").probs, "closure")
+
+
+def devices() -> None:
+    model, rows_of = CASES["sequential_cnn"].make()
+    found = fo.generate(model, rows_of(20), engine="native", device="cpu")
+    same(model, rows_of(20), found.probs, "native")
+    exporter = plugins.exporter("keras")
+    assert exporter.versions()["keras_backend"] == BACKEND
+    assert exporter.native_only(model, {"0": rows_of(3)}) is None
+    try:
+        fo.generate(model, rows_of(20), engine="native", device="cuda:7")
+    except fo.DeviceError as err:
+        assert "cuda:7" in str(err), err
+    else:
+        raise AssertionError("there is no such device")
+    with tempfile.TemporaryDirectory() as folder:
+        exported = fo.export(model, rows_of(20), Path(folder) / "model.onnx")
+        assert exported.spec.framework == "keras"
+        assert str(exported.spec.inputs[0]) == "input: float32 (n, 8, 8, 3)"
+
+
+def without_graphs() -> None:
+    model, rows_of = CASES["subclassed"].make()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", fo.FallbackWarning)
+        found = fo.generate(model, rows_of(20))
+    assert f"the {BACKEND} backend of Keras has no graph" in str(caught[-1].message)
+    same(model, rows_of(20), found.probs, "eager")
+
+
+if __name__ == "__main__":
+    print("done")
+    for name in sys.argv[1:]:
+        check = globals().get(name)
+        check() if check is not None else check_in_onnx(name)
+        print(name)

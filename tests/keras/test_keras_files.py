@@ -1,0 +1,293 @@
+"""Keras and TensorFlow models and weights in files: safe mode, damage, SavedModel folders."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fo_onnx as fo
+from fo_onnx.errors import ModelError, ModelNotFoundError, TrustError
+from fo_onnx.probabilities import softmax, total_variation
+
+keras = pytest.importorskip("keras")
+import tensorflow as tf  # noqa: E402
+from fo_onnx_keras.export import KerasExporter  # noqa: E402
+from keras import layers  # noqa: E402
+
+# Keras 3.15 saves variables by numpy.array, of which TensorFlow 2.21 does not know numpy 2's arguments.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+EXPORTER = KerasExporter()
+ROWS = np.random.default_rng(0).standard_normal((20, 4), dtype=np.float32)
+FEATURES = [tf.TensorSpec([None, 4], tf.float32, name="features")]
+
+
+def dense(classes: int = 3, name: str = "classifier", inputs: int = 4) -> Any:
+    keras.utils.set_random_seed(0)
+    head = layers.Dense(classes, kernel_initializer=keras.initializers.RandomNormal(stddev=2), name="head")
+    return keras.Sequential([layers.Input((inputs,)), head], name=name)
+
+
+def with_lambda(folder: Path) -> Any:
+    """A model with code in it, which leaves a trace in `folder` when it runs."""
+    trace = str(folder / "ran")
+    return keras.Sequential(
+        [
+            layers.Input((4,)),
+            layers.Lambda(lambda x: (open(trace, "w").close(), x)[1], output_shape=(4,)),
+            layers.Dense(3),
+        ]
+    )
+
+
+def expected(model: Any) -> np.ndarray:
+    return softmax(model(ROWS, training=False).numpy().astype(np.float64))
+
+
+class Linear(tf.Module):
+    """A module of TensorFlow's own."""
+
+    def __init__(self) -> None:
+        self.weight = tf.Variable(np.random.default_rng(0).standard_normal((4, 3), dtype=np.float32) * 2)
+
+    @tf.function(input_signature=FEATURES)
+    def __call__(self, features: Any) -> Any:
+        return features @ self.weight
+
+
+class Several(tf.Module):
+    """One that cannot be called but by its signatures."""
+
+    def __init__(self) -> None:
+        self.weight = tf.Variable(np.random.default_rng(0).standard_normal((4, 3), dtype=np.float32) * 2)
+
+    @tf.function(input_signature=FEATURES)
+    def one(self, features: Any) -> Any:
+        return features @ self.weight
+
+    @tf.function(input_signature=FEATURES)
+    def both(self, features: Any) -> Any:
+        return {"scores": features @ self.weight, "features": features}
+
+
+class Writing(tf.Module):
+    @tf.function(input_signature=FEATURES)
+    def __call__(self, features: Any) -> Any:
+        tf.io.write_file("/tmp/fo-onnx-must-not-be-written", "x")
+        return features
+
+
+class Python(tf.Module):
+    @tf.function(input_signature=FEATURES)
+    def __call__(self, features: Any) -> Any:
+        return tf.numpy_function(lambda a: a, [features], tf.float32)
+
+
+class Nothing(tf.Module):
+    def __init__(self) -> None:
+        self.weight = tf.Variable(1.0)
+
+
+def test_a_keras_file(tmp_path: Path) -> None:
+    model = dense()
+    model.save(tmp_path / "model.keras")
+
+    found = fo.generate(tmp_path / "model.keras", ROWS, engine="onnx")
+
+    assert total_variation(expected(model), found.probs).max() < 1e-6
+
+
+def test_code_in_a_keras_file_needs_trust(tmp_path: Path) -> None:
+    with_lambda(tmp_path).save(tmp_path / "model.keras")
+    (tmp_path / "ran").unlink(missing_ok=True)
+
+    with pytest.raises(TrustError, match=r"model.keras holds code .a Lambda layer.*say trust=True \(--trust-pickle"):
+        EXPORTER.load(tmp_path / "model.keras", trust=False)
+    assert not (tmp_path / "ran").exists(), "nothing of the file may run"
+
+    EXPORTER.load(tmp_path / "model.keras", trust=True)(ROWS)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("lambdas", [False, True])
+def test_an_h5_file_needs_trust(tmp_path: Path, lambdas: bool) -> None:
+    model = with_lambda(tmp_path) if lambdas else dense()
+    (tmp_path / "ran").unlink(missing_ok=True)
+    keras.saving.save_model(model, tmp_path / "model.h5")
+
+    with pytest.raises(
+        TrustError, match=r"model in HDF5, which Keras reads without its safe mode.*Safer: save.*as .keras"
+    ):
+        EXPORTER.load(tmp_path / "model.h5", trust=False)
+    assert not (tmp_path / "ran").exists()
+
+    loaded = EXPORTER.load(tmp_path / "model.h5", trust=True)
+    np.testing.assert_array_equal(loaded(ROWS), model(ROWS))
+
+
+def test_unknown_classes_are_named(tmp_path: Path) -> None:
+    class Unregistered(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x * 2
+
+    keras.Sequential([layers.Input((4,)), Unregistered(), layers.Dense(3)]).save(tmp_path / "model.keras")
+
+    with pytest.raises(
+        ModelError, match=r"'Unregistered', which is not known here: decorate the class with @keras.saving.reg"
+    ):
+        EXPORTER.load(tmp_path / "model.keras", trust=False)
+
+
+def flipped(content: bytes) -> bytes:
+    changed = bytearray(content)
+    changed[len(changed) // 2] ^= 0xFF
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("model.keras", lambda c: c[:500], "is no .keras file, or is truncated"),
+        ("model.keras", lambda c: b"hello", "is no .keras file, or is truncated"),
+        ("model.keras", flipped, "reading the Keras model in .* failed: BadZipFile: Bad CRC-32"),
+        ("model.h5", lambda c: c[:500], "is no HDF5 file, or is truncated"),
+        ("model.weights.h5", lambda c: c, "holds weights, not a model: give the model as package.module:attribute"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, name: str, damage: Any, message: str) -> None:
+    path = tmp_path / name
+    model = dense()
+    model.save_weights(path) if name == "model.weights.h5" else keras.saving.save_model(model, path)
+    path.write_bytes(damage(path.read_bytes()))
+
+    with pytest.raises(ModelError, match=message):
+        EXPORTER.load(path, trust=True)
+
+
+def test_other_archives_and_missing_files(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(ModelError, match="an archive without config.json, so it is no .keras file"):
+        EXPORTER.load(tmp_path / "other.keras", trust=False)
+    with pytest.raises(ModelNotFoundError, match="there is no such file or folder"):
+        EXPORTER.load(tmp_path / "none.keras", trust=False)
+
+
+def test_a_saved_model_of_keras(tmp_path: Path) -> None:
+    model = dense()
+    model.export(tmp_path / "saved", verbose=False)
+    assert EXPORTER.opens(tmp_path / "saved")
+    assert not EXPORTER.opens(tmp_path)
+
+    found = fo.generate(tmp_path / "saved", ROWS, engine="onnx")
+
+    assert total_variation(expected(model), found.probs).max() < 1e-6
+    native = fo.generate(tmp_path / "saved", ROWS, engine="native")
+    assert total_variation(expected(model), native.probs).max() < 1e-6
+
+
+def test_a_saved_model_of_a_module(tmp_path: Path) -> None:
+    module = Linear()
+    tf.saved_model.save(module, str(tmp_path / "saved"))
+
+    found = fo.generate(tmp_path / "saved", {"features": ROWS}, engine="onnx")
+
+    assert total_variation(softmax((ROWS @ module.weight.numpy()).astype(np.float64)), found.probs).max() < 1e-6
+    first, again = (EXPORTER.load(tmp_path / "saved", trust=False) for _ in range(2))
+    assert EXPORTER.fingerprint(first) == EXPORTER.fingerprint(again)
+    module.weight.assign(module.weight + 1e-3)
+    tf.saved_model.save(module, str(tmp_path / "other"))
+    assert EXPORTER.fingerprint(EXPORTER.load(tmp_path / "other", trust=False)) != EXPORTER.fingerprint(first)
+
+
+def test_signatures_and_outputs_of_a_saved_model(tmp_path: Path) -> None:
+    module = Several()
+    one, both = module.one.get_concrete_function(), module.both.get_concrete_function()
+    tf.saved_model.save(module, str(tmp_path / "several"), signatures={"one": one, "both": both})
+    tf.saved_model.save(module, str(tmp_path / "default"), signatures={"serving_default": both, "one": one})
+
+    with pytest.raises(
+        ModelError, match=r"signatures 'one', 'both', none of which is 'serving_default'. Choose one: give tf.saved"
+    ):
+        EXPORTER.load(tmp_path / "several", trust=False)
+    with pytest.raises(fo.OutputError, match=r"say which one with output_name=.*Its outputs are .*scores \(20, 3\)"):
+        fo.generate(tmp_path / "default", ROWS)
+    found = fo.generate(tmp_path / "default", ROWS, output_name="scores", engine="onnx")
+    assert total_variation(softmax((ROWS @ module.weight.numpy()).astype(np.float64)), found.probs).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        (Writing, TrustError, r"reads or writes files when it runs \(WriteFile\). If you trust"),
+        (Python, ModelError, r"calls Python functions \(PyFunc\), which are not in it"),
+        (Nothing, ModelError, "has no signature, and cannot be called"),
+    ],
+)
+def test_refused_saved_models(tmp_path: Path, kind: Any, error: Any, message: str) -> None:
+    tf.saved_model.save(kind(), str(tmp_path / "saved"))
+
+    with pytest.raises(error, match=message):
+        EXPORTER.load(tmp_path / "saved", trust=False)
+
+
+def test_damaged_saved_models(tmp_path: Path) -> None:
+    dense().export(tmp_path / "saved", verbose=False)
+    graph = tmp_path / "saved" / "saved_model.pb"
+    content = graph.read_bytes()
+    graph.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match="is no SavedModel, or is truncated"):
+        EXPORTER.load(tmp_path / "saved", trust=False)
+    graph.write_bytes(content)
+    next((tmp_path / "saved" / "variables").glob("*.index")).unlink()
+    with pytest.raises(ModelError, match="reading the SavedModel .* failed"):
+        EXPORTER.load(tmp_path / "saved", trust=False)
+
+
+def test_weights(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    trained, model = dense(), dense()
+    trained.set_weights([w + 1 for w in trained.get_weights()])
+    trained.save_weights(tmp_path / "w.weights.h5")
+    trained.save(tmp_path / "w.keras")
+    save_file({w.path: w.numpy() for w in trained.weights}, tmp_path / "w.safetensors")
+    untrained = model.get_weights()
+    for name in ("w.weights.h5", "w.keras", "w.safetensors"):
+        model.set_weights(untrained)
+        EXPORTER.load_weights(model, tmp_path / name)
+        np.testing.assert_array_equal(model.get_weights()[0], trained.get_weights()[0], err_msg=name)
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    dense().save_weights(tmp_path / "w.weights.h5")
+    save_file({w.path: w.numpy() for w in dense().weights}, tmp_path / "w.safetensors")
+    wide = dense(inputs=5)
+    before = wide.get_weights()
+    with pytest.raises(
+        ModelError, match=r"cannot be filled into the model classifier.*The model has .*kernel \(5, 3\)"
+    ):
+        EXPORTER.load_weights(wide, tmp_path / "w.weights.h5")
+    with pytest.raises(ModelError, match=r"head/kernel has the shape \(4, 3\) instead of \(5, 3\)"):
+        EXPORTER.load_weights(wide, tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(wide.get_weights()[0], before[0])
+    with pytest.raises(ModelError, match="other/head/kernel is missing.*classifier/head/bias is not the model's"):
+        EXPORTER.load_weights(dense(name="other"), tmp_path / "w.safetensors")
+    (tmp_path / "w.txt").write_text("no weights")
+    for name, message in (("w.txt", "is no file of weights: .h5"), ("none.h5", "there is no such file")):
+        with pytest.raises(ModelError, match=message):
+            EXPORTER.load_weights(wide, tmp_path / name)
+    (tmp_path / "t.safetensors").write_bytes(b"short")
+    with pytest.raises(ModelError, match="is no safetensors file, or is truncated"):
+        EXPORTER.load_weights(wide, tmp_path / "t.safetensors")
+    with pytest.raises(ModelError, match="was never built"):
+        EXPORTER.load_weights(keras.Sequential([layers.Dense(3)]), tmp_path / "w.weights.h5")
+    with pytest.raises(ModelError, match="only Keras models take weights"):
+        EXPORTER.load_weights(Linear(), tmp_path / "w.weights.h5")
