@@ -6,7 +6,7 @@ For jax before 0.7.2, the last whose ``jax2tf.convert`` makes a graph of TensorF
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +62,65 @@ def _conversion() -> Any:
 
 def _as_tensorflow(function: Callable[..., Any], inputs: Sequence[TensorSpec], who: str) -> Callable[..., Any]:
     """The function over TensorFlow tensors; its JAX code runs when that is called."""
-    from jax.experimental import jax2tf
+    from .large_weights import large_weights, with_weights_given
+
+    shapes = [_symbolic(spec, i) for i, spec in enumerate(inputs)]
 
     def traced(*tensors: Any) -> Any:
+        # In here rather than outside: jax2tf warns that it is deprecated, and warnings are silenced only while TensorFlow traces.
         try:
-            # Here rather than outside: it warns that it is deprecated, and TensorFlow is silenced only while it traces.
-            converted = jax2tf.convert(
-                _prepared(function),
-                polymorphic_shapes=[_symbolic(spec, i) for i, spec in enumerate(inputs)],
-                # Without it jax2tf puts PreventGradient nodes, which ONNX has no operator for.
-                with_gradient=True,
-                native_serialization=False,
-                enable_xla=False,
-            )
-            return converted(*tensors)
+            weights = large_weights(function, _arguments(inputs, shapes), _largest_graph_bytes())
+            if not weights:
+                return _convert(_prepared(function), shapes)(*tensors)
+            given = _prepared(with_weights_given(function, list(weights)))
+            return _convert(given, [None, *shapes])(_outside_of_the_graph(weights.values()), *tensors)
         except FoOnnxError:
             raise
         except Exception as err:
             raise ExportError(f"jax2tf cannot convert {who}: {_reason(err)}.") from err
 
     return traced
+
+
+def _convert(function: Callable[..., Any], shapes: Sequence[str | None]) -> Callable[..., Any]:
+    from jax.experimental import jax2tf
+
+    converted: Callable[..., Any] = jax2tf.convert(
+        function,
+        polymorphic_shapes=shapes,
+        # Without it jax2tf puts PreventGradient nodes, which ONNX has no operator for.
+        with_gradient=True,
+        native_serialization=False,
+        enable_xla=False,
+    )
+    return converted
+
+
+def _largest_graph_bytes() -> int:
+    from fo_onnx_tfgraph import conversion
+
+    return conversion.EXTERNAL_DATA_BYTES
+
+
+def _outside_of_the_graph(arrays: Iterable[Any]) -> list[Any]:
+    import tensorflow as tf
+
+    with tf.init_scope():
+        return [tf.constant(array) for array in arrays]
+
+
+def _arguments(inputs: Sequence[TensorSpec], shapes: Sequence[str]) -> Any:
+    """Abstract arrays with symbolic sizes."""
+    import jax
+    from jax import export
+
+    placeholders = [
+        jax.ShapeDtypeStruct(  # type: ignore[no-untyped-call]
+            tuple(d or 1 for d in i.shape), jax.dtypes.canonicalize_dtype(i.dtype)
+        )
+        for i in inputs
+    ]
+    return export.symbolic_args_specs(placeholders, list(shapes))
 
 
 def _prepared(function: Callable[..., Any]) -> Callable[..., Any]:

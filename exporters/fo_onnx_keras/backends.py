@@ -20,9 +20,11 @@ from fo_onnx.options import ModelOptions, OutputOptions
 from fo_onnx.protocols import Array, Devices, Exporter, Inputs, RawModel
 from fo_onnx.spec import ModelSpec, TensorSpec
 
+from .interfaces import name_of
+from .packages import require
 from .precision import bookkeeping_kept, computing_in_float32, is_half
 from .programs import Program, program
-from .recognition import held_layers, keras_module
+from .recognition import held_layers, is_layer, keras_module
 
 TENSORFLOW = "tensorflow"
 _HANDED_ON = ("torch", "jax")
@@ -41,6 +43,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     """Writes `model` to `path`; see `fo_onnx.protocols.Exporter.export`."""
     backend = backend_of(model)
     if backend == TENSORFLOW:
+        require("tf2onnx", f"converting {options.model_name or name_of(model)} to ONNX")
         from . import conversion
 
         return conversion.export(model, example, path, options, output)
@@ -204,10 +207,12 @@ def _torch_module(run: Program) -> Any:
         def __init__(self) -> None:
             super().__init__()
             # Registered, so that its weights are seen, moved and copied with it.
-            self.layers = torch.nn.ModuleList(held_layers(run.model)[:1] if run.layers else [])
+            self.layers = torch.nn.ModuleList([run.model] if is_layer(run.model) else held_layers(run.model))
 
         def forward(self, *tensors: Any, **named: Any) -> Any:
-            return run(order(tensors, named), torch.is_tensor)
+            # Of a copy on another device the copied model is meant.
+            target = self.layers[0] if is_layer(run.model) else None
+            return run(order(tensors, named), torch.is_tensor, target)
 
     Flat.__name__ = Flat.__qualname__ = run.who
     return Flat()

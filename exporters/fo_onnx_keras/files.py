@@ -14,6 +14,7 @@ from fo_onnx.errors import ModelError, ModelNotFoundError, TrustError
 
 from .failures import first_cause
 from .interfaces import entry_point, require_usable
+from .packages import require
 from .recognition import is_layer, is_trackable
 
 _SAVED_MODEL = "saved_model.pb"
@@ -37,7 +38,9 @@ def load(path: Path, *, trust: bool) -> Any:
     if not path.exists():
         raise ModelNotFoundError(f"opening {path}: there is no such file or folder.")
     if path.is_dir():
+        require("tensorflow", f"opening the SavedModel {path}")
         return _load_saved_model(path, trust)
+    require("keras", f"opening {path}")
     if path.suffix.lower() == ".keras":
         return _load_keras(path, trust)
     _require_h5_model(path)

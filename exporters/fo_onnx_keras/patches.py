@@ -7,6 +7,8 @@ threads, and names the versions that it was written for.
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from typing import Any
 
 _patching = threading.RLock()
 _CONVOLUTIONS = "keras.src.backend.tensorflow.nn"
-_CHECKED = ("3.14", "3.15")
+_CHECKED = ("3.14.", "3.15.")
 """Minor versions of Keras in which `_CONVOLUTIONS` was read."""
 
 
@@ -41,29 +43,34 @@ def plain_convolutions() -> Iterator[None]:
     are broken on CPU without XLA", says the source). tf2onnx cannot see into a function that is to be compiled; ONNX has
     grouped convolutions. ConvNeXt is made of them.
     """
-    import importlib
-
     import keras
 
     with _patching:
         module = importlib.import_module(_CONVOLUTIONS)
-        before = getattr(module, "tf", None)
-        if before is None:
-            _warn(keras.__version__, f"{_CONVOLUTIONS} has no name tf")
+        if not keras.__version__.startswith(_CHECKED) and not _compiles(module):
+            _warn(keras.__version__)
             yield
             return
-        if not keras.__version__.startswith(tuple(f"{v}." for v in _CHECKED)) and not hasattr(module, "conv"):
-            _warn(keras.__version__, f"{_CONVOLUTIONS} has no conv")
-        module.tf = _WithoutCompilation(before)  # type: ignore[attr-defined]
+        before = module.tf
         try:
+            vars(module)["tf"] = _WithoutCompilation(before)
             yield
         finally:
-            module.tf = before  # type: ignore[attr-defined]
+            vars(module)["tf"] = before
 
 
-def _warn(version: str, difference: str) -> None:
+def _compiles(module: Any) -> bool:
+    """Whether the convolution of a Keras that nobody has looked at is still written in the way that is patched."""
+    try:
+        return hasattr(module, "tf") and "tf.function(jit_compile=True)" in inspect.getsource(module.conv)
+    except (AttributeError, TypeError, OSError):
+        return False
+
+
+def _warn(version: str) -> None:
     warnings.warn(
-        f"Keras {version} differs from the versions whose convolutions are patched for the export ({', '.join(_CHECKED)}): "
-        f"{difference}. Models with grouped convolutions may not become ONNX.",
-        stacklevel=3,
+        f"Keras {version} differs from the versions whose convolutions are patched for the export "
+        f"({', '.join(v.rstrip('.') for v in _CHECKED)}): {_CONVOLUTIONS}.conv compiles in another way, or not at all. Models with "
+        "grouped convolutions may not become ONNX.",
+        stacklevel=4,
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 import tensorflow as tf
-from tf2onnx import constants, optimizer, tf_loader, tf_utils, tfonnx
+from tf2onnx import constants, optimizer, tf_loader, tfonnx
 
 from fo_onnx.errors import ExportError, FoOnnxError
 from fo_onnx.operators import require_known_operators
@@ -24,6 +24,7 @@ from .foreign import foreign_ops
 from .handlers import handlers_registered
 from .quiet import Records, quiet
 from .renaming import rename_tensors, unused_name
+from .weights import Weights, captures_to_constants, put_back, set_aside, weight_bytes
 
 EXTERNAL_DATA_BYTES = 1_800_000_000
 """From this size of weights on they go to a file beside the model. Protobuf serialises at most 2 GiB."""
@@ -65,15 +66,19 @@ def write_onnx(
         try:
             traced = _trace(function, inputs)
             spec = _output_spec(traced, inputs, who)
-            large = _weight_bytes(traced) >= EXTERNAL_DATA_BYTES
-            proto = _convert(traced, opset, large)
+            large = weight_bytes(traced) >= EXTERNAL_DATA_BYTES
+            proto, weights = _convert(traced, opset, large)
         except FoOnnxError:
             raise
         except Exception as err:
             raise ExportError(f"tf2onnx cannot convert {who}: {_root_cause(err, records)}") from err
         _require_converted(proto, records, who)
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)
+    if weights:
+        put_back(proto, weights, data)
     _name_inputs_and_output(proto, traced, inputs, spec)
-    _save(proto, path, large, who)
+    _save(proto, path, data, who)
     return spec
 
 
@@ -108,60 +113,27 @@ def _output_spec(traced: Any, inputs: Sequence[TensorSpec], who: str) -> TensorS
     )
 
 
-def _weight_bytes(traced: Any) -> int:
-    """Bytes of everything that the conversion makes constants of: variables, captured tensors, constants of the graph."""
-    found = sum(v.shape.num_elements() * v.dtype.size for v in traced.variables)
-    found += sum(_bytes(t) for t, _ in traced.graph.captures if t.dtype != tf.resource)
-    for graph in (traced.graph, *(f.graph for f in traced.graph._functions.values() if hasattr(f, "graph"))):
-        found += sum(_bytes(o.outputs[0]) for o in graph.get_operations() if o.type == "Const")
-    return int(found)
-
-
-def _bytes(tensor: tf.Tensor) -> int:
-    return int((tensor.shape.num_elements() or 0) * max(tensor.dtype.size, 1))
-
-
-def _convert(traced: Any, opset: int, large: bool) -> onnx.ModelProto:
-    """The graph as ONNX, with tf2onnx's names."""
+def _convert(traced: Any, opset: int, large: bool) -> tuple[onnx.ModelProto, Weights]:
+    """The graph as ONNX, with tf2onnx's names; and the weights of a large one, for which it has inputs."""
     names_in = [t.name for t in traced.inputs if t.dtype != tf.resource]
     names_out = [t.name for t in traced.outputs]
     with tf.device("/cpu:0"):
         frozen = tf_loader.from_function(traced, names_in, names_out, large_model=large)
-        captured = _captures_to_constants(frozen, traced)
-        names_in = [n for n in names_in if n.partition(":")[0] not in captured]
-        if captured and not large:
-            # Once more: what depends on the captured tensors can be folded only now.
+        weights = set_aside(frozen, traced) if large else {}
+        captured = captures_to_constants(frozen, traced, weights)
+        names_in = [n for n in names_in if n.partition(":")[0] not in {*captured, *weights}]
+        names_in += [f"{n}:0" for n in weights]
+        if captured or large:
+            # What depends on the captured tensors can be folded only now; and large graphs were not folded yet.
             with tf.Graph().as_default():
                 frozen = tf_loader.tf_optimize(names_in, names_out, frozen)
         with tf.Graph().as_default() as graph:
-            # Importing a graph above the limit of protobuf crashes TensorFlow; tf2onnx takes its weights beside it.
-            weights = tf_utils.compress_graph_def(frozen) if large else None
             tf.import_graph_def(frozen, name="")
             converted = tfonnx.process_tf_graph(
-                graph, continue_on_error=True, opset=opset, input_names=names_in, output_names=names_out,
-                const_node_values=weights,
-            )  # fmt: skip
-            proto: onnx.ModelProto = optimizer.optimize_graph(converted, catch_errors=not large).make_model("")
-    return proto
-
-
-def _captures_to_constants(frozen: Any, traced: Any) -> set[str]:
-    """Makes constants of the placeholders that stand for captured tensors; returns their names.
-
-    Freezing does so with variables only. Keras' EfficientNet and Normalization hold eager tensors.
-    """
-    values = {
-        placeholder.op.name: tensor for tensor, placeholder in traced.graph.captures if tensor.dtype != tf.resource
-    }
-    for node in frozen.node:
-        if node.op == "Placeholder" and node.name in values:
-            value = values[node.name].numpy()
-            dtype = node.attr["dtype"].type
-            node.ClearField("attr")
-            node.op = "Const"
-            node.attr["dtype"].type = dtype
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
-    return set(values)
+                graph, continue_on_error=True, opset=opset, input_names=names_in, output_names=names_out
+            )
+            proto: onnx.ModelProto = optimizer.optimize_graph(converted, catch_errors=True).make_model("")
+    return proto, weights
 
 
 def _require_converted(proto: onnx.ModelProto, records: Records, who: str) -> None:
@@ -207,15 +179,9 @@ def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(spec.name, dtype, axes)
 
 
-def _save(proto: onnx.ModelProto, path: Path, large: bool, who: str) -> None:
-    data = path.with_name(f"{path.name}.data")
-    # onnx adds to a file of weights that is there.
-    data.unlink(missing_ok=True)
-    if large:
-        onnx.save_model(proto, path, save_as_external_data=True, location=data.name, size_threshold=1024)
-    else:
-        path.write_bytes(proto.SerializeToString())
+def _save(proto: onnx.ModelProto, path: Path, data: Path, who: str) -> None:
     try:
+        path.write_bytes(proto.SerializeToString())
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         # The second is for dtypes that an operator does not take; tf2onnx leaves them to whoever runs the model.

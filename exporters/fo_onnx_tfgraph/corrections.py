@@ -38,12 +38,14 @@ def select(nodes: Nodes) -> str:
 
 
 def compare(nodes: Nodes) -> str:
-    """Less and Greater, in the dtype of what is compared."""
+    """Less and Greater; integers as int64.
+
+    In the conditions of loops tf2onnx itself makes int64 of some int32 and leaves others, so both are cast.
+    """
     x, y = nodes.inputs
-    if nodes.dtype(x) == np.uint8:
-        # The one that Where takes and these do not.
-        x, y = nodes.cast(x, np.int32), nodes.cast(y, np.int32)
-    return nodes.make(nodes.operator, _calculable(nodes, x), _calculable(nodes, y))
+    if not np.issubdtype(nodes.dtype(x), np.floating):
+        x, y = nodes.cast(x, np.int64), nodes.cast(y, np.int64)
+    return nodes.make(nodes.operator, x, y)
 
 
 def floor_mod(nodes: Nodes) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ _TENSORFLOWS_LINES = re.compile(
     rb"|\d{4}-\d\d-\d\d [\d:.]+: [IWE] )"
 )
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_one_at_a_time = threading.RLock()
 
 
 class Records(logging.Handler):
@@ -48,13 +50,14 @@ class Records(logging.Handler):
 def quiet() -> Iterator[Records]:
     """Silences loggers, streams and warnings until the context ends, then puts everything back.
 
-    Not for several threads at once: what it silences belongs to the process.
+    What it silences belongs to the process, so a second thread waits until the first has put it back.
 
     Yields:
         What tf2onnx logs as errors meanwhile.
     """
     records = Records()
     with (
+        _one_at_a_time,
         _loggers_to(records),
         _own_lines_off_stderr(),
         _environment_kept(),

@@ -12,7 +12,7 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from .modules import as_module, device_of, evaluation_mode, float32_copy, float_
 from .signatures import call_of
 from .tensors import to_tensor
 
+log = logging.getLogger("fo_onnx_torch")
 RAW_OUTPUT = "output"
 EXTERNAL_DATA_BYTES = 2_000_000_000
 """Protobuf ends at 2 GiB; from here on the weights go into a file beside the model."""
@@ -66,7 +67,8 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     legacy = isinstance(module, torch.jit.ScriptModule)
     with evaluation_mode(module), _quiet(), torch.no_grad():
         try:
-            (_export_script if legacy else _export_dynamo)(flat, tensors, call, path, options.opset, external)
+            write = _export_script if legacy else _export_dynamo
+            free = write(flat, tensors, call, path, options.opset, external)
         except OutputError:
             raise
         except Exception as err:
@@ -74,7 +76,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
             # is traced comes through as it is.
             raise ExportError(f"torch.onnx.export cannot convert {who}: {_root_cause(err)}") from err
     _require_opset(path, options.opset)
-    inputs = tuple(_spec(n, t) for n, t in zip(call.names, tensors, strict=True))
+    inputs = tuple(_spec(n, t, free) for n, t in zip(call.names, tensors, strict=True))
     with evaluation_mode(module), torch.no_grad():
         raw = flat(*example_tensors(module, example))
     return ModelSpec(
@@ -104,22 +106,56 @@ def example_tensors(module: torch.nn.Module, example: Inputs) -> list[torch.Tens
     return [t.to(dtype if t.is_floating_point() else t.dtype, copy=True) for t in tensors]
 
 
-def _export_dynamo(flat: Flat, tensors: list[torch.Tensor], call: Call, path: Path, opset: int, external: bool) -> None:
-    torch.onnx.export(
-        flat,
-        tuple(tensors),
-        str(path),
-        input_names=list(call.names),
-        output_names=[RAW_OUTPUT],
-        opset_version=opset,
-        dynamic_shapes=(tuple(_dynamic_axes(t) for t in tensors),),
-        external_data=external,
-        dynamo=True,
-        verbose=False,
-    )
+def _export_dynamo(flat: Flat, tensors: list[torch.Tensor], call: Call, path: Path, opset: int, external: bool) -> bool:
+    """Writes the file; whether the lengths of token sequences are free in it."""
+
+    def exported(axes: Callable[[torch.Tensor], dict[int, Any]]) -> Any:
+        return torch.onnx.export(
+            flat,
+            tuple(tensors),
+            str(path),
+            input_names=list(call.names),
+            output_names=[RAW_OUTPUT],
+            opset_version=opset,
+            dynamic_shapes=(tuple(axes(t) for t in tensors),),
+            external_data=external,
+            dynamo=True,
+            verbose=False,
+        )
+
+    free = any(map(_is_tokens, tensors))
+    program = exported(_dynamic_axes)
+    if free and not _holds_for_other_lengths(flat, tensors, program.exported_program.module()):
+        exported(_batch_axis)
+        return False
+    return free
 
 
-def _export_script(flat: Flat, tensors: list[torch.Tensor], call: Call, path: Path, opset: int, external: bool) -> None:
+def _holds_for_other_lengths(flat: Flat, tensors: list[torch.Tensor], traced: torch.nn.Module) -> bool:
+    """Whether what was traced is the model for token sequences of other lengths too.
+
+    A loop of Python over the steps is traced as so many steps, and the length stays free all the same: longer sequences
+    would be cut off without a word.
+    """
+    for change in (lambda n: n + 1, lambda n: (n + 1) // 2):
+        others = [t[:, torch.arange(change(t.shape[1])) % t.shape[1]] if _is_tokens(t) else t for t in tensors]  # type: ignore[no-untyped-call]
+        try:
+            expected = flat(*others)
+        except Exception as err:
+            # The model itself does not take this length, so that nothing wrong can come of it.
+            log.debug("%s takes no other lengths: %s", type(flat.model).__name__, err)
+            continue
+        try:
+            found = traced(*others)
+        except Exception as err:
+            log.debug("what was traced takes no other lengths: %s", err)
+            return False
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
+            return False
+    return True
+
+
+def _export_script(flat: Flat, tensors: list[torch.Tensor], call: Call, path: Path, opset: int, external: bool) -> bool:
     # ScriptModules have no Python to trace; only the older exporter reads their graph.
     args, kwargs = call.arguments(tensors)
     torch.onnx.export(
@@ -132,18 +168,25 @@ def _export_script(flat: Flat, tensors: list[torch.Tensor], call: Call, path: Pa
         dynamic_axes={n: {0: "batch"} for n in (*call.names, RAW_OUTPUT)},
         dynamo=False,
     )
+    return False
+
+
+def _batch_axis(tensor: torch.Tensor) -> dict[int, Any]:
+    """The batch axis is dynamic, always."""
+    return {0: torch.export.Dim.DYNAMIC}
 
 
 def _dynamic_axes(tensor: torch.Tensor) -> dict[int, Any]:
-    """The batch axis is dynamic, always; the length of token sequences where the model allows it."""
-    axes: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
-    if tensor.ndim == 2 and not tensor.is_floating_point():
-        axes[1] = torch.export.Dim.AUTO
-    return axes
+    """The batch axis, and the length of token sequences where the model allows it."""
+    return _batch_axis(tensor) | ({1: torch.export.Dim.AUTO} if _is_tokens(tensor) else {})
 
 
-def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
-    free = _dynamic_axes(tensor)
+def _is_tokens(tensor: torch.Tensor) -> bool:
+    return tensor.ndim == 2 and not tensor.is_floating_point()
+
+
+def _spec(name: str, tensor: torch.Tensor, free_lengths: bool) -> TensorSpec:
+    free = (_dynamic_axes if free_lengths else _batch_axis)(tensor)
     shape = tuple(None if i in free else d for i, d in enumerate(tensor.shape))
     return TensorSpec(name, str(tensor.dtype).removeprefix("torch."), shape)
 

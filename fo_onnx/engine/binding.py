@@ -16,6 +16,10 @@ from ..protocols import Inputs
 from ..spec import ModelSpec, TensorSpec
 
 
+class RowShapeError(DataError):
+    """Rows of another shape than the file takes, as the model itself may: sequences of another length."""
+
+
 class Binding:
     """Maps batches to the feeds of one model. The way is found on the first batch and kept."""
 
@@ -56,7 +60,8 @@ def _fit(array: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
         array.ndim != len(shape)
         or any(d is not None and d != s for d, s in zip(shape[1:], array.shape[1:], strict=True))
     ):
-        raise DataError(f"binding data to {model}: {_shape_problem(array, tensor)}")
+        error = RowShapeError if array.ndim == len(shape) else DataError
+        raise error(f"binding data to {model}: {_shape_problem(array, tensor)}")
     wanted = np.dtype(tensor.dtype)
     if array.dtype == wanted:
         return np.ascontiguousarray(array)

@@ -21,6 +21,7 @@ from ..options import DataOptions, RunOptions
 from ..probabilities import invalid_rows
 from ..protocols import BadRow, Batch, Runner, RunOutput, Sink, Source
 from ..sources import read_ahead
+from .binding import RowShapeError
 from .fallback import warn_of_fallback
 from .pool import Failure, run_in_threads, run_inline
 from .progress import Progress
@@ -136,9 +137,10 @@ class Pipeline:
         """Lets the native runner go on from the batch on which another one failed."""
         position, error = failure.left[0].start, failure.error
         where = f"It happened on the batch of rows {position} to {failure.left[0].stop - 1}."
-        if isinstance(error, DataError):
+        other_shape = isinstance(error, RowShapeError) and self._native is not None
+        if isinstance(error, DataError) and not other_shape:
             raise DataError(f"{error} {where}", position=position) from error
-        if not isinstance(error, RunError):
+        if not isinstance(error, RunError | RowShapeError):
             # Not the session: an output_transform, say, which the native runner would call just as well.
             raise type(error)(f"{error} {where}") if isinstance(error, FoOnnxError) else error
         try:
@@ -147,6 +149,11 @@ class Pipeline:
             runner = None
         if runner is None:
             raise type(error)(f"{error} {where}") from error
+        if other_shape:
+            try:
+                runner.run(failure.left[0].inputs)
+            except FoOnnxError:
+                raise DataError(f"{error} {where}", position=position) from error
         self.outcome.switched_at, self.outcome.reason = position, str(error)
         if self._on_switch is not None:
             self._on_switch(position, str(error))

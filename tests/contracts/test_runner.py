@@ -102,6 +102,19 @@ def open_jax(engine: str) -> Any:
     return open_runner
 
 
+def open_keras(engine: str) -> Any:
+    def open_runner(folder: Path, batch_size: int) -> Selection:
+        keras = pytest.importorskip("keras")
+        from fo_onnx_keras.export import KerasExporter
+
+        layers = keras.layers
+        net = keras.Sequential([layers.Input((5,)), layers.Dense(16, "tanh", False), layers.Dense(3, use_bias=False)])
+        net.set_weights([FIRST, SECOND])
+        return select(job(net, KerasExporter(), batch_size, OutputOptions(), engine=engine))
+
+    return open_runner
+
+
 def sharpened(raw: np.ndarray) -> np.ndarray:
     return softmax64(3 * raw)
 
@@ -129,6 +142,8 @@ KINDS = {
     "callable": Kind(open_callable, logits=logits_of),
     "torch": Kind(open_torch("native")),
     "torch in ONNX": Kind(open_torch("onnx")),
+    "keras": Kind(open_keras("native")),
+    "keras in ONNX": Kind(open_keras("onnx")),
     "jax": Kind(open_jax("native")),
     "jax in ONNX": Kind(open_jax("onnx")),
 }

@@ -185,6 +185,21 @@ def tensor_dataset(torch: Any, data: Data) -> Any:
     return torch.utils.data.TensorDataset(torch.from_numpy(data.x.copy()), torch.from_numpy(data.y.copy()))
 
 
+def open_tensorflow(make: Callable[[Any, Data], Any]) -> Callable[[Data, DataOptions, Path], Source]:
+    def opening(data: Data, options: DataOptions, folder: Path) -> Source:
+        tf = pytest.importorskip("tensorflow")
+        from fo_onnx_keras.sources import TensorFlowSources
+
+        return open_source(make(tf, data), options, [TensorFlowSources()])
+
+    return opening
+
+
+def tf_stream(tf: Any, data: Data) -> Any:
+    specs = (tf.TensorSpec((3,), tf.float32), tf.TensorSpec((), tf.int64))
+    return tf.data.Dataset.from_generator(lambda: pairs(data), output_signature=specs)
+
+
 def open_jax(make: Callable[[Any, Data], Any]) -> Callable[[Data, DataOptions, Path], Source]:
     def opening(data: Data, options: DataOptions, folder: Path) -> Source:
         jax = pytest.importorskip("jax")
@@ -264,6 +279,10 @@ KINDS: dict[str, Kind] = {
         failure="end",
         one_pass=True,
     ),
+    "tf tensors": Kind(open_tensorflow(lambda tf, d: (tf.constant(d.x), tf.constant(d.y)))),
+    "tf Dataset": Kind(open_tensorflow(lambda tf, d: tf.data.Dataset.from_tensor_slices((d.x, d.y)))),
+    "tf Dataset, batched": Kind(open_tensorflow(lambda tf, d: tf.data.Dataset.from_tensor_slices((d.x, d.y)).batch(5))),
+    "tf Dataset of a generator": Kind(open_tensorflow(tf_stream), failure="end"),
     "jax arrays": Kind(open_jax(lambda jnp, d: (jnp.asarray(d.x), jnp.asarray(d.y)))),
     "jax dict": Kind(open_jax(lambda jnp, d: {"x": jnp.asarray(d.x), "y": jnp.asarray(d.y)}), name="x"),
     "list of jax samples": Kind(

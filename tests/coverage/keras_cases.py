@@ -130,10 +130,13 @@ def two_inputs() -> tuple[Any, Any]:
     return layers.Input((8,), name="a"), layers.Input((4,), name="bb")
 
 
-def photographs(build: Any) -> Made:
+def photographs(build: Any, *, pixels: bool = False) -> Made:
+    """A net of keras.applications over images, of which some take pixels from 0 to 255 and scale them themselves."""
+
     def rows(n: int) -> np.ndarray:
         # Patches of colour: to a net that averages over the whole image, white noise looks always the same.
-        return np.kron(normal(n, 4, 4, 3), np.ones((1, 16, 16, 1), np.float32)) + normal(n, 64, 64, 3, seed=2) / 4
+        found = np.kron(normal(n, 4, 4, 3), np.ones((1, 16, 16, 1), np.float32)) + normal(n, 64, 64, 3, seed=2) / 4
+        return np.clip(found * 60 + 128, 0, 255) if pixels else found
 
     model = build(weights=None, input_shape=(64, 64, 3), classes=10, classifier_activation=None)
     for layer in model.layers:
@@ -150,12 +153,12 @@ def mobilenetv2() -> Made:
 
 @case(slow=True)
 def efficientnetb0() -> Made:
-    return photographs(keras.applications.EfficientNetB0)
+    return photographs(keras.applications.EfficientNetB0, pixels=True)
 
 
 @case(slow=True)
 def convnexttiny() -> Made:
-    return photographs(keras.applications.ConvNeXtTiny)
+    return photographs(keras.applications.ConvNeXtTiny, pixels=True)
 
 
 @case(slow=True)

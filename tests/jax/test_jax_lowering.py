@@ -18,9 +18,9 @@ if tuple(map(int, jax.__version__.split(".")[:3])) >= (0, 7, 2):
 import jax.numpy as jnp  # noqa: E402
 import onnx  # noqa: E402
 import onnxruntime as ort  # noqa: E402
-from fo_onnx_jax import patches, tf_windows  # noqa: E402
+from fo_onnx_jax import large_weights, patches, tf_windows  # noqa: E402
 from fo_onnx_jax.lowering import write_onnx  # noqa: E402
-from fo_onnx_tfgraph import conversion  # noqa: E402
+from fo_onnx_tfgraph import conversion, weights  # noqa: E402
 from jax import lax  # noqa: E402
 from jax.experimental.jax2tf import jax2tf  # noqa: E402
 
@@ -422,12 +422,21 @@ def test_dynamic_axes_of_several_inputs(path):
     np.testing.assert_allclose(found, function(tokens, image), rtol=1e-5, atol=1e-5)
 
 
-def test_weights_above_the_limit_go_to_a_file_beside_the_model(path, monkeypatch):
+@pytest.mark.parametrize("least", [1_000, 10**9])
+def test_weights_above_the_limit_go_to_a_file_beside_the_model(least, path, monkeypatch):
+    # With constants as arguments of the graph, and in it.
     monkeypatch.setattr(conversion, "EXTERNAL_DATA_BYTES", 100_000)
-    first, second = numbers(6, 300, seed=1), jnp.asarray(numbers(300, 100, seed=2))
-    check(lambda x: jnp.tanh(x @ first) @ second, path, numbers(4, 6), atol=1e-4)
-    assert path.stat().st_size < 10_000
-    assert path.with_name("model.onnx.data").stat().st_size >= 4 * 300 * 106
+    monkeypatch.setattr(weights, "SET_ASIDE_BYTES", 1_000)
+    monkeypatch.setattr(large_weights, "FEW_BYTES", least)
+    first, second, kernel = numbers(6, 300, seed=1), jnp.asarray(numbers(300, 200, seed=2)), numbers(3, 2, 200, seed=3)
+
+    def net(x):
+        x = (jax.jit(lambda x: jnp.tanh(x @ first))(x) @ second).reshape(x.shape[0], 100, 2)
+        return lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")).mean(1)
+
+    check(net, path, numbers(4, 6), atol=1e-4)
+    assert path.stat().st_size < 15_000
+    assert path.with_name("model.onnx.data").stat().st_size >= 4 * (300 * 206 + 6 * 200)
 
 
 @pytest.mark.parametrize(

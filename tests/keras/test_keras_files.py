@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -291,3 +294,18 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         EXPORTER.load_weights(keras.Sequential([layers.Dense(3)]), tmp_path / "w.weights.h5")
     with pytest.raises(ModelError, match="only Keras models take weights"):
         EXPORTER.load_weights(Linear(), tmp_path / "w.weights.h5")
+
+
+def test_the_command_line_says_nothing_of_tensorflow(tmp_path: Path) -> None:
+    dense().save(tmp_path / "model.keras")
+    np.save(tmp_path / "rows.npy", ROWS)
+
+    found = subprocess.run(
+        [sys.executable, "-m", "fo_onnx", "generate", "model.keras", "--data", "rows.npy", "-o", "rows.parquet"],
+        cwd=tmp_path, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+    assert found.returncode == 0, found.stderr
+    assert "runner   onnx on cpu" in found.stdout
+    assert found.stderr == ""
+    assert total_variation(expected(dense()), fo.load(tmp_path / "rows.parquet").probs).max() < 1e-6

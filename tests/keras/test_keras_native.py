@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,17 @@ def test_a_numpy_function_within_a_model_runs_natively() -> None:
     assert total_variation(probs(model, rows), found.probs).max() < 1e-6
     with pytest.raises(fo.ExportError, match=r"PyFunc.*numpy_function"):
         fo.generate(model, rows, engine="onnx")
+
+
+def test_a_lookup_runs_natively() -> None:
+    keras.utils.set_random_seed(0)
+    body = (layers.Discretization([-1.0, 0.0, 1.0]), layers.Embedding(5, 4), layers.Flatten())
+    model = keras.Sequential([layers.Input((6,)), *body, layers.Dense(3)])
+
+    with pytest.warns(fo.FallbackWarning, match="ONNX has no operator for Bucketize"):
+        found = fo.generate(model, ROWS)
+
+    assert total_variation(probs(model, ROWS), found.probs).max() < 1e-6
 
 
 def test_what_cannot_be_traced_runs_eagerly() -> None:
@@ -180,6 +192,30 @@ def test_what_lives_on_no_tpu_is_exported() -> None:
     assert EXPORTER.native_only(closed_over, {"0": ROWS}) is None
 
 
+class OnTpu(tf.Module):
+    """Stands in for a module whose variable is on a device that is not here."""
+
+    @property
+    def variables(self) -> Any:
+        return (SimpleNamespace(device="/job:worker/replica:0/task:0/device:TPU:3"),)
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+
+class OfTpuStrategy(OnTpu):
+    @property
+    def variables(self) -> Any:
+        strategy = type("TPUStrategyV2", (), {})()
+        return (SimpleNamespace(device="/job:worker/replica:0/task:0/device:CPU:0", distribute_strategy=strategy),)
+
+
+@pytest.mark.parametrize(("kind", "where"), [(OnTpu, "the device tpu:3"), (OfTpuStrategy, "a TPUStrategyV2")])
+def test_what_lives_on_a_tpu_runs_natively(kind: Any, where: str) -> None:
+    reason = EXPORTER.native_only(kind(), {"0": ROWS})
+    assert reason == f"the model lives on {where}, and ONNX Runtime does not run on TPUs"
+
+
 REPLICAS = """
 import sys
 import numpy as np, tensorflow as tf
@@ -238,6 +274,9 @@ tv = np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.pr
 assert tv.max() < 1e-6
 found = fo.generate(model, rows, engine="native", device=["cpu", "cpu:1"], batch_size=5)
 assert (np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.probs).sum(1) / 2).max() < 1e-6
+found = fo.generate(model, rows, batch_size=5)
+assert (np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.probs).sum(1) / 2).max() < 1e-5
+assert found.meta["runner"]["kind"] == "onnx", found.meta["runner"]
 print("done")
 """
 

@@ -15,7 +15,7 @@ pytest.importorskip("tensorflow")
 import onnx
 import onnxruntime as ort
 import tensorflow as tf
-from fo_onnx_tfgraph import conversion, handlers
+from fo_onnx_tfgraph import conversion, handlers, weights
 from fo_onnx_tfgraph.conversion import LARGEST_OPSET, write_onnx
 from fo_onnx_tfgraph.renaming import rename_tensors
 from tf2onnx.handler import tf_op
@@ -152,6 +152,7 @@ def test_weights_above_the_limit_go_to_a_file_beside_the_model(tmp_path, monkeyp
     converted(net, tmp_path, ROWS)
     assert not (tmp_path / "model.onnx.data").exists()
     monkeypatch.setattr(conversion, "EXTERNAL_DATA_BYTES", 60_000)
+    monkeypatch.setattr(weights, "SET_ASIDE_BYTES", 1_000)
     found = converted(net, tmp_path, ROWS)
     np.testing.assert_allclose(found, net(tf.constant(ROWS)), rtol=1e-4, atol=1e-4)
     assert (tmp_path / "model.onnx").stat().st_size < 10_000

@@ -22,6 +22,7 @@ from torch_nets import (  # noqa: E402
     LostLengthGuard,
     Mlp,
     Sampling,
+    Tokens,
     make,
     normal,
     tokens,
@@ -231,3 +232,45 @@ def test_a_function_s_fingerprint_sees_its_code_and_what_it_closes_over() -> Non
 
     models = [divided(2), divided(3), divided(torch.tensor(2.0)), divided(torch.tensor(3.0)), multiplied, net]
     assert len({TorchExporter().fingerprint(m) for m in models}) == len(models)
+
+
+class LoopsOverTime(Tokens):
+    """Python's own loop over the steps of a sequence, which is traced as so many steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = torch.nn.GRUCell(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h, e = torch.zeros(len(x), 16), self.embedding(x)
+        for t in range(x.shape[1]):
+            h = self.cell(e[:, t], h)
+        return self.out(h)
+
+
+def test_a_loop_over_time_is_exported_for_its_length(tmp_path: Path) -> None:
+    """Otherwise longer sequences would be cut off without a word."""
+    torch.manual_seed(0)
+    net = LoopsOverTime().eval()
+    model = fo.export(net, tokens(20, 9), tmp_path / "loop.onnx")
+
+    assert model.spec.inputs[0].shape == (None, 9)
+    with pytest.raises(fo.DataError, match=r"rows have shape \(17,\), and its input .* takes rows of shape \(9\)"):
+        fo.generate(model, tokens(20, 17))
+
+
+def test_sequences_of_another_length_go_on_natively() -> None:
+    torch.manual_seed(0)
+    net = LoopsOverTime().eval()
+    texts = [torch.from_numpy(tokens(1, 9 if i < 300 else 17, seed=i)[0]) for i in range(310)]
+    loader = DataLoader(texts, batch_size=10)
+
+    found, told = generated(net, loader, batch_size=10)
+
+    assert found.meta["runner"]["kind"] == "onnx"
+    assert found.meta["runner"]["switched_at"] == 300
+    assert "takes rows of shape (9)" in found.meta["runner"]["reason"]
+    assert len(told) == 1
+    with torch.no_grad():
+        expected = torch.cat([torch.softmax(net(b).double(), 1) for b in loader]).numpy()
+    assert total_variation(expected, found.probs).max() < 1e-5
