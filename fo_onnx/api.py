@@ -118,7 +118,7 @@ def export(
 
         if verify:
             key = key_of(exporter, exporter.fingerprint(found), rows.inputs, model_options, output_options)
-            made, report = converted_or_anew(Cached(ExportCache.of_user(), key), converted)
+            made, report = converted_or_anew(Cached(ExportCache.of_user(), key, Path(folder)), converted)
         else:
             # A cached export that nobody compares could be another model's.
             made, report = converted(None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +140,14 @@ def describe(proto: onnx.ModelProto, model: OnnxModel) -> None:
 def external_files(proto: onnx.ModelProto, folder: Path) -> list[Path]:
     """The files of external data that a model in `folder` needs, each once, in order of first use."""
     return list(dict.fromkeys(folder / location for location in _locations(proto)))
+
+
+def rename_external_data(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Lets a model find its external data under other names: `names` has the new one by the old one."""
+    for tensor in _external_tensors(proto):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = names.get(entry.value, entry.value)
 
 
 def raw_output_info(proto: onnx.ModelProto, spec: ModelSpec) -> onnx.ValueInfoProto:

@@ -7,7 +7,7 @@ or data, and handed on whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -157,7 +157,12 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str):
-            object.__setattr__(self, "device", tuple(self.device))
+            names = tuple(self.device) if isinstance(self.device, Iterable) else (self.device,)
+            if not names or not all(isinstance(n, str) for n in names):
+                raise OptionError(
+                    f"device={self.device!r} names no device: text like 'cpu' or 'cuda:1', or a list of such, was expected."
+                )
+            object.__setattr__(self, "device", names)
         choice("engine", self.engine, ENGINES)
         choice("precision", self.precision, PRECISIONS)
         if self.batch_size != "auto":

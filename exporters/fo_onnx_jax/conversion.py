@@ -13,7 +13,7 @@ from fo_onnx.spec import ModelSpec
 
 from . import newer, precision
 from .devices import homes, tpu_reason
-from .functions import first_line, flat, input_specs, shapes, weights
+from .functions import first_line, flat, input_specs, shapes, weights, without_notes
 from .recurrences import unfused_loops
 
 log = logging.getLogger("fo_onnx_jax")
@@ -36,7 +36,8 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
             half = precision.uses_half(function, *shapes(inputs, 2))
             lifted = precision.in_float32(function) if half else function
             raw = newer.write_onnx(lifted, inputs, path, opset=options.opset, who=function.who)
-    except FoOnnxError:
+    except FoOnnxError as err:
+        without_notes(err)
         raise
     except Exception as err:
         raise ExportError(

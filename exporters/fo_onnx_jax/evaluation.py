@@ -6,16 +6,44 @@ function that holds one is made again around a copy. Other models are told by an
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import dataclasses
 import functools
-from collections.abc import Callable
-from types import CellType, FunctionType, MethodType
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from types import CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
-from .models import Bound, kind_of, mode_arguments, settled
-from .references import is_library, references, within_filter_jit
+import numpy as np
 
+from fo_onnx.errors import ModelError
+
+from .models import Bound, kind_of, mode_arguments, name_of, settled
+from .references import (
+    OTHERS,
+    Paths,
+    attributes_of,
+    defaults_of,
+    is_array,
+    is_library,
+    is_own_module,
+    packages_of,
+    parts_of,
+    paths_in,
+    reachable,
+    slots_of,
+    within,
+    within_jit,
+)
+
+log = logging.getLogger("fo_onnx_jax")
 _MODULES = 1000
 """Longer lists hold rows or numbers, and no modules."""
+_MOST = 50_000
+"""About so many values are looked at for modules in training mode."""
 
 
 def function_of(model: Any) -> Callable[..., Any]:
@@ -25,12 +53,13 @@ def function_of(model: Any) -> Callable[..., Any]:
     default; other arguments that are not inputs keep their defaults.
 
     Raises:
-        ModelError: Its parameters are missing.
+        ModelError: Its parameters are missing, or it reaches a module in training mode in a way that no copy replaces.
     """
     model = settled(model)
     modes = mode_arguments(model)
     copies = Copies()
     evaluated = copies.of(model)
+    _require_evaluation(evaluated)
     function: Callable[..., Any] = _pure(evaluated) if copies.of_nnx else evaluated
     return functools.partial(function, **modes) if modes else function
 
@@ -49,93 +78,269 @@ def _pure(model: Any) -> Callable[..., Any]:
 
 
 class Copies:
-    """Makes copies in evaluation mode, one of each module, however often it is held.
+    """Makes copies in evaluation mode of what holds nnx and equinox modules, one of each, however often it is held.
 
     Attributes:
         of_nnx: Whether there was an nnx module among what was copied.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[int, tuple[Any, Any]] | None = None) -> None:
+        """Takes what has its stand-in already: by its id, the original beside that."""
         self.of_nnx = False
-        self._known: dict[int, tuple[Any, Any]] = {}  # the original beside its copy, so that no id is given twice
+        self._known = dict(known or {})  # with the originals, so that no id is given twice
+        self._given = {*self._known}
+        self._copied: set[int] = set()
+        self._jitted: dict[int, Any] = {}
+        self._alive: list[Any] = []
 
     def of(self, value: Any) -> Any:
         """`value` with every nnx and equinox module that it holds in evaluation mode; itself where it holds none."""
-        if id(value) not in self._known:
-            self._known[id(value)] = (value, value)  # a function may hold itself
-            self._known[id(value)] = (value, self._copied(value))
-        return self._known[id(value)][1]
+        self._copied = self._holding(value)
+        return self._of(value)
 
-    def _copied(self, value: Any) -> Any:
-        if isinstance(value, Bound):
+    def _holding(self, value: Any) -> set[int]:
+        """The ids of what is a module to copy, or holds one, at any depth; of what was found around `value`."""
+        seen: dict[int, Any] = {}
+        holders: dict[int, list[int]] = {}
+        found: list[int] = []
+        queue = [value]
+        for item in queue:
+            if id(item) in seen:
+                continue
+            seen[id(item)] = item
+            if id(item) in self._given or _is_changed(item):
+                found.append(id(item))
+            for part in self._parts(item) if len(queue) < _MOST else ():
+                holders.setdefault(id(part), []).append(id(item))
+                queue.append(part)
+        held = set()
+        while found:
+            one = found.pop()
+            if one not in held:
+                held.add(one)
+                found.extend(holders.get(one, ()))
+        self._alive += seen.values()  # so that no id is given twice, to what attributes give anew each time
+        return held
+
+    def _parts(self, value: Any) -> list[Any]:
+        inner = within_jit(value)
+        if inner is None:
+            return _held(value)
+        # equinox's puts it together anew whenever it is asked.
+        return [self._jitted.setdefault(id(value), inner)]
+
+    def _of(self, value: Any) -> Any:
+        if id(value) in self._known:
+            return self._known[id(value)][1]
+        if id(value) not in self._copied:
             return value
-        inner = within_filter_jit(value)
-        if inner is not None:
-            return self.of(inner)
+        made = self._made(value)
+        self._known[id(value)] = (value, made)
+        return made
+
+    def _shell(self, value: Any, shell: Any) -> Any:
+        """Notes what stands for `value` before it is filled, since what it holds may hold it in turn."""
+        self._known[id(value)] = (value, shell)
+        return shell
+
+    def _made(self, value: Any) -> Any:
         kind = kind_of(value)
-        if kind in ("nnx", "equinox"):
-            self.of_nnx |= kind == "nnx"
-            return _in_evaluation(value)
+        if kind == "nnx":
+            self.of_nnx = True
+            return _nnx_in_evaluation(value)
+        if kind == "graphdef":
+            return _graphdef_in_evaluation(value)
+        if id(value) in self._jitted:
+            # Its inner function alone matters here.
+            return self._of(self._jitted[id(value)])
         if isinstance(value, functools.partial):
-            return self._partial(value)
+            kind_of_partial = type(value)
+            keywords = {n: self._of(v) for n, v in value.keywords.items()}
+            return kind_of_partial(self._of(value.func), *(self._of(a) for a in value.args), **keywords)
         if isinstance(value, MethodType):
-            return self._if_changed(value, [value.__self__], lambda new: MethodType(value.__func__, new[0]))
+            return MethodType(self._of(value.__func__), self._of(value.__self__))
         if isinstance(value, FunctionType):
             return self._function(value)
-        if type(value) in (list, tuple) and len(value) <= _MODULES:
-            return self._if_changed(value, [*value], type(value))
-        if type(value) is dict:
-            return self._if_changed(value, [*value.values()], lambda new: dict(zip(value, new, strict=True)))
-        inner = None if isinstance(value, type) or kind is not None else getattr(value, "__wrapped__", None)
-        if inner is not None and self.of(inner) is not inner:
-            # A jitted function, or one with derivatives of its own, whose inner function alone matters here.
-            return self.of(inner)
-        return value
+        if type(value) is tuple:
+            return tuple(self._of(v) for v in value)
+        return self._object(value)
 
-    def _if_changed(self, value: Any, parts: list[Any], make: Callable[[list[Any]], Any]) -> Any:
-        new = [self.of(p) for p in parts]
-        return make(new) if any(a is not b for a, b in zip(new, parts, strict=True)) else value
+    def _object(self, value: Any) -> Any:
+        """A copy of a container or of an object with attributes; the object itself where it cannot be copied so."""
+        cls = type(value)
+        if isinstance(value, tuple):
+            found: Any = tuple.__new__(cls, [self._of(v) for v in value])
+        else:
+            found = _empty(value)
+            if found is None:
+                return value
+            self._shell(value, found)
+            if isinstance(value, dict):
+                for key, part in value.items():
+                    dict.__setitem__(found, key, self._of(part))
+            elif isinstance(value, list | deque):
+                for i, part in enumerate(value):
+                    (list if isinstance(value, list) else deque).__setitem__(found, i, self._of(part))
+        for name in slots_of(cls):
+            if hasattr(value, name):
+                object.__setattr__(found, name, self._of(getattr(value, name)))
+        own = getattr(found, "__dict__", None)
+        if own is not None:
+            own.update({n: self._of(v) for n, v in vars(value).items()})
+            if kind_of(value) == "equinox" and own.get("inference") is False:
+                own["inference"] = True
+        return found
 
-    def _partial(self, value: functools.partial[Any]) -> Any:
-        parts = [value.func, *value.args, *value.keywords.values()]
-        stop = 1 + len(value.args)
-        return self._if_changed(
-            value,
-            parts,
-            lambda new: functools.partial(new[0], *new[1:stop], **dict(zip(value.keywords, new[stop:], strict=True))),
+    def _function(self, function: FunctionType) -> Any:
+        names, code = function.__globals__, function.__code__
+        own = not is_library(str(names.get("__name__", "")))
+        paths = paths_in(code)
+        used = [n for n in {p[0] for p in paths} if n in names] if own else []
+        if any(self._changes(names[n], within(paths, n)) for n in used):
+            names = dict(names)
+        cells = tuple(CellType() for _ in code.co_freevars)
+        copied = self._shell(function, FunctionType(code, names, function.__name__, None, cells))
+        for name, old, new in zip(code.co_freevars, function.__closure__ or (), cells, strict=True):
+            # A cell may be empty: a name that is not bound yet.
+            with contextlib.suppress(ValueError):
+                new.cell_contents = self._named(old.cell_contents, within(paths, f".{name}"))
+        defaults = {n: self._named(v, within(paths, f".{n}")) for n, v in defaults_of(function).items()}
+        if function.__kwdefaults__:
+            copied.__kwdefaults__ = {n: defaults.pop(n) for n in function.__kwdefaults__}
+        copied.__defaults__ = tuple(defaults.values()) or None
+        if names is not function.__globals__:
+            names.update({n: self._named(names[n], within(paths, n)) for n in used})
+        copied.__module__, copied.__qualname__, copied.__doc__ = (
+            function.__module__,
+            function.__qualname__,
+            function.__doc__,
         )
-
-    def _function(self, function: FunctionType) -> FunctionType:
-        held = dict(references(function))
-        new = {n: self.of(v) for n, v in held.items()}
-        if all(new[n] is held[n] for n in held):
-            return function
-        free = function.__code__.co_freevars
-        cells = tuple(
-            CellType(new[n]) if n in new else cell for n, cell in zip(free, function.__closure__ or (), strict=True)
-        )
-        names = function.__globals__
-        if not is_library(str(names.get("__name__", ""))):
-            changed = {n: new[n] for n in held if n in names and n not in free and new[n] is not held[n]}
-            names = {**names, **changed} if changed else names
-        copied = FunctionType(function.__code__, names, function.__name__, function.__defaults__, cells)
-        copied.__kwdefaults__ = function.__kwdefaults__
         # What jax.vmap and others wrap is told by __wrapped__, from which the signature is read.
-        copied.__dict__.update(function.__dict__)
+        vars(copied).update({n: self._of(v) for n, v in vars(function).items()})
+        return copied
+
+    def _changes(self, value: Any, paths: Paths) -> bool:
+        if not is_own_module(value):
+            return id(value) in self._copied
+        held = vars(value)
+        return any(self._changes(held[p[0]], within(paths, p[0])) for p in paths if p[0] in held)
+
+    def _named(self, value: Any, paths: Paths) -> Any:
+        """What stands for a value of which these attributes are taken: a module (a file) is copied with what they name."""
+        if not is_own_module(value) or not self._changes(value, paths):
+            return self._of(value)
+        copied = ModuleType(value.__name__)
+        vars(copied).update(vars(value))
+        for name in {p[0] for p in paths} & set(vars(value)):
+            setattr(copied, name, self._named(vars(value)[name], within(paths, name)))
         return copied
 
 
-def _in_evaluation(module: Any) -> Any:
-    if kind_of(module) == "equinox":
-        import equinox
+def replaced(value: Any, old: Any, new: Any) -> Any:
+    """`value`, such as ``jax.vmap(old)``, with `new` in the place of `old`, and what it holds in evaluation mode."""
+    return Copies({id(old): (old, new)}).of(value)
 
-        return equinox.nn.inference_mode(module)
+
+def _held(value: Any) -> list[Any]:
+    """What is looked through for modules to copy, and made again around their copies."""
+    kind = kind_of(value)
+    if isinstance(value, (*_LEFT, Bound)) or is_array(value) or kind not in (None, "equinox"):
+        return []
+    if isinstance(value, functools.partial | MethodType | FunctionType):
+        # Not the other methods of a bound method's class.
+        return [value.__self__, value.__func__] if isinstance(value, MethodType) else _unnumbered(parts_of(value))
+    if packages_of(value) & {*OTHERS} or _is_inert(type(value)):
+        return []
+    found: list[Any] = []
+    if isinstance(value, dict):
+        found = [*value.values()]
+    elif isinstance(value, list | tuple | deque) and len(value) <= _MODULES:
+        found = [*value]
+    return _unnumbered((*found, *attributes_of(value).values()))
+
+
+def _unnumbered(parts: Iterable[Any]) -> list[Any]:
+    return [p for p in parts if not isinstance(p, _LEFT)]
+
+
+_LEFT = (bool, int, float, complex, str, bytes, type(None), np.ndarray, np.generic, type, ModuleType)
+_HOLDERS = ("builtins", "types", "argparse", "collections")
+"""The modules of the standard library whose objects hold what the user puts into them."""
+
+
+def _is_inert(cls: type) -> bool:
+    """Whether objects of a class are no holders of modules: those of the standard library, such as loggers and locks."""
+    top = cls.__module__.partition(".")[0]
+    return top in ("jaxlib", "numpy") or (top in sys.stdlib_module_names and top != "__main__" and top not in _HOLDERS)
+
+
+def _is_changed(value: Any) -> bool:
+    """Whether a value is a module to be copied: every one of nnx, which calls may change, and others in training mode."""
+    return kind_of(value) == "nnx" or _is_training(value)
+
+
+def _is_training(value: Any) -> bool:
+    """Whether a module itself, not those in it, is in training mode."""
+    kind = kind_of(value)
+    if kind == "nnx":
+        return any(getattr(value, n, None) is False for n in _TRAINING)
+    if kind == "graphdef":
+        return any(n in _TRAINING and getattr(a, "value", None) is False for n, a in value.attributes)
+    return kind == "equinox" and getattr(value, "inference", None) is False
+
+
+_TRAINING = ("deterministic", "use_running_average")
+
+
+def _require_evaluation(model: Any) -> None:
+    """Raises a `ModelError` where a model would run a module in training mode, which no copy could be made of."""
+    modules = [v for v in reachable(model, _MOST) if kind_of(v) in ("nnx", "equinox", "graphdef")]
+    if not any(_is_training(m) for m in modules):
+        return
+    # The nearest is the one that the user knows; not the dropout within it.
+    holding = [m for m in modules if any(_is_training(v) for v in reachable(m, _MOST))]
+    module = next((m for m in holding if not type(m).__name__.startswith("_")), holding[0])
+    todo = {
+        "nnx": "Call .eval() on it first (and .train() before you train on).",
+        "equinox": "Give it through equinox.nn.inference_mode(model) first.",
+        "graphdef": "Call .eval() on its module before nnx.split.",
+    }[str(kind_of(module))]
+    raise ModelError(
+        f"{name_of(model)} reaches a {type(module).__name__} in training mode, in a way that fo_onnx cannot put a copy in "
+        f"evaluation mode in its place. {todo}"
+    )
+
+
+def _empty(value: Any) -> Any:
+    """An object of the class of `value` whose attributes are still to be set; ``None`` where none can be made."""
+    cls = type(value)
+    if hasattr(cls, "__del__"):  # which may close what both hold
+        return None
+    try:
+        if isinstance(value, list | dict | deque | SimpleNamespace):
+            return copy.copy(value)
+        return object.__new__(cls)
+    except Exception as err:
+        # What cannot be copied is told by `_require_evaluation`, where that matters.
+        log.debug("a %s cannot be copied: %s", cls.__name__, err)
+        return None
+
+
+def _nnx_in_evaluation(module: Any) -> Any:
     from flax import nnx
 
     graph, state = nnx.split(module)
     copied = nnx.merge(graph, _fresh(state))
     copied.eval()
     return copied
+
+
+def _graphdef_in_evaluation(graph: Any) -> Any:
+    def of(name: Any, held: Any) -> Any:
+        is_training = name in _TRAINING and getattr(held, "value", None) is False
+        return dataclasses.replace(held, value=True) if is_training else held
+
+    return dataclasses.replace(graph, attributes=[(n, of(n, held)) for n, held in graph.attributes])
 
 
 def _fresh(state: Any) -> Any:

@@ -10,38 +10,51 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import inspect
+import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import jax
 import numpy as np
 
 from fo_onnx import digests
 
 from .models import kind_of
 from .references import (
-    PACKAGES,
     attributes_of,
     is_array,
     is_library,
     is_nnx_variable,
-    packages_of,
     references,
     value_of,
-    within_filter_jit,
+    within_jit,
 )
 
 _NAMED = (ModuleType, BuiltinFunctionType, np.ufunc)
+_DEEPEST = 50
+_MOST = 1_000_000
+"""So many objects are told whole; of further ones the type."""
 _TEXTS = (np.dtype, PurePath, range, slice, enum.Enum)
 """What its text tells whole."""
 
 
+_SWITCHES = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion")
+
+
 def fingerprint(model: Any) -> str:
-    """sha256 over the code and the values of a model; equal across processes, and after the model has run."""
+    """sha256 over the code and the values of a model; equal across processes, and after the model has run.
+
+    JAX's switches by which the same code computes something else belong to it.
+    """
     walk = _Walk()
+    walk.add([getattr(jax.config, name, None) for name in _SWITCHES])
     walk.add(model)
+    walk.finish()
     return walk.digest.hexdigest()
 
 
@@ -50,6 +63,8 @@ class _Walk:
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
+        self._depth = 0
+        self._later: deque[Any] = deque()
         self._met: dict[int, tuple[int, Any]] = {}  # beside its number the value, so that no id is given twice
 
     def add(self, value: Any) -> None:
@@ -60,8 +75,23 @@ class _Walk:
             self._say("again", str(self._met[id(value)][0]))
             return
         self._met[id(value)] = (len(self._met), value)
+        if self._depth >= _DEEPEST:
+            self._say("later")
+            self._later.append(value)
+            return
+        self._depth += 1
+        self._whole(value)
+        self._depth -= 1
+
+    def finish(self) -> None:
+        """Adds what lay too deep for Python's stack."""
+        while self._later:
+            self._whole(self._later.popleft())
+
+    def _whole(self, value: Any) -> None:
         self._say(_type_name(type(value)))
-        self._add_new(value)
+        if len(self._met) < _MOST:
+            self._add_new(value)
         self._say("end")
 
     def _say(self, *texts: str | bytes) -> None:
@@ -74,13 +104,18 @@ class _Walk:
         if is_array(value) or isinstance(value, np.ndarray | np.generic):
             self._array(value)
         elif isinstance(value, Mapping):
-            # The order of keys has no meaning for JAX, which sorts them.
-            self._items(sorted(((digests.of_constant(k), v) for k, v in value.items()), key=itemgetter(0)))
-        elif isinstance(value, list | tuple):
+            # In their order: JAX sorts the keys of its arguments, but code may go through a dict.
+            for key, part in value.items():
+                self._key(key)
+                self.add(part)
+            self._of_subclass(value)
+        elif isinstance(value, list | tuple | deque):
             for item in value:
                 self.add(item)
+            self._of_subclass(value)
         elif isinstance(value, set | frozenset):
             self._say(*sorted(fingerprint(v) for v in value))
+            self._of_subclass(value)
         elif isinstance(value, type):
             self._class(value)
         elif isinstance(value, _NAMED):
@@ -99,6 +134,20 @@ class _Walk:
             self._function(value)
         else:
             self._object(value)
+
+    def _key(self, key: Any) -> None:
+        # Constants that are equal are one object in one process and two in another.
+        is_plain = isinstance(key, tuple) and all(isinstance(k, digests.PLAIN) for k in key)
+        if is_plain:
+            self._say(digests.of_constant(key))
+        else:
+            self.add(key)
+
+    def _of_subclass(self, value: Any) -> None:
+        """Of a container of a class of its own, that class and its attributes."""
+        if type(value).__module__ not in ("builtins", "collections"):
+            self.add(type(value))
+            self._items([(n.encode(), part) for n, part in sorted(attributes_of(value).items(), key=itemgetter(0))])
 
     def _array(self, value: Any) -> None:
         import jax
@@ -138,7 +187,7 @@ class _Walk:
 
     def _object(self, value: Any) -> None:
         wrapped = getattr(value, "__wrapped__", None)
-        if within_filter_jit(value) is not None or (wrapped is not None and not dataclasses.is_dataclass(value)):
+        if within_jit(value) is not None or (wrapped is not None and type(value).__module__.startswith("jaxlib.")):
             # A jitted function keeps its caches beside the function that it wraps.
             self.add(wrapped)
             return
@@ -161,16 +210,34 @@ def _fields(value: Any) -> Iterator[tuple[str, Any]]:
         return
     if kind == "graphdef":
         # Its text is of types, names and numbers of nodes, which flax gives by their order.
-        yield "text", repr(value)
+        yield "text", _ADDRESS.sub("", repr(value))
+        yield "held", [getattr(held, "value", None) for _, held in value.attributes]
         return
     if is_nnx_variable(value):
         yield "value", value_of(value)
         yield "metadata", value.get_metadata()
         return
-    if dataclasses.is_dataclass(value) or not is_library(type(value).__module__) or packages_of(value) & {*PACKAGES}:
-        for name, part in sorted(attributes_of(value).items(), key=itemgetter(0)):
-            if not name.startswith(("_pytree__", "_object__")):
-                yield name, part
+    if type(value).__module__.partition(".")[0] in _INERT:
+        return
+    for name, part in sorted(attributes_of(value).items(), key=itemgetter(0)):
+        is_cached = isinstance(inspect.getattr_static(type(value), name, None), functools.cached_property)
+        if not is_cached and not name.startswith(("_pytree__", "_object__")):
+            yield name, part
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_INERT = (
+    "logging",
+    "threading",
+    "weakref",
+    "asyncio",
+    "concurrent",
+    "multiprocessing",
+    "contextvars",
+    "io",
+    "importlib",
+)
+"""Modules whose objects are of the process and not of the model."""
 
 
 def _name(value: Any) -> str:

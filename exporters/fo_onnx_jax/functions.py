@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fo_onnx.calls import Call, pick_output
+from fo_onnx.errors import FoOnnxError
 from fo_onnx.options import ModelOptions, OutputOptions
 from fo_onnx.protocols import Inputs
 from fo_onnx.spec import TensorSpec
@@ -111,6 +112,13 @@ def first_line(err: BaseException) -> str:
     """What an error says, without the pages that JAX and flax add."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     return (lines[0] if lines else "no message")[:_LONGEST].rstrip(".")
+
+
+def without_notes(err: FoOnnxError) -> None:
+    """Takes from an error what JAX adds to all that pass its tracing: that it removed frames from the traceback."""
+    notes = getattr(err, "__notes__", None)
+    if notes:
+        notes[:] = [n for n in notes if "JAX has removed its internal frames" not in n]
 
 
 def _is_tensor(value: Any) -> bool:

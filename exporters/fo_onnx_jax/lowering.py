@@ -6,6 +6,7 @@ For jax before 0.7.2, the last whose ``jax2tf.convert`` makes a graph of TensorF
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,30 @@ def write_onnx(
 
 
 def _conversion() -> Any:
+    first = "tensorflow" not in sys.modules
     try:
         from fo_onnx_tfgraph.quiet import quiet
 
         with quiet():
             import jax.experimental.jax2tf  # noqa: F401
             from fo_onnx_tfgraph import conversion
+
+            if first:
+                _spare_gpus()
     except ImportError as err:
         raise PluginError(
             f"exporting JAX functions takes TensorFlow and tf2onnx, and {err.name or err} is missing; "
             "pip install 'fo-onnx[jax]'."
         ) from err
     return conversion
+
+
+def _spare_gpus() -> None:
+    """Lets TensorFlow, which is here for a graph only, take a GPU's memory as it needs it: left alone it takes all of it."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def _as_tensorflow(function: Callable[..., Any], inputs: Sequence[TensorSpec], who: str) -> Callable[..., Any]:

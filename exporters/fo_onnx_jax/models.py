@@ -14,7 +14,7 @@ from fo_onnx.calls import call_of as _call_of
 from fo_onnx.errors import ModelError
 from fo_onnx.spec import InputSignature
 
-from .references import OTHERS, PACKAGES, is_array, packages_of, reachable, unwrapped
+from .references import OTHERS, PACKAGES, is_array, is_library, packages_of, reachable, unwrapped
 
 MODES = {
     "train": False, "training": False, "is_training": False, "deterministic": True, "inference": True,
@@ -50,6 +50,9 @@ class Bound:
 
 def accepts(model: Any) -> bool:
     """Whether `model` is JAX's: see `fo_onnx_jax.export.JaxExporter.accepts`."""
+    if "jax" in sys.modules and is_module_class(model):
+        # So that its user is told to make one of it.
+        return True
     if "jax" not in sys.modules or isinstance(model, type | ModuleType) or is_array(model):
         return False
     if isinstance(model, Bound) or kind_of(model) is not None:
@@ -70,7 +73,11 @@ def kind_of(model: Any) -> str | None:
     """``"linen"``, ``"nnx"``, ``"graphdef"``, ``"equinox"``, ``"haiku"`` or ``"state"`` (a TrainState); else ``None``."""
     if packages_of(model) & {*OTHERS}:
         return None
-    for cls in type(model).__mro__:
+    return _kind_of_class(type(model))
+
+
+def _kind_of_class(kind: type) -> str | None:
+    for cls in kind.__mro__:
         # In which file of its package a class is changes from version to version.
         package = ".".join(str(cls.__module__).split(".")[: 2 if str(cls.__module__).startswith("flax.") else 1])
         found = _KINDS.get((package, cls.__name__))
@@ -91,8 +98,22 @@ _KINDS = {
 """What the classes of the packages are, by package and name."""
 
 
+def is_module_class(model: Any) -> bool:
+    """Whether `model` is a class of modules of flax or equinox, where one of them was meant."""
+    return isinstance(model, type) and _kind_of_class(model) in ("linen", "nnx", "equinox")
+
+
+def require_instance(model: Any) -> None:
+    """Raises a `ModelError` where a model is a class of modules."""
+    if is_module_class(model):
+        raise ModelError(
+            f"{model.__name__} is a class, and a module was expected: make an instance: {model.__name__}()."
+        )
+
+
 def require_parameters(model: Any) -> None:
     """Raises a `ModelError` where a model cannot run without parameters that are given beside it."""
+    require_instance(model)
     kind = kind_of(model)
     if kind == "linen" and getattr(model, "scope", None) is None:
         raise ModelError(
@@ -147,7 +168,7 @@ def signature_of(model: Any) -> InputSignature | None:
     """
     model = settled(model)
     inner, skip = (model.inner, model.skip) if isinstance(model, Bound) else (model, 0)
-    found = introspection.signature_of(inner)
+    found = introspection.signature_of(_told(inner))
     if found is None:
         return None
     names = (*found.required, *found.optional)[:skip]
@@ -169,7 +190,7 @@ def mode_arguments(model: Any) -> dict[str, bool]:
     (``nn.merge_param``) refuses to be told twice.
     """
     try:
-        parameters = inspect.signature(model.inner if isinstance(model, Bound) else model).parameters
+        parameters = inspect.signature(_told(model.inner if isinstance(model, Bound) else model)).parameters
     except (TypeError, ValueError):
         return {}
     return {n: MODES[n] for n, p in parameters.items() if n in MODES and p.default is not None}
@@ -179,7 +200,38 @@ def call_of(model: Any, keys: list[str]) -> Call:
     """How `model` takes inputs with these keys."""
     model = settled(model)
     inner = model.inner if isinstance(model, Bound) else model
-    return _call_of(signature_of(model), keys, takes_keywords=introspection.takes_keywords(inner))
+    signature = signature_of(model)
+    given = {k.partition(".")[0] for k in keys}
+    if signature is not None and all(k.isdecimal() for k in given) and len(signature.required) > len(given):
+        raise ModelError(
+            f"{name_of(model)}({', '.join(signature.required)}) takes {len(signature.required)} arguments, and the data have "
+            f"{len(given)} input(s). Give its parameters, where the first argument stands for them, with params=."
+        )
+    return _call_of(signature, keys, takes_keywords=introspection.takes_keywords(_told(inner)))
+
+
+def _told(function: Any) -> Any:
+    """A callable whose signature tells how `function` is called, also where that is a wrapper with arguments of its own.
+
+    ``functools.wraps`` makes `inspect.signature` tell those of what is wrapped, which are right for a wrapper that passes on
+    whatever it gets (``*args``), as ``jax.vmap`` does.
+    """
+    call = function
+    if not inspect.isroutine(function) and not isinstance(function, type) and kind_of(function) is None:
+        # An object with a __call__ of the user's own, which may have been through functools.update_wrapper.
+        found = inspect.getattr_static(type(function), "__call__", None)
+        call = function.__call__ if inspect.isfunction(found) and not is_library(found.__module__ or "") else function
+    try:
+        own = inspect.signature(call, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return function
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own.parameters.values()):
+        return function
+
+    def told() -> None: ...
+
+    told.__signature__ = own  # type: ignore[attr-defined]
+    return told
 
 
 def _is_of_jax(value: Any) -> bool:

@@ -17,7 +17,7 @@ from fo_onnx.spec import ModelSpec, TensorSpec
 
 from . import precision
 from .devices import Placement, place
-from .functions import RAW_OUTPUT, Flat, first_line, flat, input_specs, shapes, stand_in, weights
+from .functions import RAW_OUTPUT, Flat, first_line, flat, input_specs, shapes, stand_in, weights, without_notes
 from .hoisting import hoisted
 
 log = logging.getLogger("fo_onnx_jax")
@@ -63,7 +63,8 @@ class JaxModel:
         try:
             # A copy, since what numpy sees of a JAX array is read-only.
             found = np.array(self._run(arrays))
-        except FoOnnxError:
+        except FoOnnxError as err:
+            without_notes(err)
             raise
         except Exception as err:
             given = ", ".join(f"{n}: {a.dtype} {a.shape}" for n, a in zip(self._flat.call.names, arrays, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 
 from fo_onnx.errors import OptionError
 
-from .models import Bound, kind_of, name_of
+from .models import Bound, kind_of, name_of, require_instance
 from .references import unwrapped
 
 
@@ -18,7 +18,9 @@ def bound(model: Any, params: Any) -> Any:
 
     Raises:
         OptionError: The model holds its own parameters, or the parameters are none of it.
+        ModelError: It is a class of modules.
     """
+    require_instance(model)
     kind = kind_of(model)
     if kind == "linen":
         return _bound_linen(model, params)
@@ -33,6 +35,14 @@ def bound(model: Any, params: Any) -> Any:
         import equinox
 
         return equinox.combine(params, model)
+    inner = unwrapped(model)
+    if kind_of(inner) == "equinox" and inner is not model and type(params) is type(inner):
+        # The like within jax.vmap.
+        import equinox
+
+        from .evaluation import replaced
+
+        return replaced(model, inner, equinox.combine(params, inner))
     if kind is not None or isinstance(model, Bound):
         raise OptionError(
             f"params= was given for {name_of(model)}, which holds its own parameters. {_INSTEAD.get(kind, 'Leave params= out.')}"

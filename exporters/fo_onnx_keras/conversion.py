@@ -21,7 +21,7 @@ from fo_onnx.spec import ModelSpec, TensorSpec
 
 from .native import is_tensor
 from .patches import plain_convolutions
-from .precision import bookkeeping_kept, computing_in_float32
+from .precision import bookkeeping_kept, computing_in_float32, is_half, retraced
 from .programs import Program, program
 from .recognition import is_graph_function
 
@@ -70,9 +70,12 @@ def _write(run: Program, inputs: tuple[TensorSpec, ...], path: Path, opset: int)
 
 
 def _uncompiled(model: Any) -> Any:
-    """What a ``tf.function(jit_compile=True)`` compiles: tf2onnx does not see into functions for XLA. ``None`` for all else."""
+    """What a ``tf.function(jit_compile=True)`` compiles: tf2onnx does not see into functions for XLA.
+
+    What has traces in half precision is traced anew. ``None`` for all else.
+    """
     if not is_graph_function(model) or not getattr(model, "_jit_compile", None):
-        return None
+        return retraced(model) if is_half(model) else None
     return tf.function(model.python_function)
 
 

@@ -18,8 +18,19 @@ from .packages import require
 from .recognition import is_layer, is_trackable
 
 _SAVED_MODEL = "saved_model.pb"
-_UNSAFE_OPERATORS = ("ReadFile", "WriteFile", "MatchingFiles", "PrintV2", "LoadAndRemapMatrix")
+_UNSAFE_OPERATORS = re.compile(
+    r"(Matching|Read|Write)Files?|PrintV2|LoadAndRemapMatrix|GenerateVocabRemapping|MergeV2Checkpoints|ShardedFilespec|DumpTensor"
+    r"|Save(Slices|V2)?|(DTensor)?Restore(Slice|V2)?|CalibrationStatisticsSaver|FileSystemSetConfiguration|RecordInput"
+    r"|CreateSummary(File|Db)Writer|Write\w*Summary|ImportEvent|Debug(Identity|NumericSummary|NanCount)\w*"
+    r"|(Experimental)?(TextLine|TFRecord|FixedLengthRecord|Sql|CSV|LMDB|Save|Load|Cache|MatchingFiles|DataService)Dataset\w*"
+    r"|(Experimental)?DatasetToTFRecord|(List)?Snapshot\w*|DistributedSave|RegisterDataset\w*|Rpc\w*"
+    r"|(WholeFile|TextLine|TFRecord|FixedLengthRecord|LMDB)Reader\w*"
+)
 """TensorFlow operators that read or write files wherever they like (TensorFlow's SECURITY.md: models are programs)."""
+_SAVER_OPERATORS = frozenset(
+    {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "Save", "SaveSlices", "Restore", "RestoreSlice"}
+)
+"""Those of them that every SavedModel has, in the part that saves and restores its variables."""
 _PYTHON_OPERATORS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 _UNKNOWN_CLASS = re.compile(
     r"Could not (?:locate|deserialize) (?:class|function)? ?'([^']+)'|Unknown (?:layer|object): '([^']+)'"
@@ -147,7 +158,7 @@ def _load_saved_model(path: Path, trust: bool) -> Any:
             f"the SavedModel {path} calls Python functions ({', '.join(python)}), which are not in it: they are there only in the "
             "process that saved it. Give the model object instead."
         )
-    unsafe = sorted(operators & set(_UNSAFE_OPERATORS))
+    unsafe = sorted(o for o in operators if _UNSAFE_OPERATORS.fullmatch(o))
     if unsafe and not trust:
         raise TrustError(
             f"the SavedModel {path} reads or writes files when it runs ({', '.join(unsafe)}). If you trust where it came from, {_OPT_IN}."
@@ -168,7 +179,7 @@ def _load_saved_model(path: Path, trust: bool) -> Any:
 
 
 def _operators(path: Path) -> set[str]:
-    """The operators in a SavedModel's graphs and functions; reads the file, and loads nothing."""
+    """The operators in a SavedModel's graphs and functions, without the saver's; reads the file, and loads nothing."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -179,11 +190,55 @@ def _operators(path: Path) -> set[str]:
         raise ModelError(f"{path} is a folder without {_SAVED_MODEL}, so it is no SavedModel.") from None
     except DecodeError as err:
         raise ModelError(f"{path / _SAVED_MODEL} is no SavedModel, or is truncated: {first_cause(err)}") from err
-    graphs = [m.graph_def for m in content.meta_graphs]
-    if not graphs:
+    if not content.meta_graphs:
         raise ModelError(f"{path / _SAVED_MODEL} holds no graph, so it is no SavedModel, or is truncated.")
-    nodes = (n for g in graphs for part in (g.node, *(f.node_def for f in g.library.function)) for n in part)
-    return {n.op for n in nodes}
+    return {operator for graph in content.meta_graphs for operator in _operators_in(graph)}
+
+
+def _operators_in(content: Any) -> Iterator[str]:
+    """The operators of one graph and its functions. The saver's own count only where something else than it calls them, too."""
+    functions = {f.signature.name: f.node_def for f in content.graph_def.library.function}
+    nodes = {n.name: n for n in content.graph_def.node}
+    signatures = content.signature_def.values()
+    meant = _leading_to(nodes, [t.name for s in signatures for t in (*s.outputs.values(), *s.inputs.values())])
+    saver = _leading_to(nodes, [content.saver_def.save_tensor_name, content.saver_def.restore_op_name]) - meant
+    of_saver = _called(functions, [nodes[n] for n in saver])
+    others = [n for name, n in nodes.items() if name not in saver]
+    offered = {name for f in content.object_graph_def.nodes for name in f.function.concrete_functions}
+    offered |= {f.bare_concrete_function.concrete_function_name for f in content.object_graph_def.nodes}
+    of_others = _called(functions, others) | offered & set(functions) | set(functions) - of_saver
+    of_others |= _called(functions, [n for name in of_others for n in functions[name]])
+    for node in (*others, *(n for name in of_others for n in functions[name])):
+        yield node.op
+    for node in (*(nodes[n] for n in saver), *(n for name in of_saver - of_others for n in functions[name])):
+        if node.op not in _SAVER_OPERATORS:
+            yield node.op
+
+
+def _leading_to(nodes: Mapping[str, Any], tensors: list[str]) -> set[str]:
+    """The names of the nodes that tensors come from."""
+    found: set[str] = set()
+    waiting = list(tensors)
+    while waiting:
+        name = waiting.pop().lstrip("^").partition(":")[0]
+        if name in nodes and name not in found:
+            found.add(name)
+            waiting += nodes[name].input
+    return found
+
+
+def _called(functions: Mapping[str, Any], nodes: list[Any]) -> set[str]:
+    """The names of the functions that nodes call, and that these call."""
+    found: set[str] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        called = [f.name for v in node.attr.values() for f in (v.func, *v.list.func)]
+        for name in (node.op, *called):
+            if name in functions and name not in found:
+                found.add(name)
+                waiting += functions[name]
+    return found
 
 
 def _safetensors(path: Path) -> dict[str, Any]:

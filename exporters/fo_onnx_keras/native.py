@@ -17,7 +17,7 @@ from fo_onnx.spec import ModelSpec
 
 from .devices import devices_of, home_of, require_devices, strategy_of, tf_device
 from .failures import first_cause
-from .precision import bookkeeping_kept, computing_in_float32, is_half
+from .precision import bookkeeping_kept, computing_in_float32, is_half, retraced
 from .programs import Program, program
 
 
@@ -52,6 +52,7 @@ class TensorFlowModel:
         self._program: Program | None = run
         self._place, self._strategy, self._lifted = place, strategy, lifted
         # Autograph would see this package's code and not Keras'; a tf.function of the user's own keeps its own.
+        self._target = retraced(run.model) if lifted else None
         self._graph: Any = tf.function(self._on_replicas, autograph=False, reduce_retracing=True)
         self._eager = False
         self._ran = False
@@ -78,7 +79,7 @@ class TensorFlowModel:
 
     def close(self) -> None:
         """Lets the model and its graphs go."""
-        self._program = self._graph = None
+        self._program = self._graph = self._target = None
 
     def _open(self) -> Program:
         if self._program is None:
@@ -134,7 +135,7 @@ class TensorFlowModel:
         return self._flat(*tensors) if self._strategy is None else self._strategy.run(self._flat, tensors)
 
     def _flat(self, *tensors: Any) -> Any:
-        return self._open()(tensors, is_tensor)
+        return self._open()(tensors, is_tensor, self._target)
 
 
 def is_tensor(value: Any) -> bool:

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from .recognition import held_layers
+from .interfaces import entry_point
+from .recognition import held_layers, is_graph_function, is_layer
 
 _HALVES = ("float16", "bfloat16")
 _lifting = threading.RLock()
@@ -46,14 +47,42 @@ def computing_in_float32(model: Any) -> Iterator[None]:
         before = [(layer, "_dtype_policy", layer._dtype_policy) for layer in layers]
         before += [(holder, "_dtype", holder._dtype) for holder in inputs]
         float32 = keras.DTypePolicy("float32")
+        # Of a method that is a tf.function, too, the traces are the user's.
+        methods = [(layer, retraced(layer.call)) for layer in held_layers(model) if is_graph_function(layer.call)]
+        methods = [(layer, method) for layer, method in methods if layers and "call" not in vars(layer)]
         try:
+            for layer, method in methods:
+                vars(layer)["call"] = method
             for holder, name, _ in before:
                 # Not the public setter: of a DTypePolicyMap, which many layers share, it changes the map.
                 setattr(holder, name, float32 if name == "_dtype_policy" else "float32")
             yield
         finally:
+            for layer, _ in methods:
+                vars(layer).pop("call", None)
             for holder, name, value in before:
                 setattr(holder, name, value)
+
+
+def retraced(model: Any) -> Any:
+    """A ``tf.function`` of the same Python code without traces, for a model that is one, or a ``tf.Module`` that is called by one.
+
+    The user's own keeps its traces: one from before knows layers in their own precision, and one that is made while they compute in
+    float32 would stay in it. ``None`` for all else.
+    """
+    function = model if is_graph_function(model) or is_layer(model) else entry_point(model)
+    if is_layer(model) or not is_graph_function(function) or hasattr(function, "concrete_functions"):
+        return None
+    if not hasattr(function, "python_function"):  # a graph, which no layer can change
+        return None
+    import tensorflow as tf
+
+    return tf.function(
+        function.python_function,
+        input_signature=function.input_signature,
+        autograph=getattr(function, "_autograph", True),
+        jit_compile=getattr(function, "_jit_compile", None),
+    )
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fo_onnx import digests
 from fo_onnx.errors import ModelError, ModelNotFoundError, PluginError, TrustError
 
 from .modules import FunctionModule, as_module
+from .signatures import unwrapped
 from .tensors import to_numpy
 
 STATE_KEYS = ("state_dict", "model_state_dict")
@@ -73,30 +74,53 @@ def load_weights(model: Any, path: Path) -> None:
 
 
 def fingerprint(model: Any) -> str:
-    """A digest of a module's structure (its text and its classes) and of every weight; of a function also its code."""
+    """A digest of a module's structure, of every weight, and of what else its parts hold; of a function also its code."""
     module = as_module(model)
     digest = hashlib.sha256()
     if isinstance(module, FunctionModule):
-        for text in module.code():
-            digest.update(text)
-    classes = [f"{type(m).__module__}.{type(m).__qualname__}" for m in module.modules()]
-    digest.update(repr((str(module), classes)).encode())
-    for part in module.modules():
-        # A FunctionModule's own attributes are its function, which is told above.
-        own = vars(part) if not isinstance(part, FunctionModule) else {}
-        for text in digests.of_attributes({k: v for k, v in own.items() if k != "training"}):
-            digest.update(text)
-        for name, value in own.items():
-            if isinstance(value, torch.Tensor):
-                digest.update(name.encode() + to_numpy(value).tobytes())
-    # Buffers that are not persistent are in no state dict.
-    for name, value in {**module.state_dict(), **dict(module.named_buffers())}.items():
-        # A quantised layer's entry is a tuple: its packed weight and its bias.
-        for tensor in value if isinstance(value, tuple) else (value,):
-            if isinstance(tensor, torch.Tensor):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(to_numpy(tensor.dequantize() if tensor.is_quantized else tensor).tobytes())
+        for part in digests.of_object(unwrapped(module.function), _leaf):
+            digest.update(part)
+        module = module.held
+    digest.update(str(module).encode())
+    for part in digests.of_object(module, _leaf):
+        digest.update(part)
     return digest.hexdigest()
+
+
+def _leaf(value: Any, walk: digests.Walk) -> Iterator[bytes] | None:
+    """What is told of torch's own objects."""
+    if isinstance(value, torch.Tensor):
+        return _of_tensor(value)
+    if isinstance(value, torch.nn.Module):
+        return _of_module(value, walk)
+    if isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
+        return iter([repr(value).encode()])
+    return iter([]) if isinstance(value, torch.Generator) else None
+
+
+def _of_tensor(tensor: torch.Tensor) -> Iterator[bytes]:
+    yield f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+    yield to_numpy(tensor.dequantize() if tensor.is_quantized else tensor).tobytes()
+
+
+def _of_module(module: torch.nn.Module, walk: digests.Walk) -> Iterator[bytes]:
+    """A module's class, weights, parts and attributes, without torch's own bookkeeping and without its mode."""
+    if isinstance(module, torch.jit.ScriptModule):
+        yield str(getattr(module, "graph", "")).encode()
+        yield from walk(dict(module.state_dict()))
+        return
+    yield from walk(type(module))
+    yield from walk({k: dict(getattr(module, k)) for k in ("_parameters", "_buffers", "_modules")})
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        # Their keys are numbers that count up in a process.
+        yield from walk(list(hooks.values()))
+    yield from walk({k: v for k, v in sorted(vars(module).items()) if k not in _BOOKKEEPING})
+    # A quantised layer's weights are in C objects, and as tuples in its state.
+    yield from walk([v for v in module.state_dict().values() if isinstance(v, tuple)])
+
+
+_BOOKKEEPING = frozenset(vars(torch.nn.Module()))
+"""What every module has, the mode among it."""
 
 
 def _require(path: Path) -> None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from fo_onnx import digests
-
 from .signatures import held, unwrapped
-from .tensors import to_numpy
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -31,17 +27,10 @@ class FunctionModule(torch.nn.Module):
         """What the function gives."""
         return self._function(*args, **kwargs)
 
-    def code(self) -> Iterator[bytes]:
-        """The function's bytecode, and the numbers and tensors that it has in its hands: what tells it from others."""
-        function = unwrapped(self._function)
-        while isinstance(function, functools.partial):
-            function = function.func
-        yield from digests.of_callable(function)
-        for value in held(self._function):
-            if isinstance(value, torch.Tensor):
-                yield to_numpy(value).tobytes()
-            elif isinstance(value, bool | int | float | str):
-                yield repr(value).encode()
+    @property
+    def function(self) -> Any:
+        """The function."""
+        return self._function
 
 
 def as_module(model: Any) -> torch.nn.Module:

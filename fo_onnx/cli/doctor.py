@@ -25,7 +25,7 @@ TELEMETRY = "ORT_DISABLE_TELEMETRY"
 @common
 @click.pass_context
 def command(ctx: click.Context, clear_cache: bool) -> None:
-    """Show versions, plugins, providers, devices and the cache of exports, and what is wrong with them.
+    """Show versions, plugins, devices and the cache of exports, and what is wrong with them.
 
     The exit code is 1 where something is to be mended.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def load_params(text: str) -> Any:
     Args:
         text: ``package.module:attribute`` (the parameters, or a function without parameters that makes them), or an
             ``.npz`` or safetensors file of arrays whose names say where they belong: ``params.Dense_0.kernel``, or with
-            slashes.
+            slashes where no name has a dot; numbers are positions in tuples.
 
     Raises:
         ModelError: There are none.
@@ -31,7 +32,12 @@ def load_params(text: str) -> Any:
         raise ModelNotFoundError(
             f"opening the parameters {text}: there is no such file, and it is no package.module:attribute."
         )
-    return nest({name.replace("/", "."): array for name, array in _arrays(path).items()})
+    arrays = _arrays(path)
+    if not any("." in name for name in arrays):
+        arrays = {name.replace("/", "."): array for name, array in arrays.items()}
+    nested = nest(arrays)
+    # Numbers in the names are positions, in the outermost structure as in the inner ones.
+    return tuple(nested[k] for k in sorted(nested, key=int)) if all(map(str.isdecimal, nested)) else nested
 
 
 def _arrays(path: Path) -> dict[str, Any]:
@@ -40,9 +46,12 @@ def _arrays(path: Path) -> dict[str, Any]:
         import numpy as np
 
         try:
-            with np.load(path, allow_pickle=False) as content:
+            with path.open("rb") as file:
+                content = np.load(file, allow_pickle=False)
+                if not isinstance(content, np.lib.npyio.NpzFile):
+                    raise ValueError("it holds a single array")
                 return dict(content)
-        except (OSError, ValueError, EOFError) as err:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
             raise ModelError(
                 f"the parameters in {path} cannot be read: {err}. A sound .npz file was expected."
             ) from err

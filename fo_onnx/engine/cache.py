@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,6 +36,9 @@ DEFAULT_LIMIT_GB = 10.0
 SCHEMA = 1
 _MODEL, _SPEC, _LOCK = "model.onnx", "spec.json", ".lock"
 _DOING = "keeping an export in the cache"
+_ENTRY = re.compile(r"[0-9a-f]{40}(\.tmp)?")
+_LOCK_S = 60.0
+"""Who waits longer for the lock goes on without the cache."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +101,20 @@ class ExportCache:
                     return None
                 kept = json.loads((entry / _SPEC).read_bytes())
                 for name, digest in kept["files"].items():
+                    if not (entry / name).is_file():
+                        raise ValueError(f"{name} is missing")
                     target = path if name == _MODEL else path.parent / name
                     files.copy(entry / name, target, "opening a cached export")
                     if _digest(target) != digest:
                         raise ValueError(f"{name} is damaged")
                 os.utime(entry)
                 return ModelSpec.from_dict(kept["spec"])
-        except (OSError, ValueError, KeyError, TypeError, StoreError) as err:
-            log.warning("the cached export %s cannot be used and is dropped: %s", entry, err)
+        except (ValueError, KeyError, TypeError) as err:
+            log.warning("the cached export %s is damaged and is dropped: %s", entry, err)
             self.drop(key)
-            return None
+        except (OSError, NotImplementedError, StoreError) as err:
+            log.warning("the cached export %s cannot be taken: %s", entry, err)
+        return None
 
     def keep(self, key: str, path: Path, spec: ModelSpec) -> None:
         """Copies an exported file into the cache, and makes room. What hinders it is logged: a cache is no result."""
@@ -128,7 +136,7 @@ class ExportCache:
                 files.write_bytes(new / _SPEC, json.dumps(record).encode(), _DOING)
                 _remove(self.folder / key, _DOING)
                 files.move(new, self.folder / key, _DOING)
-        except (OSError, StoreError) as err:
+        except (OSError, NotImplementedError, StoreError) as err:
             log.warning("an export could not be kept in the cache %s: %s", self.folder, err)
 
     def drop(self, key: str) -> None:
@@ -136,7 +144,7 @@ class ExportCache:
         try:
             with self._locked():
                 _remove(self.folder / key, "dropping a cached export")
-        except (OSError, StoreError) as err:
+        except (OSError, NotImplementedError, StoreError) as err:
             log.warning("%s", err)
 
     def clear(self) -> int:
@@ -152,9 +160,8 @@ class ExportCache:
             return 0
         with self._locked():
             entries = self._entries()
-            for entry in self.folder.iterdir():
-                if entry.is_dir():
-                    files.remove_tree(entry, "clearing the cache of exports")
+            for entry in (*entries, *self._entries(unfinished=True)):
+                files.remove_tree(entry, "clearing the cache of exports")
         return len(entries)
 
     def state(self) -> CacheState:
@@ -171,14 +178,22 @@ class ExportCache:
             files.remove_tree(entry, "making room in the cache of exports")
             del sizes[entry]
 
-    def _entries(self) -> list[Path]:
-        return [e for e in self.folder.iterdir() if e.is_dir() and e.suffix != files.TEMPORARY]
+    def _entries(self, *, unfinished: bool = False) -> list[Path]:
+        """The folders of this cache, and no others that the user may have there."""
+        return [
+            e
+            for e in self.folder.iterdir()
+            if _ENTRY.fullmatch(e.name)
+            and (e.suffix == files.TEMPORARY) == unfinished
+            and e.is_dir()
+            and not e.is_symlink()
+        ]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         from filelock import FileLock
 
-        with FileLock(self.folder / _LOCK):
+        with FileLock(self.folder / _LOCK, timeout=_LOCK_S):
             yield
 
 

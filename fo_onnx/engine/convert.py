@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import head
-from ..errors import DataError, DeviceError, ExportError, FoOnnxError, OutputError, PluginError, RunError
+from ..errors import DataError, ExportError, FoOnnxError, ModelError, OutputError, ParityError, PluginError, RunError
 from ..model import OnnxModel, describe, load_proto, raw_output_info
 from ..options import ModelOptions, OutputOptions
 from ..probabilities import check_raw_shape
@@ -86,14 +86,18 @@ class Cached:
     Attributes:
         cache: The cache.
         key: The entry.
+        folder: Where a new export is kept aside until it has been compared.
         fresh: Whether the entry is not to be taken, because it was tried and is another model's.
         hit: Whether it was taken.
+        made: What was exported instead, as it was before its head was fused.
     """
 
     cache: ExportCache
     key: str
+    folder: Path
     fresh: bool = False
     hit: bool = False
+    made: tuple[Path, ModelSpec] | None = None
 
     @property
     def how(self) -> str:
@@ -106,6 +110,18 @@ class Cached:
         self.hit = spec is not None
         return spec
 
+    def aside(self, path: Path, spec: ModelSpec) -> None:
+        """Keeps a new export aside, before a head is fused into the file at `path`."""
+        if self.cache.limit_bytes:
+            raw = self.folder / f"raw-{path.name}"
+            files.copy(path, raw)
+            self.made = (raw, spec)
+
+    def commit(self) -> None:
+        """Puts a new export into the cache: it was compared, and is the same as the model."""
+        if self.made is not None:
+            self.cache.keep(self.key, *self.made)
+
 
 def converted_or_anew(cached: Cached, converted: Callable[[Cached], Result]) -> Result:
     """What `converted` makes of a cached export, or of a new one where that is damaged or another model's.
@@ -115,15 +131,16 @@ def converted_or_anew(cached: Cached, converted: Callable[[Cached], Result]) -> 
         converted: Converts, opens and compares; raises where the result is not the same as the model.
     """
     try:
-        return converted(cached)
-    except DeviceError:
-        raise
-    except FoOnnxError as err:
+        found = converted(cached)
+    except (ExportError, ModelError, ParityError, RunError) as err:
         if not cached.hit:
             raise
         log.info("the cached export %s is thrown away, and the model is exported anew: %s", cached.key, err)
-    cached.cache.drop(cached.key)
-    return converted(Cached(cached.cache, cached.key, fresh=True))
+        cached.cache.drop(cached.key)
+        cached = replace(cached, fresh=True, hit=False)
+        found = converted(cached)
+    cached.commit()
+    return found
 
 
 def export_raw(
@@ -147,7 +164,7 @@ def export_raw(
             f"the export of {spec.name} has a fixed batch size ({'; '.join(fixed)}); its code depends on the batch's size."
         )
     if cached is not None and kept is None:
-        cached.cache.keep(cached.key, path, spec)
+        cached.aside(path, spec)
     return replace(found, spec=replace(spec, name=model_options.model_name or spec.name))
 
 

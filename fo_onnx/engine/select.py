@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..model import OnnxModel, external_files, load_proto, raw_output_info
 from ..options import ModelOptions, OutputOptions, RunOptions
-from ..parity import ParityReport, measure
+from ..parity import ParityReport, measure, mixing
 from ..probabilities import check_raw_shape
 from ..protocols import Exporter, Inputs, RawModel, Runner, RunOutput
 from ..spec import LOGIT_KINDS, ModelSpec, TensorSpec
@@ -314,14 +314,14 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
     if job.run.engine == "auto":
         reason = _native_only(job, exporter)
         if reason is not None:
-            return _native(job, exporter, reference, raw, fingerprint, reason)
+            return _by_choice(job, exporter, reference, raw, fingerprint, reason)
     stack = contextlib.ExitStack()
     try:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fo-onnx-"))
         path = Path(folder) / "model.onnx"
         candidates = placements(job.run.device, job.run.precision, available_providers())
         key = key_of(exporter, fingerprint, job.example, job.model_options, job.output)
-        cached = Cached(ExportCache.of_user(), key)
+        cached = Cached(ExportCache.of_user(), key, Path(folder))
         found = converted_or_anew(
             cached, lambda cached: _converted(job, exporter, path, raw, candidates, reference, cached)
         )
@@ -338,6 +338,17 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
     found.versions = exporter.versions()
     spec = found.spec
     found.native = functools.cache(lambda: _native_runner(job, exporter, reference, spec))
+    return found
+
+
+def _by_choice(job: Job, exporter: Exporter, reference: RawModel, raw: Any, fingerprint: str, reason: str) -> Selection:
+    """The native runner without an export being tried; a model whose rows have no answer of their own is told all the same."""
+    found = _native(job, exporter, reference, raw, fingerprint, reason)
+    if job.output.output_transform is None and not isinstance(exporter, CallableExporter):
+        mixed = mixing(reference, found.spec, job.example, job.model_options.tolerance)
+        if mixed is not None:
+            found.reason = f"{reason}; {mixed}"
+            warn_of_fallback(f"{found.spec.name} runs natively: {mixed}")
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ModelError
-from ..model import OnnxModel, describe, external_files, load_proto
+from ..model import OnnxModel, describe, external_files, load_proto, rename_external_data
 from ..options import ModelOptions, OutputOptions, RunOptions
 from ..parity import ParityReport, measure
 from ..protocols import Inputs, RawModel
@@ -52,7 +52,11 @@ def publish(made: OnnxModel, target: Path, report: ParityReport | None) -> OnnxM
     provenance = dict(made.provenance, parity=None if report is None else report.to_dict())
     proto = load_proto(made.path)
     describe(proto, replace(made, provenance=provenance))
-    for file in external_files(proto, made.path.parent):
-        files.copy(file, target.parent / file.name)
+    found = external_files(proto, made.path.parent)
+    # Called like the model, since another one's data may lie in the same folder.
+    names = {f.name: f"{target.name}.data{'' if i == 0 else f'.{i}'}" for i, f in enumerate(found)}
+    rename_external_data(proto, names)
+    for file in found:
+        files.copy(file, target.parent / names[file.name])
     files.write_bytes(target, proto.SerializeToString())
     return OnnxModel.open(target)

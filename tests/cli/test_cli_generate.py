@@ -64,7 +64,10 @@ def test_a_callable_says_why_it_is_native(run, work: Path) -> None:
     assert "because a plain callable has no graph that could become ONNX" in result.stdout
     result = run("generate", "app:linear", "--data", "x.npy", "-o", "o2.npz", "--engine", "onnx")
     assert result.exit_code == 1
-    assert "fo-onnx: error: --engine onnx was asked for, but a plain callable has no graph" in result.stderr
+    assert (
+        "fo-onnx: error: a plain callable has no graph that could become ONNX. Give the model of its framework instead"
+        in result.stderr
+    )
 
 
 def test_bad_rows(run, work: Path) -> None:

@@ -68,7 +68,7 @@ def test_weights_are_filled_in(work: Path) -> None:
         ("app:sized", "the factory needs width, and is called without arguments"),
         ("app:failing", "calling the factory failed: RuntimeError: no weights here"),
         ("app:nothing", "the factory returned None; a model was expected"),
-        ("nothing.pt", "there is no such file, and it is no package.module:attribute. Suffixes .* are .onnx, .pt"),
+        ("nothing.pt", "there is no such file, and it is no package.module:attribute. Suffixes .* are .onnx, .*.pt"),
         ("nothing", "there is no such file, and it is no package.module:attribute"),
         ("broken:net", "importing broken failed: ZeroDivisionError: division by zero"),
         ("leaving:net", "importing leaving failed: SystemExit: 3"),

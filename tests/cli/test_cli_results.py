@@ -154,9 +154,10 @@ def test_doctor(run) -> None:
     assert "telemetry    off: " in text
 
 
-def test_doctor_shows_and_clears_the_cache(run, empty_cache) -> None:
+def test_doctor_shows_and_clears_the_cache(run, work, empty_cache) -> None:
     assert run("doctor", "--json", "--clear-cache").exit_code == 0
-    run("generate", "app:trained", "--data", "x.npy", "-o", "rows.parquet", "--limit", "20")
+    made = run("generate", "app:trained", "--data", "x.npy", "-o", "rows.parquet", "--limit", 20)
+    assert made.exit_code == 0, made.stderr
     found = json.loads(run("doctor", "--json").stdout)["cache"]
     assert (found["entries"], found["folder"], found["limit_bytes"]) == (1, str(empty_cache), 10**10)
     assert found["size_bytes"] > 1000

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "keras_exporter")]
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 FRAMEWORKS = ("torch", "keras", "jax")
 LEAST_SPREAD = 0.05
@@ -105,17 +105,16 @@ def prepared_jax(name: str) -> Prepared:
     function, inputs = case.make()
     data = inputs(ROWS)
     args = data if isinstance(data, tuple) else (data,)
-    return Prepared(function, data, distributions(function(*args)), {}, getattr(case, "tolerance", TOLERANCE))
+    return Prepared(function, data, distributions(function(*args)), {}, max(case.tolerance, TOLERANCE))
 
 
 def prepared_keras(name: str) -> Prepared:
-    import keras
-
-    case = importlib.import_module("keras_cases").CASES[name]
-    model, inputs = case.make()
+    own = importlib.import_module("keras_truth")
+    model, inputs = importlib.import_module("keras_cases").CASES[name].make()
     data = inputs(ROWS)
-    scores = keras.ops.convert_to_numpy(case.scores(model, data))
-    return Prepared(model, data, distributions(scores), {}, getattr(case, "tolerance", TOLERANCE))
+    # What is the same is told against float32, also of models in half precision.
+    truth = own.in_float32(model, data) if name in own.MIXED else own.probs(model, data)
+    return Prepared(model, data, truth, {})
 
 
 PREPARE: dict[str, Callable[[str], Prepared]] = {"torch": prepared_torch, "jax": prepared_jax, "keras": prepared_keras}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import subprocess
@@ -22,6 +23,7 @@ from onnx_files import linear  # noqa: E402
 from torch import nn  # noqa: E402
 
 ROWS = np.random.default_rng(0).standard_normal((40, 6), dtype=np.float32)
+KEYS = [letter * 40 for letter in "abcd"]
 SPEC = ModelSpec((TensorSpec("x", "float32", (None, 6)),), TensorSpec("output", "float32", (None, 3)), name="net")
 
 
@@ -36,19 +38,15 @@ class Net(nn.Module):
 
 
 class Twisted(nn.Module):
-    """One attribute, of a kind that no digest sees, turns the scores round."""
-
-    class Twist:
-        def __init__(self, sign: int) -> None:
-            self.sign = sign
+    """What a C object holds, which no digest sees, turns the scores round."""
 
     def __init__(self, sign: int) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.out, self.twist = nn.Linear(6, 3), self.Twist(sign)
+        self.out, self.twist = nn.Linear(6, 3), io.StringIO(str(sign))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(x) * 3 * self.twist.sign
+        return self.out(x) * 3 * int(self.twist.getvalue())
 
 
 @pytest.fixture
@@ -215,28 +213,28 @@ def file(tmp_path: Path) -> Path:
 def test_the_entries_used_longest_ago_go_first(tmp_path, file):
     size = file.stat().st_size
     cache = ExportCache(tmp_path / "cache", int(size * 3.9) + 4000)
-    for i, key in enumerate(("a", "b", "c")):
+    for i, key in enumerate(KEYS[:3]):
         cache.keep(key, file, SPEC)
         os.utime(tmp_path / "cache" / key, (i, i))
     limited = ExportCache(tmp_path / "cache", cache.state().size_bytes + 10)
-    assert limited.fetch("a", tmp_path / "out.onnx") == SPEC
+    assert limited.fetch(KEYS[0], tmp_path / "out.onnx") == SPEC
 
-    limited.keep("d", file, SPEC)
+    limited.keep(KEYS[3], file, SPEC)
 
-    assert [limited.fetch(k, tmp_path / "out.onnx") is not None for k in "abcd"] == [True, False, True, True]
+    assert [limited.fetch(k, tmp_path / "out.onnx") is not None for k in KEYS] == [True, False, True, True]
 
 
 def test_a_file_above_the_limit_is_not_kept(tmp_path, file):
     cache = ExportCache(tmp_path / "cache", 10)
-    cache.keep("a", file, SPEC)
-    assert cache.fetch("a", tmp_path / "out.onnx") is None
+    cache.keep(KEYS[0], file, SPEC)
+    assert cache.fetch(KEYS[0], tmp_path / "out.onnx") is None
 
 
 def test_state_and_clear(tmp_path, file):
     cache = ExportCache(tmp_path / "cache", 1 << 20)
     assert (cache.state().entries, cache.clear()) == (0, 0)
-    cache.keep("a", file, SPEC)
-    cache.keep("b", file, SPEC)
+    cache.keep(KEYS[0], file, SPEC)
+    cache.keep(KEYS[1], file, SPEC)
     state = cache.state()
     assert (state.entries, state.limit_bytes, state.folder) == (2, 1 << 20, str(tmp_path / "cache"))
     assert state.size_bytes > 2 * file.stat().st_size
@@ -250,7 +248,7 @@ def hammer(folder: str, source: str, seed: int, problems: Any) -> None:
     random = np.random.default_rng(seed)
     try:
         for _ in range(60):
-            key = f"k{random.integers(4)}"
+            key = KEYS[random.integers(4)]
             {0: lambda k: cache.keep(k, Path(source), SPEC), 1: cache.drop}.get(
                 int(random.integers(6)), lambda k: None
             )(key)
@@ -273,3 +271,58 @@ def test_two_processes_at_once(tmp_path, file):
     for worker in workers:
         worker.join(timeout=60)
     assert found == [None, None]
+
+
+def test_folders_of_others_are_left_alone(tmp_path, file):
+    folder = tmp_path / "cache"
+    (folder / "my thesis").mkdir(parents=True)
+    cache = ExportCache(folder, file.stat().st_size * 3)
+    cache.keep(KEYS[0], file, SPEC)
+    cache.keep(KEYS[1], file, SPEC)
+    assert cache.state().entries == 1
+    assert cache.clear() == 1
+    assert (folder / "my thesis").is_dir()
+
+
+def test_an_export_that_is_not_the_same_is_not_kept(exports, monkeypatch, empty_cache):
+    from fo_onnx_torch import conversion
+
+    counted = conversion.export
+
+    def of_another(model, example, path, options, output):
+        return counted(Net(5), example, path, options, output)
+
+    monkeypatch.setattr(conversion, "export", of_another)
+    with pytest.warns(fo.FallbackWarning):
+        fo.generate(Net(), ROWS)
+
+    assert not empty_cache.exists()
+
+
+def test_external_data_is_called_like_the_model(exports, monkeypatch, tmp_path):
+    """Two exports into one folder do not share a file of weights, also where both come out of the cache."""
+    from fo_onnx_torch import conversion
+
+    monkeypatch.setattr(conversion, "EXTERNAL_DATA_BYTES", 1)
+    for seed in (0, 1):
+        fo.generate(Wide(seed), ROWS)
+    for seed in (0, 1):
+        fo.export(Wide(seed), ROWS, tmp_path / f"net{seed}.onnx")
+
+    assert exports == ["Wide", "Wide"]
+    assert {p.name for p in tmp_path.iterdir()} == {"net0.onnx", "net0.onnx.data", "net1.onnx", "net1.onnx.data"}
+    for seed in (0, 1):
+        found = fo.generate(tmp_path / f"net{seed}.onnx", ROWS)
+        np.testing.assert_allclose(found.probs, native(Wide(seed)), atol=1e-5)
+
+
+class Wide(nn.Module):
+    """With weights large enough that the exporter puts them beside the model."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.body = nn.Sequential(nn.Linear(6, 600), nn.ReLU(), nn.Linear(600, 600), nn.ReLU(), nn.Linear(600, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x) * 30

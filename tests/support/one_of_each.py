@@ -7,14 +7,12 @@ and prints one JSON object: by framework the runner, the reason, and the largest
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
+import importlib
 import itertools
 import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,18 +20,17 @@ import numpy as np
 PACKAGES = {"torch": ["torch"], "keras": ["tensorflow", "keras"], "jax": ["jax"]}
 
 
-class Missing(importlib.abc.MetaPathFinder):
-    """Refuses packages like an environment that lacks them."""
+class Without:
+    """A finder of modules that does not find some packages, as where they are not installed."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
+    def __init__(self, finder: Any, names: Sequence[str]) -> None:
+        self.finder, self.names = finder, names
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname.partition(".")[0] in self.names:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
-        return None
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        return None if fullname.partition(".")[0] in self.names else self.finder.find_spec(fullname, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finder, name)
 
 
 def rows() -> np.ndarray:
@@ -83,7 +80,7 @@ def main(arguments: list[str]) -> None:
     warnings.simplefilter("ignore")
     without = [name for flag, name in itertools.pairwise(arguments) if flag == "--without"]
     order = [a for a in arguments if a in PACKAGES and a not in without]
-    sys.meta_path.insert(0, Missing(without))
+    sys.meta_path[:] = [Without(finder, without) for finder in sys.meta_path]
     for framework in order:
         for package in PACKAGES[framework]:
             if package not in without:

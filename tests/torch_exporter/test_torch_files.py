@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fo_onnx.probabilities import total_variation
 
 torch = pytest.importorskip("torch")
 import fo_onnx_torch.conversion  # noqa: E402
-from fo_onnx_torch.files import load, load_weights  # noqa: E402
+from fo_onnx_torch.files import fingerprint, load, load_weights  # noqa: E402
 from torch import nn  # noqa: E402
 from torch_nets import CASES, Mlp, make, normal, scripted, truth  # noqa: E402
 
@@ -256,3 +257,42 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         load_weights(Mlp(), tmp_path / "w.safetensors")
     with pytest.raises(ModelNotFoundError, match="there is no such file"):
         load_weights(Mlp(), tmp_path / "none.pt")
+
+
+class Holding(torch.nn.Module):
+    """A net that holds something beside its weights."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.out, self.held = torch.nn.Linear(4, 3), held
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x)
+
+
+class Tripled(Holding):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x) * 3
+
+
+@pytest.mark.parametrize(
+    "held",
+    [lambda v: {"limit": v}, lambda v: types.SimpleNamespace(limit=v), lambda v: lambda x: x * v, lambda v: [[v]],
+     lambda v: torch.full((2,), v), lambda v: {torch.float32: [torch.full((2,), v)]}],
+    ids=["dict", "object", "function", "nested list", "tensor", "tensors within"],
+)  # fmt: skip
+def test_a_fingerprint_tells_what_a_module_holds(held: Any) -> None:
+    assert fingerprint(Holding(held(1.0))) == fingerprint(Holding(held(1.0)))
+    assert fingerprint(Holding(held(1.0))) != fingerprint(Holding(held(2.0)))
+
+
+def test_a_fingerprint_tells_the_code_of_forward() -> None:
+    renamed = type("Holding", (Holding,), {"forward": Tripled.forward, "__module__": Holding.__module__})
+    assert fingerprint(renamed(None)) != fingerprint(Holding(None))
+
+
+def test_a_module_that_holds_itself_has_a_fingerprint() -> None:
+    net = Holding(None)
+    net.held = [net]
+    assert fingerprint(net) == fingerprint(net)

@@ -114,6 +114,60 @@ def test_policies_come_back_after_an_error() -> None:
     assert "mixed_bfloat16" in policies
 
 
+class Compiled(layers.Layer):
+    """A layer whose method is a graph function."""
+
+    def __init__(self) -> None:
+        super().__init__(dtype="mixed_float16")
+        self.inner = layers.Dense(3, dtype="mixed_float16")
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+
+    @tf.function
+    def call(self, x: Any) -> Any:
+        return self.inner(x)
+
+
+class CompiledModule(tf.Module):
+    """A module that is called by a graph function."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    @tf.function
+    def __call__(self, x: Any) -> Any:
+        return self.net(x)
+
+
+@pytest.mark.parametrize("kind", ["function", "module", "layer"])
+@pytest.mark.parametrize("called_before", [False, True])
+def test_traces_of_half_precision_stay_the_users_own(tmp_path: Path, kind: str, called_before: bool) -> None:
+    net = Compiled()
+    net.build(ROWS.shape)
+    if kind != "layer":
+        net = keras.Sequential([layers.Input((6,)), net.inner])
+    (net.inner if kind == "layer" else net.layers[-1]).set_weights([WEIGHT, np.zeros(3, np.float32)])
+    made = {
+        "function": lambda: tf.function(lambda x: net(x)),
+        "module": lambda: CompiledModule(net),
+        "layer": lambda: net,
+    }
+    model = made[kind]()
+    if called_before:
+        assert model(tf.constant(ROWS)).dtype == tf.float16
+
+    native = opened(model, {"x": ROWS})
+
+    exact = ROWS @ WEIGHT
+    assert np.abs(native.forward({"x": ROWS}) - exact).max() < 1e-5, "the reference is in float32"
+    assert np.abs(native.original.forward({"x": ROWS}) - exact).max() > 1e-4, "the original is not"
+    EXPORTER.export(model, {"x": ROWS}, tmp_path / "m.onnx", ModelOptions(), OutputOptions())
+    assert model(tf.constant(ROWS)).dtype == tf.float16
+    assert "call" not in vars(net)
+
+
 def test_shared_and_nested_layers_of_half_precision() -> None:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:

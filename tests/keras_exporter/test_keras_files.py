@@ -239,6 +239,47 @@ def test_refused_saved_models(tmp_path: Path, kind: Any, error: Any, message: st
         EXPORTER.load(tmp_path / "saved", trust=False)
 
 
+FEATURE = tf.TensorSpec([None, 4], tf.float32)
+
+
+def summary_writer(path: str) -> Any:
+    tf.raw_ops.CreateSummaryFileWriter(
+        writer=tf.raw_ops.SummaryWriter(), logdir=path, max_queue=1, flush_millis=1, filename_suffix=""
+    )
+
+
+@pytest.mark.parametrize(
+    ("operator", "what"),
+    [
+        ("CreateSummaryFileWriter", summary_writer),
+        ("TextLineDataset", lambda path: next(iter(tf.data.TextLineDataset(path)))),
+        ("TFRecordDataset", lambda path: next(iter(tf.data.TFRecordDataset(path)))),
+        ("FixedLengthRecordDatasetV2", lambda path: next(iter(tf.data.FixedLengthRecordDataset(path, 1)))),
+        ("CSVDatasetV2", lambda path: next(iter(tf.data.experimental.CsvDataset(path, ["x"])))),
+        ("CacheDatasetV2", lambda path: next(iter(tf.data.Dataset.range(2).cache(path)))),
+        ("SaveV2", lambda path: tf.raw_ops.SaveV2(prefix=path, tensor_names=["a"], shape_and_slices=[""], tensors=[1.0])),
+        ("RestoreV2", lambda path: tf.raw_ops.RestoreV2(prefix=path, tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.int32])),
+        ("MergeV2Checkpoints", lambda path: tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=[path], destination_prefix=path)),
+        ("SaveSlices", lambda path: tf.raw_ops.SaveSlices(filename=path, tensor_names=["a"], shapes_and_slices=[""], data=[1.0])),
+        ("DebugIdentityV2", lambda path: tf.raw_ops.DebugIdentityV2(input=1.0, debug_urls=["file://" + path])),
+        ("WholeFileReaderV2", lambda path: tf.raw_ops.WholeFileReaderV2()),
+    ],
+)  # fmt: skip
+def test_saved_models_that_touch_files_need_trust(tmp_path: Path, operator: str, what: Any) -> None:
+    class Touching(tf.Module):
+        @tf.function(input_signature=[FEATURE])
+        def __call__(self, x: Any) -> Any:
+            what(str(tmp_path / "touched"))
+            return x
+
+    tf.saved_model.save(Touching(), str(tmp_path / "saved"))
+
+    with pytest.raises(TrustError, match=rf"reads or writes files when it runs \(.*{operator}\b"):
+        EXPORTER.load(tmp_path / "saved", trust=False)
+    EXPORTER.load(tmp_path / "saved", trust=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["saved"]
+
+
 def test_damaged_saved_models(tmp_path: Path) -> None:
     dense().export(tmp_path / "saved", verbose=False)
     graph = tmp_path / "saved" / "saved_model.pb"
