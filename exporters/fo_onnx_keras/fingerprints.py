@@ -79,7 +79,7 @@ def _leaf(value: Any, walk: digests.Walk) -> Iterator[bytes] | None:
         return walk(tf.nest.flatten(value, expand_composites=True))
     if inspect.isfunction(value) and "__original_wrapped__" in vars(value):
         # TensorFlow's decorators are rewritten when they are traced; what they were put around stays.
-        return walk(value.__original_wrapped__)
+        return walk(vars(value)["__original_wrapped__"])
     kind = type(value)
     if not _is_library(kind.__module__):
         return None

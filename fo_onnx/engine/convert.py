@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import head
-from ..errors import DataError, ExportError, FoOnnxError, ModelError, OutputError, ParityError, PluginError, RunError
+from ..errors import (
+    DataError,
+    ExportError,
+    FoOnnxError,
+    ModelError,
+    OutputError,
+    ParityError,
+    PluginError,
+    RunError,
+    StoreError,
+)
 from ..model import OnnxModel, describe, load_proto, raw_output_info
 from ..options import ModelOptions, OutputOptions
 from ..probabilities import check_raw_shape
@@ -114,8 +124,12 @@ class Cached:
         """Keeps a new export aside, before a head is fused into the file at `path`."""
         if self.cache.limit_bytes:
             raw = self.folder / f"raw-{path.name}"
-            files.copy(path, raw)
-            self.made = (raw, spec)
+            try:
+                files.copy(path, raw)
+            except StoreError as err:
+                log.warning("an export could not be kept aside for the cache: %s", err)
+            else:
+                self.made = (raw, spec)
 
     def commit(self) -> None:
         """Puts a new export into the cache: it was compared, and is the same as the model."""
