@@ -162,7 +162,7 @@ def measure(
         )
 
     sizes, distances, problem = [], [], None
-    if deterministic and transform is None and (mixed := mixing(raw, spec, inputs, tolerance, expected)) is not None:
+    if deterministic and transform is None and (mixed := mixing(raw, spec, inputs, expected, tolerance)) is not None:
         problem = mixed
     found = np.full_like(expected, np.nan)
     try:
@@ -243,21 +243,17 @@ def _distance(expected: Floats, found: Floats) -> Floats:
     return np.where(bad & worse, 0.0, np.where(bad | worse, 1.0, total_variation(expected, found)))
 
 
-def mixing(
-    raw: RawModel, spec: ModelSpec, inputs: Inputs, tolerance: float, expected: Floats | None = None
-) -> str | None:
+def mixing(raw: RawModel, spec: ModelSpec, inputs: Inputs, expected: Floats, tolerance: float) -> str | None:
     """What is wrong with a model whose rows depend on those that they are run with, or ``None``.
 
     Args:
         raw: The model, without head.
         spec: What its output means.
         inputs: Some rows, of which the first 8 are run alone.
+        expected: Its distributions of the rows run together.
         tolerance: The largest total variation that counts as the same.
-        expected: Its distributions of the rows run together, where they are known.
     """
     small = {k: v[:SMALL_ROWS] for k, v in inputs.items()}
-    if expected is None:
-        expected = reference_probs(raw, spec, inputs, len(next(iter(inputs.values()))))
     alone = _reference_or_none(raw, spec, small, 1, None)
     if alone is None:
         return None

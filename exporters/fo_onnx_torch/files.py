@@ -115,8 +115,9 @@ def _of_module(module: torch.nn.Module, walk: digests.Walk) -> Iterator[bytes]:
         # Their keys are numbers that count up in a process.
         yield from walk(list(hooks.values()))
     yield from walk({k: v for k, v in sorted(vars(module).items()) if k not in _BOOKKEEPING})
-    # A quantised layer's weights are in C objects, and as tuples in its state.
-    yield from walk([v for v in module.state_dict().values() if isinstance(v, tuple)])
+    if not module._modules:
+        # A quantised layer's weights are in a C object of a part without parts, and as a tuple in its state.
+        yield from walk([v for v in module.state_dict().values() if isinstance(v, tuple)])
 
 
 _BOOKKEEPING = frozenset(vars(torch.nn.Module()))

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import head
 from ..errors import (
     DataError,
@@ -29,7 +31,7 @@ from ..errors import (
 from ..model import OnnxModel, external_files, load_proto, raw_output_info
 from ..options import ModelOptions, OutputOptions, RunOptions
 from ..parity import ParityReport, measure, mixing
-from ..probabilities import check_raw_shape
+from ..probabilities import apply_head, check_raw_shape
 from ..protocols import Exporter, Inputs, RawModel, Runner, RunOutput
 from ..spec import LOGIT_KINDS, ModelSpec, TensorSpec
 from .cache import ExportCache, key_of
@@ -345,7 +347,10 @@ def _by_choice(job: Job, exporter: Exporter, reference: RawModel, raw: Any, fing
     """The native runner without an export being tried; a model whose rows have no answer of their own is told all the same."""
     found = _native(job, exporter, reference, raw, fingerprint, reason)
     if job.output.output_transform is None and not isinstance(exporter, CallableExporter):
-        mixed = mixing(reference, found.spec, job.example, job.model_options.tolerance)
+        spec = found.spec
+        assert spec.output_kind is not None
+        together, _ = apply_head(raw, spec.output_kind, spec.temperature, dtype=np.float64)
+        mixed = mixing(reference, spec, job.example, together, job.model_options.tolerance)
         if mixed is not None:
             found.reason = f"{reason}; {mixed}"
             warn_of_fallback(f"{found.spec.name} runs natively: {mixed}")

@@ -394,3 +394,20 @@ def test_a_module_that_draws_random_numbers_is_left_as_it_was() -> None:
         raw = opened(model)
         np.testing.assert_array_equal(raw.forward({"0": X}), raw.forward({"0": X}))
     assert before == jax.tree.leaves(nnx.state(noisy, nnx.RngCount)), "the caller's counters stay"
+
+
+def test_a_loop_over_the_whole_batch_is_told_where_no_export_is_tried() -> None:
+    """Its rows depend on those beside them; natively by choice, nothing else would say so."""
+
+    def halved(x: jax.Array) -> jax.Array:
+        return jax.lax.while_loop(lambda a: jnp.abs(a).max() > 1, lambda a: a / 2, x * jnp.ones(()))[:, :3] * 5
+
+    rows = (
+        np.random.default_rng(0).standard_normal((40, 6), dtype=np.float32)
+        * np.linspace(0.1, 4, 40, dtype=np.float32)[:, None]
+    )
+    with pytest.warns(fo.FallbackWarning, match="the model mixes the rows of a batch"):
+        found = fo.generate(halved, rows)
+
+    assert found.meta["runner"]["kind"] == "native"
+    assert "a Loop in ONNX is slower than jax.jit; the model mixes the rows" in found.meta["runner"]["reason"]

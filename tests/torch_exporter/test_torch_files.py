@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,17 @@ def test_a_module_that_holds_itself_has_a_fingerprint() -> None:
     net = Holding(None)
     net.held = [net]
     assert fingerprint(net) == fingerprint(net)
+
+
+def test_a_fingerprint_tells_quantised_weights() -> None:
+    def quantised(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(4, 3))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.ao.quantization.quantize_dynamic(net.eval(), {nn.Linear}, dtype=torch.qint8)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, on the storage of packed weights
+        assert fingerprint(quantised(0)) == fingerprint(quantised(0))
+        assert fingerprint(quantised(0)) != fingerprint(quantised(1))
