@@ -161,20 +161,22 @@ def measure(
             )
         )
 
+    # A row that has no distribution of its own cannot differ from one.
+    without = rows_with_nan(inputs) & ~np.isfinite(expected).all(axis=1)
     sizes, distances, problem = [], [], None
     if deterministic and transform is None and (mixed := mixing(raw, spec, inputs, expected, tolerance)) is not None:
         problem = mixed
     found = np.full_like(expected, np.nan)
     try:
         ran = _run_in_batches(runner, inputs, batch_size)
-        distances.append(_distance(expected, ran))
+        distances.append(_distance(expected, ran)[~without])
         sizes.append(min(batch_size, rows))
         found = ran
         small = {k: v[:SMALL_ROWS] for k, v in inputs.items()}
         for size in SMALL_BATCHES:
             wanted = _reference_or_none(raw, spec, small, size, transform)
             if wanted is not None:
-                distances.append(_distance(wanted, _run_in_batches(runner, small, size)))
+                distances.append(_distance(wanted, _run_in_batches(runner, small, size))[~without[: len(wanted)]])
                 sizes.append(size)
     except FoOnnxError as err:
         problem = f"the exported model failed on rows of the data: {err}"
@@ -220,6 +222,20 @@ def reference_probs(
         check_raw_shape(out.shape, spec.output_kind, rows, spec.name)
         parts.append(apply_head(out, spec.output_kind, spec.temperature, dtype=np.float64)[0])
     return np.concatenate(parts)
+
+
+def rows_with_nan(inputs: Inputs) -> NDArray[np.bool_]:
+    """Which rows have NaN in one of their inputs (n,); others that are not finite may be meant, as -inf is in masks."""
+    found = np.zeros(len(next(iter(inputs.values()))), np.bool_)
+    for array in inputs.values():
+        if array.dtype.kind != "f" or array.size == 0:
+            continue
+        with np.errstate(invalid="ignore"):
+            # The minimum of an array with NaN is NaN, and quicker to have than one answer per value.
+            there = np.isnan(array.min())
+        if there:
+            found |= np.isnan(array.reshape(len(array), -1)).any(axis=1)
+    return found
 
 
 def row_spread(probs: Floats, pairs: int = 2000) -> float:

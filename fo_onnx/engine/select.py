@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,7 @@ from .callables import CallableExporter
 from .convert import Cached, convert, converted_or_anew, decided, export_raw, fuse_head, native_example
 from .decide import check_class_names, class_count, decide
 from .fallback import warn_of_fallback
+from .nan_rows import NanRowsNative
 from .providers import Placement, cpu_cores, parse_device, placements
 from .runners import NativeRunner, OnnxRunner, transformed
 from .session import Session, available_providers
@@ -395,6 +397,7 @@ def _converted(
         )  # fmt: skip
     found = _open_sessions(job, model, candidates)
     found.export = cached.how
+    _answer_nan_natively(found, reference, job.output)
     found.parity = measure(
         reference,
         found.runners[0],
@@ -409,6 +412,13 @@ def _converted(
         error.report = found.parity  # type: ignore[attr-defined]
         raise error
     return found
+
+
+def _answer_nan_natively(found: Selection, reference: RawModel, output: OutputOptions) -> None:
+    """Lets the original answer rows with NaN in their input."""
+    original = NativeRunner(reference, found.spec, keep_logits=output.keep_logits, transform=output.output_transform)
+    turn = threading.Lock()
+    found.runners = [NanRowsNative(r, original, turn) if isinstance(r, OnnxRunner) else r for r in found.runners]
 
 
 def _instead(
