@@ -23,7 +23,8 @@ from ..spec import InputSignature, ModelSpec
 from .pool import Interruptible
 from .resolve import resolve
 from .run import Run, Target
-from .select import Job, Selection, select
+from .select import select
+from .selection import Job, Selection
 from .tuning import Tuning, first_rows
 
 

@@ -13,7 +13,7 @@ from ..options import DataOptions, OutputOptions, RunOptions
 from ..protocols import Source
 from ..version import __version__
 from .pipeline import Outcome
-from .select import Selection
+from .selection import Selection
 from .session import runtime
 
 SCHEMA = 1

@@ -17,7 +17,7 @@ from ..store import MemorySink, RunFolder, differences, load
 from . import record
 from .pipeline import Outcome, Pipeline, label_codes
 from .progress import Progress
-from .select import Selection, empty_selection
+from .selection import Selection, empty_selection
 from .tuning import Tuning, first_rows
 
 if TYPE_CHECKING:

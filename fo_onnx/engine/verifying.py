@@ -13,7 +13,8 @@ from ..parity import ParityReport, measure
 from ..protocols import Inputs, RawModel
 from ..store import files
 from .convert import native_example
-from .select import Job, select
+from .select import select
+from .selection import Job
 
 
 def compare(model: OnnxModel, raw: RawModel, inputs: Inputs, *, tolerance: float, device: str) -> ParityReport:

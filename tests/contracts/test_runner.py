@@ -19,7 +19,8 @@ import pytest
 
 from fo_onnx.engine.callables import CallableExporter
 from fo_onnx.engine.runners import OnnxRunner
-from fo_onnx.engine.select import Job, Selection, select
+from fo_onnx.engine.select import select
+from fo_onnx.engine.selection import Job, Selection
 from fo_onnx.errors import RunError
 from fo_onnx.model import OnnxModel
 from fo_onnx.options import ModelOptions, OutputOptions, RunOptions
