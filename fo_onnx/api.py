@@ -167,7 +167,8 @@ def generate(
             fails it runs natively, with the reason in ``meta["runner"]`` and one `FallbackWarning`.
         data: Arrays (n, …), tuples and dicts of them, ``.npy``, ``.npz`` and ``.parquet`` files, a folder of images, any
             sequence of samples or ``(x, y)`` pairs, any iterable of samples or batches, torch datasets and loaders.
-        labels: One class per row, where the data does not hold them: integers, names of classes, or a file.
+        labels: One class per row, where the data does not hold them: integers, names of classes, or a file. ``False`` leaves
+            those that the data hold out, whatever they are.
         ids: One id per row, integers or text; by default the row's position.
         out: A file (``.parquet``, ``.json``, ``.npz``, ``.npy``, ``.safetensors``), or a folder for a run folder. With it,
             memory does not grow with the rows, and a run that stops early keeps its finished rows in ``<out>.partial``.

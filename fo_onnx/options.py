@@ -36,7 +36,8 @@ class DataOptions:
     """How rows are read.
 
     Attributes:
-        labels: One class per row, given beside the data: integers, or names of classes.
+        labels: One class per row, given beside the data: integers, or names of classes; ``False`` leaves those that the
+            data hold out.
         ids: One id per row, integers or text, given beside the data. The default is the row's position.
         input_getter: Takes an element of the data (a sample, or a loader's batch) and returns the model's input.
         transform: Takes one sample's input and returns what the model gets.

@@ -130,7 +130,9 @@ def beside(options: DataOptions, ids: Ids | None = None, labels: Labels | None =
     """What the user gave, else what the data have (`ids`, `labels`), else positions and no labels."""
     if options.ids is not None:
         ids = given_ids(options.ids)
-    if options.labels is not None:
+    if options.labels is False:
+        labels = None
+    elif options.labels is not None:
         labels = given_labels(options.labels)
     return Beside(ids if ids is not None else Ids(), labels, ids is not None)
 

@@ -59,7 +59,7 @@ def class_labels(values: Array, positions: Array | None = None, *, streamed: boo
     if values.ndim != 1:
         raise DataError(
             f"labels that are no class: an array of shape {values.shape} was found, one integer per row was expected. "
-            "For one-hot rows or soft labels give labels=rows.argmax(axis=1).",
+            "For one-hot rows or soft labels give labels=rows.argmax(axis=1), or leave them out with labels=False.",
             position=None if positions is None or not len(positions) else int(positions[0]),
         )
     if values.dtype.kind in "US" and streamed:

@@ -52,6 +52,7 @@ class Structure:
     def __init__(self, options: DataOptions, convert: Convert = as_array) -> None:
         self.signature = options.signature
         self.input_getter = options.input_getter
+        self.labels_wanted = options.labels is not False
         self.transform = options.transform
         self.convert = convert
 
@@ -68,7 +69,7 @@ class Structure:
                 dropped = sorted({k for k, _ in named[1]} - set(self._select(named[1])))
                 if dropped:
                     _log.info("not among the model's inputs, and left out: %s", ", ".join(dropped))
-        return Plan(batched, arity, where, label is not None)
+        return Plan(batched, arity, where, label is not None and self.labels_wanted)
 
     def is_batch(self, element: Any) -> bool:
         """Whether an element is a batch of samples: told by the model's ranks, else by the label, else by its rank.
@@ -178,6 +179,7 @@ class Structure:
                 f"{'none' if plan.arity is None else plan.arity}."
             )
         part, label = _without(core, parts, plan.label)
+        label = label if self.labels_wanted else None
         return self.input_getter(element) if self.input_getter is not None else part, label
 
     def _part(self, element: Any, batched: bool) -> Any:
