@@ -118,7 +118,8 @@ def decide_kind(raw: Array, who: str = "the model") -> OutputKind:
         values outside [0, 1] are logits.
 
     Raises:
-        OutputError: In [0, 1] without unit sums: a multi-label model, or logits that happen to be small.
+        OutputError: In [0, 1] without unit sums: a multi-label model, or logits that happen to be small. Some rows are
+            probabilities and some are not, and it is not by chance.
     """
     raw = np.asarray(raw, dtype=np.float64)
     check_raw_shape(raw.shape, None, None, who)
@@ -137,8 +138,15 @@ def decide_kind(raw: Array, who: str = "the model") -> OutputKind:
             )
         return "binary_logits"
     mass = finite.sum(axis=1)
-    if finite.min() >= 0 and bool(np.all(np.abs(mass - 1) <= UNIT_SUM_TOLERANCE)):
+    like_probs = (finite.min(axis=1) >= 0) & (np.abs(mass - 1) <= UNIT_SUM_TOLERANCE)
+    if like_probs.all():
         return "probs"
+    if _by_intent(like_probs):
+        raise OutputError(
+            f"{who} gives {int(like_probs.sum())} rows that look like probabilities and {int((~like_probs).sum())} that do not, "
+            "and one decision holds for a whole run. Say output='logits' or output='probs'; if it gives now the ones, now the "
+            "others, mend that first."
+        )
     if finite.max() <= UNIT_SUM_TOLERANCE and bool(
         np.all(np.abs(np.exp(finite).sum(axis=1) - 1) <= UNIT_SUM_TOLERANCE)
     ):
@@ -150,6 +158,15 @@ def decide_kind(raw: Array, who: str = "the model") -> OutputKind:
             "the same. If they are logits, say output='logits'; otherwise reduce them with output_transform=."
         )
     return "logits"
+
+
+def _by_intent(like_probs: NDArray[np.bool_]) -> bool:
+    """Whether so many rows look like probabilities that logits would hardly do so by chance: 8, or 3 one after another.
+
+    A row of logits of two classes that are normally distributed has a unit sum in [0, 1] about once in 4,000.
+    """
+    streak = like_probs[:-2] & like_probs[1:-1] & like_probs[2:]
+    return bool(streak.any() or like_probs.sum() >= 8)
 
 
 def invalid_rows(probs: Array, tolerance: float = UNIT_SUM_TOLERANCE) -> NDArray[np.int64]:

@@ -69,6 +69,7 @@ class Pipeline:
         native: Callable[[], Runner] | None = None,
         on_switch: Callable[[int, str], None] | None = None,
         progress: Progress | None = None,
+        assumed: str | None = None,
     ) -> None:
         """Sets a run up.
 
@@ -86,12 +87,14 @@ class Pipeline:
             native: Gives the native runner that steps in where an ONNX runner fails on the way.
             on_switch: Told the position and the reason when it does.
             progress: Told of finished rows.
+            assumed: What the model's output was taken for, where nobody said what it is.
         """
         self._runners, self._source, self._sink = runners, source, sink
         self._batch_size, self._start = batch_size, start
         self._data, self._run = data, run
         self._deadline, self._bad_before = deadline, bad_before
         self._native, self._on_switch, self._progress = native, on_switch, progress
+        self._assumed = assumed
         self._recode = label_codes(source.class_names, class_names)
         self.outcome = Outcome()
 
@@ -177,7 +180,7 @@ class Pipeline:
         if len(invalid) == 0:
             self._write(ids, probs, labels, logits, batch.bad)
             return
-        found = _as_bad_rows(batch, invalid)
+        found = _as_bad_rows(batch, invalid, self._assumed)
         if self._data.on_error == "fail":
             upto = slice(0, int(invalid[0]))
             self._write(ids[upto], probs[upto], _cut(labels, upto), _cut(logits, upto), ())
@@ -270,17 +273,23 @@ def _positions(batch: Batch) -> list[int]:
     return [p for p in range(batch.start, batch.stop) if p not in unreadable]
 
 
-def _as_bad_rows(batch: Batch, invalid: NDArray[np.int64]) -> list[BadRow]:
+def _as_bad_rows(batch: Batch, invalid: NDArray[np.int64], assumed: str | None) -> list[BadRow]:
     positions = _positions(batch)
-    return [BadRow(positions[i], _plain(batch.ids[i]), _why(batch, int(i))) for i in invalid]
+    return [BadRow(positions[i], _plain(batch.ids[i]), _why(batch, int(i), assumed)) for i in invalid]
 
 
-def _why(batch: Batch, row: int) -> str:
+def _why(batch: Batch, row: int, assumed: str | None) -> str:
     """What a row whose output is no distribution looks like."""
     for name, array in batch.inputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array[row]).all():
             what = "NaN" if np.isnan(array[row]).any() else "infinity"
             return f"its output is no distribution, and there is {what} in its input {name!r}"
+    if assumed is not None:
+        return (
+            f"its output is no distribution, though output='auto' took the model's output for {assumed}, as that of the first "
+            "rows was: one decision holds for a whole run. If the model gives logits, say output='logits'; if its output is not "
+            "finite, look for NaN in its weights"
+        )
     return (
         "its output is no distribution (not finite, negative, or without unit sum) though its input is finite, so look for "
         "NaN in the model's weights, and at what output= says"

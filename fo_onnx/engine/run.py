@@ -13,6 +13,7 @@ from ..errors import DataError, FoOnnxError, OptionError, ResumeError, StoreExis
 from ..options import DataOptions, OutputOptions, RunOptions
 from ..parity import ParityReport
 from ..protocols import Runner, Source
+from ..spec import PROBABILITY_KINDS
 from ..store import MemorySink, RunFolder, differences, load
 from . import record
 from .pipeline import Outcome, Pipeline, label_codes
@@ -196,9 +197,15 @@ class Run:
                 native=None if self._run.engine == "onnx" else selection.native,
                 on_switch=None if folder is None else folder.record_switch,
                 progress=progress,
+                assumed=self._assumed(selection),
             ),
             progress,
         )
+
+    def _assumed(self, selection: Selection) -> str | None:
+        """What the model's output was taken for, where that can turn out to be wrong."""
+        kind = selection.spec.output_kind
+        return kind if self._output.output == "auto" and kind in PROBABILITY_KINDS else None
 
     def _meta(self, selection: Selection, known: dict[str, Any], outcome: Outcome, written: int, bad: int,
               switched_at: int | None = None, reason: str | None = None) -> dict[str, Any]:  # fmt: skip
