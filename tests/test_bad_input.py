@@ -1,6 +1,6 @@
 """What goes wrong in a user's hands: each error has a type, and says what was done, found and expected, and what to do.
 
-Damaged files of results are in ``tests/store``, bad rows of each source in ``tests/contracts/test_source.py``.
+Damaged files of results are in ``tests/store``, bad rows of each source in ``tests/contracts/test_source_failures.py``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import functools
 import logging
 import sys
@@ -19,31 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from fo_onnx.errors import ModelError
+from fo_onnx.bytecode import Paths, is_library, is_own_module, paths_in, within
+from fo_onnx.digests import attributes_of, slots_of
 
-from .models import Bound, kind_of, mode_arguments, name_of, settled
-from .references import (
-    OTHERS,
-    Paths,
-    attributes_of,
-    defaults_of,
-    is_array,
-    is_library,
-    is_own_module,
-    packages_of,
-    parts_of,
-    paths_in,
-    reachable,
-    slots_of,
-    within,
-    within_jit,
-)
+from .models import Bound, kind_of, mode_arguments, settled
+from .references import OTHERS, defaults_of, is_array, packages_of, parts_of, within_jit
+from .training_mode import MOST, graphdef_in_evaluation, is_changed, nnx_in_evaluation, require_evaluation
 
 log = logging.getLogger("fo_onnx_jax")
 _MODULES = 1000
 """Longer lists hold rows or numbers, and no modules."""
-_MOST = 50_000
-"""About so many values are looked at for modules in training mode."""
 
 
 def function_of(model: Any) -> Callable[..., Any]:
@@ -59,7 +43,7 @@ def function_of(model: Any) -> Callable[..., Any]:
     modes = mode_arguments(model)
     copies = Copies()
     evaluated = copies.of(model)
-    _require_evaluation(evaluated)
+    require_evaluation(evaluated)
     function: Callable[..., Any] = _pure(evaluated) if copies.of_nnx else evaluated
     return functools.partial(function, **modes) if modes else function
 
@@ -108,9 +92,9 @@ class Copies:
             if id(item) in seen:
                 continue
             seen[id(item)] = item
-            if id(item) in self._given or _is_changed(item):
+            if id(item) in self._given or is_changed(item):
                 found.append(id(item))
-            for part in self._parts(item) if len(queue) < _MOST else ():
+            for part in self._parts(item) if len(queue) < MOST else ():
                 holders.setdefault(id(part), []).append(id(item))
                 queue.append(part)
         held = set()
@@ -147,9 +131,9 @@ class Copies:
         kind = kind_of(value)
         if kind == "nnx":
             self.of_nnx = True
-            return _nnx_in_evaluation(value)
+            return nnx_in_evaluation(value)
         if kind == "graphdef":
-            return _graphdef_in_evaluation(value)
+            return graphdef_in_evaluation(value)
         if id(value) in self._jitted:
             # Its inner function alone matters here.
             return self._of(self._jitted[id(value)])
@@ -274,43 +258,6 @@ def _is_inert(cls: type) -> bool:
     return top in ("jaxlib", "numpy") or (top in sys.stdlib_module_names and top != "__main__" and top not in _HOLDERS)
 
 
-def _is_changed(value: Any) -> bool:
-    """Whether a value is a module to be copied: every one of nnx, which calls may change, and others in training mode."""
-    return kind_of(value) == "nnx" or _is_training(value)
-
-
-def _is_training(value: Any) -> bool:
-    """Whether a module itself, not those in it, is in training mode."""
-    kind = kind_of(value)
-    if kind == "nnx":
-        return any(getattr(value, n, None) is False for n in _TRAINING)
-    if kind == "graphdef":
-        return any(n in _TRAINING and getattr(a, "value", None) is False for n, a in value.attributes)
-    return kind == "equinox" and getattr(value, "inference", None) is False
-
-
-_TRAINING = ("deterministic", "use_running_average")
-
-
-def _require_evaluation(model: Any) -> None:
-    """Raises a `ModelError` where a model would run a module in training mode, which no copy could be made of."""
-    modules = [v for v in reachable(model, _MOST) if kind_of(v) in ("nnx", "equinox", "graphdef")]
-    if not any(_is_training(m) for m in modules):
-        return
-    # The nearest is the one that the user knows; not the dropout within it.
-    holding = [m for m in modules if any(_is_training(v) for v in reachable(m, _MOST))]
-    module = next((m for m in holding if not type(m).__name__.startswith("_")), holding[0])
-    todo = {
-        "nnx": "Call .eval() on it first (and .train() before you train on).",
-        "equinox": "Give it through equinox.nn.inference_mode(model) first.",
-        "graphdef": "Call .eval() on its module before nnx.split.",
-    }[str(kind_of(module))]
-    raise ModelError(
-        f"{name_of(model)} reaches a {type(module).__name__} in training mode, in a way that fo_onnx cannot put a copy in "
-        f"evaluation mode in its place. {todo}"
-    )
-
-
 def _empty(value: Any) -> Any:
     """An object of the class of `value` whose attributes are still to be set; ``None`` where none can be made."""
     cls = type(value)
@@ -321,30 +268,6 @@ def _empty(value: Any) -> Any:
             return copy.copy(value)
         return object.__new__(cls)
     except Exception as err:
-        # What cannot be copied is told by `_require_evaluation`, where that matters.
+        # What cannot be copied is told by `require_evaluation`, where that matters.
         log.debug("a %s cannot be copied: %s", cls.__name__, err)
         return None
-
-
-def _nnx_in_evaluation(module: Any) -> Any:
-    from flax import nnx
-
-    graph, state = nnx.split(module)
-    copied = nnx.merge(graph, _fresh(state))
-    copied.eval()
-    return copied
-
-
-def _graphdef_in_evaluation(graph: Any) -> Any:
-    def of(name: Any, held: Any) -> Any:
-        is_training = name in _TRAINING and getattr(held, "value", None) is False
-        return dataclasses.replace(held, value=True) if is_training else held
-
-    return dataclasses.replace(graph, attributes=[(n, of(n, held)) for n, held in graph.attributes])
-
-
-def _fresh(state: Any) -> Any:
-    """A state whose variables are new ones: ``nnx.merge`` of flax 0.12 puts those that it is given into the module."""
-    import jax
-
-    return jax.tree.map(lambda array: array, state)

@@ -9,12 +9,13 @@ from types import ModuleType
 from typing import Any
 
 from fo_onnx import introspection
+from fo_onnx.bytecode import is_library
 from fo_onnx.calls import Call
 from fo_onnx.calls import call_of as _call_of
 from fo_onnx.errors import ModelError
 from fo_onnx.spec import InputSignature
 
-from .references import OTHERS, PACKAGES, is_array, is_library, packages_of, reachable, unwrapped
+from .references import OTHERS, PACKAGES, is_array, packages_of, reachable, unwrapped
 
 MODES = {
     "train": False, "training": False, "is_training": False, "deterministic": True, "inference": True,

@@ -28,7 +28,7 @@ from fo_onnx.operators import unknown_operators
 from fo_onnx.spec import TensorSpec
 
 from .pooling import narrow_pools
-from .restoring import quiet, restoring_jax, tracing_apart
+from .restoring import jax2onnx_quiet, restoring_jax, tracing_apart
 
 if TYPE_CHECKING:
     import onnx
@@ -100,7 +100,7 @@ def write_onnx(function: Function, inputs: Sequence[TensorSpec], path: Path, *, 
     traced = [_narrow(i) for i in inputs]
     name = _output_name(inputs)
     reasons: dict[str, str] = {}
-    with restoring_jax(), quiet():
+    with restoring_jax(), jax2onnx_quiet():
         _require_importable()
         for way, converted in (("plainly", _plain), ("from a jaxpr", _from_jaxpr)):
             try:

@@ -1,36 +1,30 @@
 """What a model reaches: its closure, the globals that its code names, its fields, and what these hold in turn.
 
-Who asks whether a function is one over JAX arrays, where its weights are, or what tells it from another, walks the same
-way. Nothing here imports a framework.
+Who asks whether a function is one over JAX arrays, where its weights are, or whether it holds a module in training mode,
+walks the same way. Nothing here imports a framework.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import dis
 import functools
-import importlib
-import importlib.util
 import inspect
-import logging
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from functools import cache, lru_cache
 from itertools import islice
-from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-log = logging.getLogger("fo_onnx_jax")
+from fo_onnx.bytecode import Paths, globals_in, imported_by, is_library, is_own_module, names_in, paths_in, within
+from fo_onnx.digests import PLAIN, attributes_of
+
 PACKAGES = ("jax", "jaxlib", "flax", "equinox", "haiku")
 """The top-level packages whose objects are JAX models, or parts of them."""
 OTHERS = ("keras", "torch", "tensorflow")
 """Packages whose models are another exporter's, also where they compute in JAX."""
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_LEAVES = (*_PLAIN, np.ndarray, np.generic, np.dtype)
+_LEAVES = (*PLAIN, np.ndarray, np.generic, np.dtype)
 
 
 def packages_of(value: Any) -> set[str]:
@@ -38,24 +32,6 @@ def packages_of(value: Any) -> set[str]:
     if isinstance(value, ModuleType):
         return {value.__name__.partition(".")[0]}
     return {str(c.__module__).partition(".")[0] for c in type(value).__mro__}
-
-
-def is_library(module: str) -> bool:
-    """Whether a module is installed rather than the user's own: from the standard library or site-packages."""
-    top = module.partition(".")[0]
-    return top != "__main__" and (top in sys.stdlib_module_names or _is_installed(top))
-
-
-@cache
-def _is_installed(package: str) -> bool:
-    # Also told of a package that is not imported yet. One that is compiled into the interpreter has no file.
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    found = [spec.origin, *(spec.submodule_search_locations or ())] if spec is not None else []
-    files = [f for f in (getattr(sys.modules.get(package), "__file__", None), *found) if f is not None]
-    return any({"site-packages", "dist-packages"} & set(Path(f).parts) for f in files)
 
 
 def unwrapped(model: Any) -> Any:
@@ -101,26 +77,28 @@ def value_of(variable: Any) -> Any:
     return variable.get_raw_value() if hasattr(variable, "get_raw_value") else variable.raw_value
 
 
-def references(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function has in its hands, by name: closure, defaults, attributes, and what its code names or imports.
+def references(function: FunctionType) -> Iterator[Any]:
+    """What a function has in its hands: closure, defaults, attributes, and what its code names or imports.
 
     Of library code (the wrapper that ``jax.vmap`` makes) only the closure, the defaults and the attributes are the user's.
     """
     paths = paths_in(function.__code__)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            yield from _named(name, cell.cell_contents, within(paths, f".{name}"))
+            held = cell.cell_contents
         except ValueError:  # a name that is not bound yet
             continue
+        yield from _named(held, within(paths, f".{name}"))
     for name, default in defaults_of(function).items():
-        yield from _named(name, default, within(paths, f".{name}"))
-    yield from vars(function).items()
-    if is_library(str(function.__globals__.get("__name__", ""))):
+        yield from _named(default, within(paths, f".{name}"))
+    yield from vars(function).values()
+    if is_library(function.__globals__.get("__name__")):
         return
-    for name in sorted({p[0] for p in paths}):
-        if name in function.__globals__:
-            yield from _named(name, function.__globals__[name], within(paths, name))
-    yield from _imported(function)
+    for name, value in globals_in(function).items():
+        yield from _named(value, within(paths, name))
+    names, seen = frozenset(names_in(function.__code__)), set[int]()
+    for _, module in imported_by(function):
+        yield from _of_module(module, names, seen)
 
 
 def defaults_of(function: FunctionType) -> dict[str, Any]:
@@ -130,107 +108,22 @@ def defaults_of(function: FunctionType) -> dict[str, Any]:
     return {**dict(zip(names, defaults, strict=True)), **(function.__kwdefaults__ or {})}
 
 
-Paths = frozenset[tuple[str, ...]]
-"""Variables with the attributes that are taken of them, as ``("a", "b")`` for ``a.b``; a local's name is led by a dot."""
-
-
-@lru_cache(maxsize=10_000)
-def paths_in(code: CodeType) -> Paths:
-    """The variables in a function's code and in that of the functions within it, with the attributes taken of them."""
-    found: set[tuple[str, ...]] = set()
-    path: tuple[str, ...] = ()
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            path = (*path, step.argval) if path else ()
-        elif step.opname.startswith(("LOAD_GLOBAL", "LOAD_NAME")):
-            path = (step.argval,)
-        elif step.opname.startswith(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FAST")):
-            # Newer Pythons load two variables in one instruction.
-            path = (f".{step.argval[-1] if isinstance(step.argval, tuple) else step.argval}",)
-        elif step.opname not in ("EXTENDED_ARG", "CACHE"):
-            path = ()
-        if path:
-            found.add(path)
-    for constant in code.co_consts:
-        if inspect.iscode(constant):
-            found |= paths_in(constant)
-    return frozenset(found)
-
-
-def within(paths: Paths, name: str) -> Paths:
-    """What is taken of `name`: the rest of the paths that begin with it."""
-    return frozenset(p[1:] for p in paths if p[0] == name and len(p) > 1)
-
-
-def is_own_module(value: Any) -> bool:
-    """Whether a value is a module (a file) of the user's own, of which functions may take attributes."""
-    return isinstance(value, ModuleType) and not is_library(value.__name__)
-
-
-def _named(name: str, value: Any, paths: Paths) -> Iterator[tuple[str, Any]]:
-    yield name, value
+def _named(value: Any, paths: Paths) -> Iterator[Any]:
+    yield value
     if is_own_module(value):
-        for inner in sorted({p[0] for p in paths}):
-            if inner in vars(value):
-                yield from _named(f"{name}.{inner}", vars(value)[inner], within(paths, inner))
+        for name in sorted({p[0] for p in paths} & vars(value).keys()):
+            yield from _named(vars(value)[name], within(paths, name))
 
 
-def _imported(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function imports of the user's own while it runs, as far as its code names it."""
-    names = frozenset(names_in(function.__code__))
-    package = str(function.__globals__.get("__package__") or "")
-    for level, target in sorted(imports_in(function.__code__)):
-        try:
-            full = importlib.util.resolve_name("." * level + target, package or None)
-            if is_library(full):
-                continue
-            # The function would do so itself, and what it holds has to be the same before and after that.
-            module = importlib.import_module(full)
-        except Exception as err:
-            # Whatever the user's file raises, it does so where the function runs.
-            log.debug("%s imports %s, which fails: %s", function.__qualname__, target, err)
-            continue
-        yield from _of_module(full, module, names, set())
-        top = full.partition(".")[0]
-        if top != full:
-            yield from _of_module(top, sys.modules[top], names, {id(module)})
-
-
-def _of_module(label: str, module: ModuleType, names: frozenset[str], seen: set[int]) -> Iterator[tuple[str, Any]]:
+def _of_module(module: ModuleType, names: frozenset[str], seen: set[int]) -> Iterator[Any]:
     if id(module) in seen:
         return
     seen.add(id(module))
-    for name in sorted(names & set(vars(module))):
+    for name in sorted(names & vars(module).keys()):
         value = vars(module)[name]
-        yield f"import {label}.{name}", value
+        yield value
         if is_own_module(value):
-            yield from _of_module(f"{label}.{name}", value, names, seen)
-
-
-@lru_cache(maxsize=10_000)
-def imports_in(code: CodeType) -> frozenset[tuple[int, str]]:
-    """The imports in a function's code and in that of the functions within it: how many levels up, and the module's name."""
-    found: set[tuple[int, str]] = set()
-    steps = list(dis.get_instructions(code))
-    for i, step in enumerate(steps):
-        if step.opname == "IMPORT_NAME":
-            # Before it, the level and what is imported from it are loaded as constants.
-            loaded = [
-                s.argval for s in steps[max(0, i - 4) : i] if s.opname.startswith("LOAD_") and isinstance(s.argval, int)
-            ]
-            found.add((loaded[-1] if loaded else 0, step.argval))
-    for constant in code.co_consts:
-        if inspect.iscode(constant):
-            found |= imports_in(constant)
-    return frozenset(found)
-
-
-def names_in(code: CodeType) -> Iterator[str]:
-    """The names of globals and attributes in a function's code, and in that of the functions within it."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if inspect.iscode(constant):
-            yield from names_in(constant)
+            yield from _of_module(value, names, seen)
 
 
 def reachable(model: Any, most: int = 10_000) -> Iterator[Any]:
@@ -246,7 +139,7 @@ def reachable(model: Any, most: int = 10_000) -> Iterator[Any]:
         seen[id(value)] = value
         yield value
         if len(queue) < most:
-            queue.extend(islice((p for p in parts_of(value) if not isinstance(p, _PLAIN)), most))
+            queue.extend(islice((p for p in parts_of(value) if not isinstance(p, PLAIN)), most))
 
 
 def parts_of(value: Any) -> Iterator[Any]:
@@ -264,7 +157,7 @@ def parts_of(value: Any) -> Iterator[Any]:
         yield from (value.__self__, value.__func__)
         yield from methods_of(type(value.__self__), value.__func__)
     elif isinstance(value, FunctionType):
-        yield from (v for _, v in references(value))
+        yield from references(value)
     elif within_jit(value) is not None:
         yield value.__wrapped__
     elif is_nnx_variable(value):
@@ -282,27 +175,6 @@ def _attributes_of_class(kind: type) -> Iterator[Any]:
     for name, value in vars(kind).items():
         if not name.startswith("__") and not isinstance(value, FunctionType | staticmethod | classmethod | property):
             yield value
-
-
-def attributes_of(value: Any) -> dict[str, Any]:
-    """The attributes of an object, in its ``__dict__`` and in slots, and the fields of a dataclass, by name."""
-    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
-    # The names in an nnx.List are numbers.
-    own = {str(n): part for n, part in getattr(value, "__dict__", {}).items()}
-    slots = {n: getattr(value, n) for n in slots_of(type(value)) if hasattr(value, n)}
-    return {f.name: getattr(value, f.name, None) for f in fields} | slots | own
-
-
-def slots_of(kind: type) -> tuple[str, ...]:
-    """The names of the slots of a class written in Python, as its instances know them."""
-    found: list[str] = []
-    for cls in kind.__mro__:
-        slots = vars(cls).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else tuple(slots):
-            private = name.startswith("__") and not name.endswith("__")
-            if name not in ("__dict__", "__weakref__"):
-                found.append(f"_{cls.__name__.lstrip('_')}{name}" if private else name)
-    return tuple(found)
 
 
 def methods_of(kind: type, *more: Any) -> Iterator[Any]:

@@ -20,15 +20,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import io
 import logging
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from fo_onnx.quiet import quiet
 
 _PACKAGES = ("jax", "flax", "equinox", "dm_pix")
 _PATCHED = (
@@ -36,7 +36,6 @@ _PATCHED = (
     "flax.linen", "flax.nnx", "equinox", "dm_pix",
 )  # fmt: skip
 """What jax2onnx 0.17 patches, and therefore requires to be installed."""
-_CHATTY = ("jax2onnx", "onnx_ir")
 _ABSENT = object()
 
 _one_at_a_time = threading.RLock()
@@ -83,29 +82,14 @@ def _tracing_for() -> Any:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps what jax2onnx prints, logs and warns of off the user's terminal. Not for several threads at once."""
-    root = logging.getLogger()
-    handlers = list(root.handlers)
-    loggers = [logging.getLogger(name) for name in _CHATTY]
-    levels = [logger.level for logger in loggers]
-    root.addFilter(_not_from_jax2onnx)
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
+def jax2onnx_quiet() -> Iterator[None]:
+    """Keeps what jax2onnx prints, logs and warns of off the user's terminal; it logs to the root, too."""
+    with quiet("jax2onnx", "onnx_ir", level=logging.CRITICAL):
+        logging.root.addFilter(_not_from_jax2onnx)
+        try:
             yield
-    finally:
-        root.removeFilter(_not_from_jax2onnx)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        for handler in set(root.handlers) - set(handlers):
-            root.removeHandler(handler)
+        finally:
+            logging.root.removeFilter(_not_from_jax2onnx)
 
 
 def _not_from_jax2onnx(record: logging.LogRecord) -> bool:

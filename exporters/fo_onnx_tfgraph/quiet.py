@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import re
 import sys
 import tempfile
-import threading
-import warnings
 from collections.abc import Iterator
+
+from fo_onnx.quiet import quiet as silence
 
 _CONVERTER = "tf2onnx"
 _LOGGERS = (_CONVERTER, "tensorflow", "absl")
@@ -21,7 +20,6 @@ _TENSORFLOWS_LINES = re.compile(
     rb"|\d{4}-\d\d-\d\d [\d:.]+: [IWE] )"
 )
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-_one_at_a_time = threading.RLock()
 
 
 class Records(logging.Handler):
@@ -48,47 +46,20 @@ class Records(logging.Handler):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Records]:
-    """Silences loggers, streams and warnings until the context ends, then puts everything back.
-
-    What it silences belongs to the process, so a second thread waits until the first has put it back.
+    """Silences TensorFlow and tf2onnx until the context ends, as `fo_onnx.quiet.quiet` does, and past Python, too.
 
     Yields:
         What tf2onnx logs as errors meanwhile.
     """
     records = Records()
-    with (
-        _one_at_a_time,
-        _loggers_to(records),
-        _own_lines_off_stderr(),
-        _environment_kept(),
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
+    sys.stderr.flush()
+    with silence(*_LOGGERS) as loggers, _own_lines_off_stderr(), _environment_kept():
+        for logger in loggers:
+            # Children hand on to their parents; only those at the top have somewhere to put it.
+            logger.propagate = logger.name not in _LOGGERS
+            logger.handlers[:] = [] if logger.propagate else [logging.NullHandler()]
+        logging.getLogger(_CONVERTER).addHandler(records)
         yield records
-
-
-@contextlib.contextmanager
-def _loggers_to(records: Records) -> Iterator[None]:
-    found = {*_LOGGERS, *logging.root.manager.loggerDict}
-    loggers = [logging.getLogger(n) for n in found if n.partition(".")[0] in _LOGGERS]
-    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-        # Children hand on to their parents; only the three at the top have somewhere to put it.
-        logger.propagate = logger.name not in _LOGGERS
-        logger.handlers[:] = []
-    logging.getLogger(_CONVERTER).addHandler(records)
-    for name in ("tensorflow", "absl"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
-    try:
-        yield
-    finally:
-        for logger, level, propagate, handlers in before:
-            logger.setLevel(level)
-            logger.propagate = propagate
-            logger.handlers[:] = handlers
 
 
 @contextlib.contextmanager
@@ -97,7 +68,6 @@ def _own_lines_off_stderr() -> Iterator[None]:
 
     Its C++ part writes past Python. What others wrote meanwhile follows when the context ends.
     """
-    sys.stderr.flush()
     try:
         kept = os.dup(_STDERR)
     except OSError:  # a process without standard error

@@ -6,13 +6,10 @@ inputs and a single output.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import re
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from fo_onnx.calls import Call, pick_output
 from fo_onnx.errors import ExportError, OutputError
 from fo_onnx.options import ModelOptions, OutputOptions
 from fo_onnx.protocols import Inputs
+from fo_onnx.quiet import quiet
 from fo_onnx.spec import ModelSpec, TensorSpec
 
 from .modules import as_module, device_of, evaluation_mode, float32_copy, float_dtype, is_half, weight_bytes
@@ -65,7 +63,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     flat = Flat(module, call, output.output_name, who)
     external = weight_bytes(module) > EXTERNAL_DATA_BYTES
     legacy = isinstance(module, torch.jit.ScriptModule)
-    with evaluation_mode(module), _quiet(), torch.no_grad():
+    with evaluation_mode(module), quiet("torch"), torch.no_grad():
         try:
             write = _export_script if legacy else _export_dynamo
             free = write(flat, tensors, call, path, options.opset, external)
@@ -221,24 +219,3 @@ def _line_in_trace(err: BaseException) -> str | None:
         if not frame.filename.startswith((_TORCH, ours, "<")):
             return f"{Path(frame.filename).name}, line {frame.lineno}: {frame.line}"
     return None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the exporter's progress lines, and its remarks on packages that it does without, from the user's terminal."""
-    # torch gives its loggers levels of their own, so that the parent's does not reach them.
-    loggers = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.partition(".")[0] == "torch"]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,15 +1,11 @@
-"""What a model reaches by roundabout ways: objects that wrap it, modules in training mode, and what its digest must tell."""
+"""What a model reaches by roundabout ways: objects that wrap it, and modules in training mode."""
 
 from __future__ import annotations
 
 import argparse
 import functools
-import os
-import subprocess
-import sys
 from collections import deque, namedtuple
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -23,7 +19,6 @@ from fo_onnx.options import ModelOptions, OutputOptions
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 from fo_onnx_jax.export import JaxExporter  # noqa: E402
-from fo_onnx_jax.fingerprints import fingerprint  # noqa: E402
 from jax_libraries import equinox as eqx  # noqa: E402
 from jax_libraries import linen, nnx  # noqa: E402
 
@@ -330,94 +325,3 @@ def test_errors_carry_no_notes_of_jax(engine: str) -> None:
     while err is not None:
         assert "removed its internal frames" not in "".join(getattr(err, "__notes__", []))
         err = err.__cause__
-
-
-class Wrapping:
-    def __init__(self, value: Any) -> None:
-        functools.update_wrapper(self, jnp.tanh)
-        self.value = value
-
-
-FIELDS: dict[str, Callable[[float], Any]] = {
-    "SimpleNamespace": lambda v: SimpleNamespace(v=v),
-    "Namespace": lambda v: argparse.Namespace(v=v),
-    "deque": lambda v: deque([v]),
-    "poly1d": lambda v: np.poly1d([1.0, v]),
-    "slots": lambda v: Slotted(jnp.tanh, v),
-    "update_wrapper": Wrapping,
-    "order of a dict": lambda v: {"a": 1, "b": 2} if v == 1 else {"b": 2, "a": 1},
-    "a deep list": lambda v: functools.reduce(lambda inner, _: [inner], range(2000), [v]),
-}
-
-
-class TestFingerprint:
-    @pytest.mark.parametrize("name", FIELDS)
-    def test_fields(self, name: str) -> None:
-        one, same, other = (
-            EXPORTER.fingerprint(held(FIELDS[name](v), lambda n, x: jnp.tanh(x))) for v in (1.0, 1.0, 2.0)
-        )
-        assert one == same
-        assert one != other
-
-    def test_sklearn(self) -> None:
-        scaling = pytest.importorskip("sklearn.preprocessing")
-        one, same, other = (
-            EXPORTER.fingerprint(held(scaling.StandardScaler().fit(x), lambda s, x: jnp.tanh(x) - s.mean_))
-            for x in (X, X, X + 1)
-        )
-        assert one == same
-        assert one != other
-
-    def test_a_class_in_site_packages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        folder = tmp_path / "site-packages"
-        folder.mkdir()
-        (folder / "installed_net.py").write_text(
-            "import jax.numpy as jnp\nclass Net:\n    def __init__(self, w): self.w = w\n"
-            "    def __call__(self, x): return jnp.tanh(x) @ self.w\n"
-        )
-        monkeypatch.syspath_prepend(str(folder))
-        import installed_net  # type: ignore[import-not-found]
-
-        assert EXPORTER.fingerprint(installed_net.Net(W)) == EXPORTER.fingerprint(installed_net.Net(W))
-        assert EXPORTER.fingerprint(installed_net.Net(W)) != EXPORTER.fingerprint(installed_net.Net(W + 1e-3))
-
-    @pytest.mark.parametrize(
-        ("top", "body"),
-        [
-            ("import users_package.sub", "return jnp.tanh(x) * users_package.sub.VALUE"),
-            ("", "from users_package.sub import VALUE; return jnp.tanh(x) * VALUE"),
-            ("", "import users_package.sub as s; return jnp.tanh(x) * s.VALUE"),
-            ("", "import users_package.sub; return jnp.tanh(x) * users_package.sub.VALUE"),
-        ],
-    )
-    def test_values_in_other_files(self, tmp_path: Path, top: str, body: str) -> None:
-        folder = tmp_path / "users_package"
-        folder.mkdir()
-        (folder / "__init__.py").write_text("")
-        script = tmp_path / "script.py"
-        script.write_text(
-            f"import jax.numpy as jnp, numpy as np\nfrom fo_onnx_jax.export import JaxExporter\n{top}\n"
-            f"def model(x): {body}\n"
-            "one = JaxExporter().fingerprint(model)\nmodel(np.ones(3))\nassert JaxExporter().fingerprint(model) == one\n"
-            "import sys; sys.modules['users_package.sub'].VALUE = 7.0\nassert JaxExporter().fingerprint(model) != one\n"
-            "print(one)\n"
-        )
-        found = []
-        for value in ("1.0", "1.0", "2.0"):
-            (folder / "sub.py").write_text(f"VALUE = {value}\n")
-            run = subprocess.run(
-                [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            )  # fmt: skip
-            found.append(run.stdout.strip())
-        assert found[0] == found[1] != found[2]
-
-
-def test_the_switch_of_64_bits_is_part_of_the_fingerprint() -> None:
-    def function(x: jax.Array) -> jax.Array:
-        return jnp.tanh(x)
-
-    before = fingerprint(function)
-    with jax.experimental.enable_x64():
-        assert fingerprint(function) != before
-    assert fingerprint(function) == before
