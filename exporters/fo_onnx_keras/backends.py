@@ -15,11 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fo_onnx.errors import ExportError
+from fo_onnx.errors import ExportError, RunError
 from fo_onnx.options import ModelOptions, OutputOptions
 from fo_onnx.protocols import Array, Devices, Exporter, Inputs, RawModel
 from fo_onnx.spec import ModelSpec, TensorSpec
 
+from .failures import in_one_line
 from .interfaces import name_of
 from .packages import require
 from .precision import bookkeeping_kept, computing_in_float32, is_half
@@ -56,10 +57,13 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     recurrent = _is_recurrent(model)
     if recurrent:
         _refuse_open_axes(run, backend)
-    with _evaluating_in_float32(run):
+    wrapped = _wrapped(run, backend, is_half(model))
+    try:
         found = _exporter(backend).export(
-            _wrapped(run, backend), _named(run, example), path, _own_options(options, run), OutputOptions()
+            wrapped, _named(run, example), path, _own_options(options, run), OutputOptions()
         )
+    except ExportError as err:
+        raise ExportError(in_one_line(str(err))) from err
     inputs = tuple(
         # Of undeclared sizes the exporter knows better which are free, but for loops that are unrolled.
         _no_wider(written, called) if recurrent or declared.shape is not None else written
@@ -80,12 +84,20 @@ def open_native(model: Any, example: Inputs, device: Devices, options: ModelOpti
         from .eager import EagerModel
 
         return EagerModel(run, run.spec(example), device)
-    wrapped = _exporter(backend).native(
-        _wrapped(run, backend), _named(run, example), device, _own_options(options, run), OutputOptions()
-    )
-    found = HandedOn(wrapped, run, run.spec(example), lifted=is_half(model))
-    if is_half(model):
-        found.original = HandedOn(wrapped, run, run.spec(example), lifted=False)
+
+    def opened(lifted: bool) -> RawModel:
+        wrapped = _wrapped(run, backend, lifted)
+        return _exporter(backend).native(
+            wrapped, _named(run, example), device, _own_options(options, run), OutputOptions()
+        )
+
+    half = is_half(model)
+    inner = opened(lifted=half)
+    found = HandedOn(inner, run, run.spec(example))
+    # Of weights in half precision the other exporter itself makes a float32 copy, and keeps the original beside it.
+    other = opened(lifted=False) if half else inner
+    original = other.original or (other if half else None)
+    found.original = None if original is None else HandedOn(original, run, run.spec(example))
     return found
 
 
@@ -100,7 +112,7 @@ def native_only(model: Any, example: Inputs) -> str | None:
     if backend != "jax":
         return None
     run = program(model, list(example), ModelOptions(), OutputOptions())
-    return _exporter(backend).native_only(_wrapped(run, backend), _named(run, example))
+    return _exporter(backend).native_only(_wrapped(run, backend, lifted=False), _named(run, example))
 
 
 def versions() -> dict[str, str]:
@@ -117,20 +129,23 @@ def versions() -> dict[str, str]:
 class HandedOn:
     """A Keras model that another framework's runner runs."""
 
-    def __init__(self, wrapped: RawModel, run: Program, spec: ModelSpec, *, lifted: bool) -> None:
+    def __init__(self, wrapped: RawModel, run: Program, spec: ModelSpec) -> None:
         self.spec, self.device = spec, wrapped.device
         self.original: HandedOn | None = None
-        self._wrapped, self._program, self._lifted = wrapped, run, lifted
+        self._wrapped, self._program = wrapped, run
 
     def forward(self, inputs: Inputs) -> Array:
         """The raw output (n, …) in evaluation mode."""
-        named = dict(zip(self._program.names, self._program.arrays(inputs), strict=True))
-        with _evaluating_in_float32(self._program) if self._lifted else contextlib.nullcontext():
-            return self._wrapped.forward(named)
+        try:
+            return self._wrapped.forward(_named(self._program, inputs))
+        except RunError as err:
+            raise RunError(in_one_line(str(err))) from err
 
     def close(self) -> None:
         """Lets the model go."""
         self._wrapped.close()
+        if self.original is not None:
+            self.original.close()
 
 
 def _is_recurrent(model: Any) -> bool:
@@ -175,8 +190,8 @@ def _named(run: Program, example: Inputs) -> Inputs:
     return dict(zip(run.names, run.arrays(example), strict=True))
 
 
-def _wrapped(run: Program, backend: str) -> Any:
-    return _torch_module(run) if backend == "torch" else _pure_function(run)
+def _wrapped(run: Program, backend: str, lifted: bool) -> Any:
+    return _torch_module(run, lifted) if backend == "torch" else _pure_function(run, lifted)
 
 
 def _in_order(run: Program) -> Callable[[Sequence[Any], dict[str, Any]], list[Any]]:
@@ -196,7 +211,7 @@ def _in_order(run: Program) -> Callable[[Sequence[Any], dict[str, Any]], list[An
     return order
 
 
-def _torch_module(run: Program) -> Any:
+def _torch_module(run: Program, lifted: bool) -> Any:
     import torch
 
     order = _in_order(run)
@@ -210,15 +225,16 @@ def _torch_module(run: Program) -> Any:
             self.layers = torch.nn.ModuleList([run.model] if is_layer(run.model) else held_layers(run.model))
 
         def forward(self, *tensors: Any, **named: Any) -> Any:
-            # Of a copy on another device the copied model is meant.
+            # Of a copy, on another device or in float32, the copied model is meant.
             target = self.layers[0] if is_layer(run.model) else None
-            return run(order(tensors, named), torch.is_tensor, target)
+            with _evaluating(run.model if target is None else target, lifted):
+                return run(order(tensors, named), torch.is_tensor, target)
 
     Flat.__name__ = Flat.__qualname__ = run.who
     return Flat()
 
 
-def _pure_function(run: Program) -> Any:
+def _pure_function(run: Program, lifted: bool) -> Any:
     import jax
 
     order, model = _in_order(run), run.model
@@ -233,20 +249,27 @@ def _pure_function(run: Program) -> Any:
         return found
 
     def forward(*tensors: Any, **named: Any) -> Any:
-        import keras
-
-        if hasattr(model, "stateless_call"):
-            return run(order(tensors, named), is_tensor, stateless)
-        with keras.StatelessScope():
-            return run(order(tensors, named), is_tensor)
+        with _evaluating(model, lifted):
+            target = stateless if hasattr(model, "stateless_call") else None
+            return run(order(tensors, named), is_tensor, target)
 
     forward.__name__ = forward.__qualname__ = run.who
     return forward
 
 
 @contextlib.contextmanager
-def _evaluating_in_float32(run: Program) -> Iterator[None]:
-    with bookkeeping_kept(run.model), computing_in_float32(run.model):
+def _evaluating(model: Any, lifted: bool) -> Iterator[None]:
+    """A call of a model that leaves its variables and losses as they were; in float32 where its precision is lifted.
+
+    Entered by what is handed on, and not around it: the other exporter may copy the model, or trace it at another time.
+    """
+    import keras
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bookkeeping_kept(model))
+        if lifted:
+            stack.enter_context(computing_in_float32(model))
+        stack.enter_context(keras.StatelessScope())
         yield
 
 

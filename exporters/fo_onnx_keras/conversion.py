@@ -31,6 +31,11 @@ _PYTHON_FUNCTION = re.compile(r"\b(Eager)?PyFunc(Stateless)?\b")
 def export(model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions) -> ModelSpec:
     """Writes `model` to `path`; see `fo_onnx.protocols.Exporter.export`."""
     run = program(model, list(example), options, output)
+    if run.fixed_rows is not None:
+        raise ExportError(
+            f"{run.who} takes {run.fixed_rows} rows at a time, as its signature says, and files take any number. Leave it open with "
+            "None: input_signature=[tf.TensorSpec([None, …])]"
+        )
     inputs = run.specs(example)
     free = tuple(_with_free_length(run, i) for i in inputs)
     try:

@@ -101,7 +101,7 @@ def tf_variables(model: Any) -> Iterator[Any]:
     if is_graph_function(model) and hasattr(model, "variables"):
         yield from model.variables
     for layer in held_layers(model)[: 1 if is_layer(model) else None]:
-        yield from (w.value for w in layer.weights)
+        yield from (v.value for v in layer.variables)  # `weights` leaves random states out
 
 
 def _ours(name: str) -> str | None:

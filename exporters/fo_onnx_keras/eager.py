@@ -45,7 +45,7 @@ class EagerModel:
         run = self._program
         arrays = run.arrays(inputs)
         try:
-            with bookkeeping_kept(run.model), computing_in_float32(run.model):
+            with bookkeeping_kept(run.model), computing_in_float32(run.model), keras.StatelessScope():
                 found = run([keras.ops.convert_to_tensor(a) for a in arrays], keras.ops.is_tensor)
         except FoOnnxError:
             raise

@@ -15,8 +15,11 @@ LONGEST = 400
 
 def first_cause(err: BaseException) -> str:
     """The type and the message of what failed, without the styles, frames and arguments that Keras and TensorFlow add."""
-    text = _TAIL.split(_HEAD.sub("", _USER_CODE.sub("", _STYLES.sub("", str(err)))))[0]
+    return f"{type(err).__name__}: {in_one_line(str(err)) or 'no message'}"
+
+
+def in_one_line(text: str) -> str:
+    """A message without those, and without a full stop at its end."""
+    text = _TAIL.split(_HEAD.sub("", _USER_CODE.sub("", _STYLES.sub("", text))))[0]
     text = " ".join(_NODE.sub("", text).split()).rstrip(".")
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST].rsplit(' ', 1)[0]} …"
-    return f"{type(err).__name__}: {text or 'no message'}"
+    return f"{text[:LONGEST].rsplit(' ', 1)[0]} …" if len(text) > LONGEST else text

@@ -34,6 +34,7 @@ class Declared:
         dtype: Its numpy dtype by name; ``None`` where the model takes several.
         shape: Its shape, ``None`` for what is dynamic and for the batch; ``None`` where it is not fixed.
         optional: Whether it may be left out.
+        rows: How many rows it takes at a time, where these are always as many.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Declared:
     dtype: str | None = None
     shape: tuple[int | None, ...] | None = None
     optional: bool = False
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ def entry_point(model: Any) -> Any:
 
 
 def require_usable(model: Any) -> None:
-    """Raises a `ModelError` for a Keras model that was never built, or that keeps state from batch to batch."""
+    """Raises a `ModelError` for a model that was never built, keeps state from batch to batch, or has lost its variables."""
+    if is_graph_function(model) and hasattr(model, "structured_input_signature"):
+        _require_variables(model)
     for layer in held_layers(model)[:1] if is_layer(model) else ():
         if not layer.built:
             raise ModelError(
@@ -161,6 +165,16 @@ def require_usable(model: Any) -> None:
             f"the layer {stateful[0]!r} is stateful: what it gives for a row depends on the batches before it. Make the model with "
             "stateful=False and set the same weights."
         )
+
+
+def _require_variables(function: Any) -> None:
+    try:
+        _ = function.variables
+    except AssertionError as err:  # a graph refers to its variables weakly
+        raise ModelError(
+            "the variables of the TensorFlow function are gone, since what owned them was deleted. Keep what was loaded for as long as "
+            "its signature is used: loaded = tf.saved_model.load(path), then loaded.signatures[…]."
+        ) from err
 
 
 def _called(model: Any) -> Any:
@@ -236,7 +250,7 @@ def _of_function(function: Any) -> Interface | None:
     if found is None or names is None:
         return found
     called = zip((*names.required, *names.optional), found.inputs, strict=False)
-    return Interface(tuple(Declared(n, d.rank, d.dtype, d.shape) for n, d in called), None, found.positional)
+    return Interface(tuple(replace(d, name=n) for n, d in called), None, found.positional)
 
 
 def _of_specs(args: list[Any], keywords: dict[str, Any]) -> Interface | None:
@@ -251,4 +265,5 @@ def _of_specs(args: list[Any], keywords: dict[str, Any]) -> Interface | None:
 
 def _declared(name: str, spec: Any) -> Declared:
     shape = None if spec.shape.rank is None else (None, *spec.shape.as_list()[1:])
-    return Declared(name, spec.shape.rank, spec.dtype.as_numpy_dtype().dtype.name, shape)
+    rows = spec.shape[0] if spec.shape.rank else None
+    return Declared(name, spec.shape.rank, spec.dtype.as_numpy_dtype().dtype.name, shape, rows=rows)

@@ -15,18 +15,19 @@ from fo_onnx.options import ModelOptions, OutputOptions
 from fo_onnx.protocols import Devices, Inputs
 from fo_onnx.spec import ModelSpec
 
-from .devices import devices_of, home_of, require_devices, strategy_of, tf_device
+from .devices import devices_of, home_of, require_devices, strategy_of, tf_device, tf_variables
 from .failures import first_cause
 from .precision import bookkeeping_kept, computing_in_float32, is_half, retraced
 from .programs import Program, program
+from .variables import RandomStates, alike, assigned_by, copies_of, differing, kept
 
 
 class TensorFlowModel:
     """A model with arrays in and an array out, run as a graph; eagerly where it cannot be traced.
 
-    The graph is traced with dynamic sizes, once per rank and dtype. XLA is left off: it compiles anew for every size of
-    batch, the last one of each run included, which takes longer than what it saves on most models. A ``tf.function`` with
-    ``jit_compile=True`` is compiled all the same.
+    The graph is traced for the first sizes, and once more with dynamic ones where others come. XLA is left off: it compiles anew
+    for every size of batch, the last one of each run included, which takes longer than what it saves on most models. A
+    ``tf.function`` with ``jit_compile=True`` is compiled all the same.
 
     Attributes:
         spec: The model.
@@ -54,6 +55,9 @@ class TensorFlowModel:
         # Autograph would see this package's code and not Keras'; a tf.function of the user's own keeps its own.
         self._target = retraced(run.model) if lifted else None
         self._graph: Any = tf.function(self._on_replicas, autograph=False, reduce_retracing=True)
+        self._steps: dict[Any, tuple[Any, tuple[Any, ...]]] = {}
+        self._states: RandomStates = {}
+        self._differing = () if strategy is None else differing(run.model)
         self._eager = False
         self._ran = False
 
@@ -68,7 +72,7 @@ class TensorFlowModel:
         arrays = run.arrays(inputs)
         try:
             with self._context(run):
-                found = self._spread(arrays) if self._strategy is not None else self._whole(arrays)
+                found = self._in_parts(arrays, run.fixed_rows)
         except FoOnnxError:
             raise
         except Exception as err:
@@ -80,6 +84,8 @@ class TensorFlowModel:
     def close(self) -> None:
         """Lets the model and its graphs go."""
         self._program = self._graph = self._target = None
+        self._steps.clear()
+        self._differing = ()
 
     def _open(self) -> Program:
         if self._program is None:
@@ -98,28 +104,57 @@ class TensorFlowModel:
                 stack.enter_context(tf.device(self._place))
             yield
 
+    def _in_parts(self, arrays: Sequence[NDArray[Any]], size: int | None) -> NDArray[Any]:
+        """Runs a batch; of a model for `size` rows at a time in such parts, the last one filled up with the last row."""
+        # TensorFlow's optimizer joins matmul, bias and relu in a kernel that makes 0 of NaN (2.21); one by one they hand it on.
+        nan = any(a.dtype.kind == "f" and np.isnan(a).any() for a in arrays)
+        run = self._one_by_one if nan else self._whole if self._strategy is None else self._spread
+        if size is None:
+            return run(arrays)
+        size, rows = size * (1 if self._strategy is None else self._strategy.num_replicas_in_sync), len(arrays[0])
+        padded = [_filled_up(a, -(-rows // size) * size) for a in arrays]
+        parts = [run([a[start : start + size] for a in padded]) for start in range(0, rows, size)]
+        return np.concatenate(parts)[:rows]
+
     def _whole(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        tensors = [tf.convert_to_tensor(a) for a in arrays]
         if self._eager:
-            return to_numpy(self._flat(*tensors))
+            return self._one_by_one(arrays)
+        tensors = [tf.convert_to_tensor(a) for a in arrays]
         try:
-            return to_numpy(self._graph(*tensors))
+            return to_numpy(self._step(arrays, tensors))
         except FoOnnxError:
             raise
         except Exception:
             # Python that needs values cannot be traced. What fails eagerly too, fails with the clearer message.
             if self._ran:
                 raise
-            found = to_numpy(self._flat(*tensors))
+            found = self._eagerly(tensors)
             self._eager = True
             return found
+
+    def _one_by_one(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return self._eagerly([tf.convert_to_tensor(a) for a in arrays])
+
+    def _eagerly(self, tensors: Sequence[Any]) -> NDArray[Any]:
+        with kept(copies_of(list(tf_variables(self._open().model))), self._states):
+            return to_numpy(self._flat(*tensors))
+
+    def _step(self, arrays: Sequence[NDArray[Any]], given: Sequence[Any]) -> Any:
+        """Runs the graph for arrays of these shapes on what is given for them."""
+        key = tuple((a.shape, a.dtype) for a in arrays)
+        if key not in self._steps:
+            # Not by a call, after which TensorFlow warns of functions that are traced often, whichever models they are of.
+            step = self._graph.get_concrete_function(*given)
+            self._steps[key] = step, assigned_by(step, self._open().model)
+        step, variables = self._steps[key]
+        with kept(variables, self._states):
+            return step(*given)
 
     def _spread(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Runs equal, consecutive parts of a batch on the replicas; what is missing is filled up with the last row."""
         strategy, rows = self._strategy, len(arrays[0])
         size = -(-rows // strategy.num_replicas_in_sync)
-        missing = size * strategy.num_replicas_in_sync - rows
-        padded = [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) if missing else a for a in arrays]
+        padded = [_filled_up(a, size * strategy.num_replicas_in_sync) for a in arrays]
 
         def share(array: NDArray[Any]) -> Any:
             def of_replica(context: Any) -> Any:
@@ -128,7 +163,8 @@ class TensorFlowModel:
 
             return strategy.experimental_distribute_values_from_function(of_replica)
 
-        parts = strategy.experimental_local_results(self._graph(*map(share, padded)))
+        with alike(self._differing):
+            parts = strategy.experimental_local_results(self._step(padded, [share(a) for a in padded]))
         return np.concatenate([to_numpy(p) for p in parts])[:rows]
 
     def _on_replicas(self, *tensors: Any) -> Any:
@@ -149,6 +185,11 @@ def to_numpy(tensor: Any) -> NDArray[Any]:
         tensor = tf.cast(tensor, tf.float32)
     found: NDArray[Any] = np.asarray(tensor.numpy())
     return found
+
+
+def _filled_up(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    missing = rows - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
 def open_native(

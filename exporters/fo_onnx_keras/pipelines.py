@@ -6,7 +6,9 @@ face says only how many elements there are.
 
 from __future__ import annotations
 
+import atexit
 import math
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +39,7 @@ _REORDERING = {
     "_RandomDataset": "random",
 }
 _LOSING = {"_IgnoreErrorsDataset": "ignore_errors"}
+_FIXED = "with shuffle(…, reshuffle_each_iteration=False) or with cache() behind the shuffle"
 _MATCH = "so that results could not be matched with samples"
 
 
@@ -49,37 +52,91 @@ def open_dataset(dataset: Any, options: DataOptions, convert: Convert) -> Source
         convert: Makes an array of a tensor.
 
     Raises:
-        DataError: It is shuffled or reads out of order without ``ids=``; it has no end and ``limit=`` is not given; it drops rows.
+        DataError: It is shuffled or reads out of order without ``ids=``, or in another order each time; it has no end and ``limit=``
+            is not given; it drops rows.
     """
     _refuse_endless(dataset, options)
     steps = list(_steps(dataset))
     if options.ids is None:
         _refuse_unordered(dataset, steps)
+    else:
+        _refuse_varying(dataset)
     for step in steps:
         _refuse_lost_rows(step, options)
     # Windows of a time series are made by batch(), too; where the model says its ranks, they tell.
     ranks_known = options.signature is not None and options.signature.ranks is not None
     batched = True if _last_batching(dataset) is not None and not ranks_known else None
-    return IterableSource(_Elements(dataset), options, convert, batched=batched, length=_row_count(dataset, options))
+    elements = _Elements(dataset, weighted=_is_weighted(dataset.element_spec, options))
+    return IterableSource(elements, options, convert, batched=batched, length=_row_count(dataset, options))
+
+
+def samples_of(dataset: Any) -> tuple[Any, int | None]:
+    """A dataset of samples or of batches as one of samples, and their number where it is known.
+
+    Raises:
+        DataError: It gives its rows in a random order, has no end, or drops rows.
+    """
+    options = DataOptions()
+    _refuse_endless(dataset, options)
+    steps = list(_steps(dataset))
+    _refuse_unordered(dataset, steps)
+    for step in steps:
+        _refuse_lost_rows(step, options)
+    count = _row_count(dataset, options)
+    batched = _last_batching(dataset) is not None or _is_batch(dataset.element_spec, None)
+    return dataset.unbatch() if batched else dataset, count if batched or count is None else _size(dataset)
 
 
 class _Elements:
-    """A dataset's elements. A dataset itself says that it has a length, and raises when it is asked for it."""
+    """A dataset's elements. A dataset itself says that it has a length, and raises when it is asked for it.
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    Of elements of (inputs, targets, sample weights), as `keras.utils.unpack_x_y_sample_weight` describes them, the weights are
+    left out.
+    """
+
+    def __init__(self, dataset: Any, *, weighted: bool) -> None:
+        self._dataset, self._weighted = dataset, weighted
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._dataset)
+        reading = [iter(self._dataset)]
+        _being_read[id(reading)] = reading
+        try:
+            while True:
+                try:
+                    element = next(reading[0])
+                except StopIteration:
+                    return
+                yield element[:2] if self._weighted else element
+        except KeyboardInterrupt as err:
+            traceback.clear_frames(err.__traceback__)  # whose frames hold the iterator
+            raise
+        finally:
+            reading.clear()
+            _being_read.pop(id(reading))
 
 
-def _steps(dataset: Any) -> Iterator[Any]:
-    """A dataset and all that it was made from, the last step first."""
+_being_read: dict[int, list[Any]] = {}
+"""Iterators that have not come to their end."""
+
+
+@atexit.register
+def _let_go() -> None:
+    """Drops the iterators of runs that were interrupted, and are held by the exception's traceback.
+
+    One over ``Dataset.from_generator`` that is left when Python has ended waits forever for it (TensorFlow 2.21).
+    """
+    for reading in list(_being_read.values()):
+        reading.clear()
+
+
+def _steps(dataset: Any, *, into_caches: bool = True) -> Iterator[Any]:
+    """A dataset and all that it was made from, the last step first; what lies before a cache only where asked for."""
     pending = [dataset]
     while pending:
         step = pending.pop()
         yield step
-        pending.extend(step._inputs())
+        if into_caches or type(step).__name__ != "CacheDataset":
+            pending.extend(step._inputs())
 
 
 def _refuse_endless(dataset: Any, options: DataOptions) -> None:
@@ -91,23 +148,59 @@ def _refuse_endless(dataset: Any, options: DataOptions) -> None:
 
 
 def _refuse_unordered(dataset: Any, steps: list[Any]) -> None:
-    advice = "or give the ids of the rows in the dataset's order with ids=."
     for step in steps:
         reordering = _reordering(step)
         if reordering is not None:
             raise DataError(
-                f"the dataset gives its rows in a random order ({reordering}), {_MATCH}. Make it without, {advice}"
+                f"the dataset gives its rows in a random order ({reordering}), {_MATCH}. Leave that out; or make the order a fixed one, "
+                f"{_FIXED}, and give the ids of the rows in that order with ids=."
             )
         if _is_unordered(step):
             raise DataError(
                 f"the dataset reads in parallel with deterministic=False ({_name(step)}): rows come in the order in which they are "
-                f"ready, {_MATCH}. Make it with deterministic=True, {advice}"
+                f"ready, {_MATCH}. Make it with deterministic=True."
             )
     if dataset.options().deterministic is False:
         raise DataError(
             f"the dataset's options say deterministic=False: rows come in the order in which they are ready, {_MATCH}. Set "
-            f"options.deterministic = True, {advice}"
+            "options.deterministic = True."
         )
+
+
+def _refuse_varying(dataset: Any) -> None:
+    """Raises a `DataError` for a dataset whose order is another one each time that it is read, so that no ids could fit it.
+
+    Whoever made the ids has read it, and a run reads it again. In-memory and file caches give what they were filled with.
+    """
+    for step in _steps(dataset, into_caches=False):
+        reordering = None if _is_fixed(step) else _reordering(step)
+        if reordering is not None:
+            raise DataError(
+                f"the dataset is given anew in a random order each time that it is read ({reordering}), and the ids= that were given "
+                f"are those of one such order. Leave that out, or make the order a fixed one: {_FIXED}."
+            )
+        if _is_unordered(step):
+            raise DataError(
+                f"the dataset reads in parallel with deterministic=False ({_name(step)}): rows come in the order in which they are "
+                "ready, another one each time, and the ids= that were given are those of one such order. Make it with "
+                "deterministic=True, or end it with cache()."
+            )
+    if dataset.options().deterministic is False:
+        raise DataError(
+            "the dataset's options say deterministic=False: rows come in the order in which they are ready, another one each time, and "
+            "the ids= that were given are those of one such order. Set options.deterministic = True, or end it with cache()."
+        )
+
+
+def _is_fixed(step: Any) -> bool:
+    """Whether a step gives the same random order each time (see Dataset.shuffle, Dataset.random)."""
+    kind = type(step).__name__
+    if kind in ("_ShuffleDataset", "_GlobalShuffleDataset"):
+        return getattr(step, "_reshuffle_each_iteration", True) is False
+    if kind == "_RandomDataset":
+        seeded = any(int(tf.get_static_value(s)) for s in (step._seed, step._seed2))
+        return seeded and not getattr(step, "_rerandomize", True)
+    return False
 
 
 def _reordering(step: Any) -> str | None:
@@ -166,6 +259,19 @@ def _last_batching(dataset: Any) -> Any | None:
     while type(step).__name__ in _ROW_BY_ROW:
         (step,) = step._inputs()
     return step if type(step).__name__ in _BATCHING else None
+
+
+def _is_weighted(spec: Any, options: DataOptions) -> bool:
+    """Whether elements are (inputs, targets, sample weights), and not the inputs of a model of several, and a label."""
+    if not isinstance(spec, tuple) or len(spec) != 3 or options.input_getter is not None:
+        return False
+    label, weight = spec[1:]
+    if not isinstance(weight, tf.TensorSpec) or not weight.dtype.is_floating:
+        return False
+    if options.signature is None:
+        return isinstance(label, tf.TensorSpec) and label.dtype.is_integer
+    held, required = len(tf.nest.flatten(spec[0])), len(options.signature.required)
+    return required <= held <= required + len(options.signature.optional)
 
 
 def _row_count(dataset: Any, options: DataOptions) -> int | None:

@@ -32,8 +32,6 @@ def computing_in_float32(model: Any) -> Iterator[None]:
     Weights stay as they are: a layer casts them to the dtype that its policy computes in (keras.DTypePolicy). Policies of
     quantised layers are left alone, since they say how the weights are stored.
     """
-    import keras
-
     with _lifting:
         layers = [layer for layer in held_layers(model) if _computes_in_half(layer)]
         # A model within a model casts what it is given to the dtype that it was first called with, which its symbolic inputs and
@@ -46,7 +44,6 @@ def computing_in_float32(model: Any) -> Iterator[None]:
         ]
         before = [(layer, "_dtype_policy", layer._dtype_policy) for layer in layers]
         before += [(holder, "_dtype", holder._dtype) for holder in inputs]
-        float32 = keras.DTypePolicy("float32")
         # Of a method that is a tf.function, too, the traces are the user's.
         methods = [(layer, retraced(layer.call)) for layer in held_layers(model) if is_graph_function(layer.call)]
         methods = [(layer, method) for layer, method in methods if layers and "call" not in vars(layer)]
@@ -55,7 +52,7 @@ def computing_in_float32(model: Any) -> Iterator[None]:
                 vars(layer)["call"] = method
             for holder, name, _ in before:
                 # Not the public setter: of a DTypePolicyMap, which many layers share, it changes the map.
-                setattr(holder, name, float32 if name == "_dtype_policy" else "float32")
+                setattr(holder, name, _in_float32(_policy_of(holder)) if name == "_dtype_policy" else "float32")
             yield
         finally:
             for layer, _ in methods:
@@ -104,7 +101,26 @@ def bookkeeping_kept(model: Any) -> Iterator[None]:
 
 
 def _computes_in_half(layer: Any) -> bool:
+    return _policy_of(layer).quantization_mode is None and layer.compute_dtype in _HALVES
+
+
+def _policy_of(layer: Any) -> Any:
+    """A layer's own policy, which it may have in a map."""
     policy = layer._dtype_policy
     if hasattr(policy, "default_policy"):
         policy = policy[layer.path] if layer.path else policy.default_policy
-    return policy.quantization_mode is None and layer.compute_dtype in _HALVES
+    return policy
+
+
+def _in_float32(policy: Any) -> Any:
+    """A policy that computes in float32 with variables as they are: Keras casts those that are read where the two differ."""
+    import keras
+
+    class InFloat32(keras.DTypePolicy):  # type: ignore[misc]
+        """Such a policy."""
+
+        @property
+        def variable_dtype(self) -> str:
+            return str(policy.variable_dtype)
+
+    return InFloat32("float32")

@@ -78,6 +78,11 @@ class Program:
         """Whether Keras layers are called."""
         return bool(held_layers(self.model))
 
+    @property
+    def fixed_rows(self) -> int | None:
+        """How many rows the model takes at a time, where its signature says a number."""
+        return next((d.rows for d in self.declared if d.rows), None)
+
     @contextlib.contextmanager
     def no_new_weights(self) -> Iterator[None]:
         """Raises a `ModelError` where a call within the context built layers, which gives them random weights."""
@@ -175,10 +180,16 @@ def _matched(interface: Interface, keys: tuple[str, ...], who: str) -> Mapping[s
     if numbered and len(keys) == len(required):
         return dict(zip(keys, required, strict=True))
     wanted = ", ".join(i.name + (" (optional)" if i.optional else "") for i in inputs)
-    raise RunError(
+    problem = (
         f"running {who} in Keras on {', '.join(map(repr, keys))} failed: it takes {len(inputs)} input"
         f"{'' if len(inputs) == 1 else 's'} ({wanted}), and the data have {len(keys)}"
     )
+    if numbered and len(keys) < len(required):
+        problem += (
+            ". Give the arrays of several inputs as a tuple, in this order, or as a dict by these names: a list is one of samples, "
+            "unlike in model.fit"
+        )
+    raise RunError(problem)
 
 
 def _callable(model: Any) -> Any:

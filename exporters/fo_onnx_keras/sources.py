@@ -64,7 +64,7 @@ class TensorFlowSources:
 
 
 def to_array(leaf: Any) -> Array:
-    """A tensor, or anything else that numpy understands, as an array; bfloat16 becomes float32, which numpy has.
+    """A tensor, or anything else that numpy understands, as an array; bfloat16 becomes float32, which numpy has, and bytes text.
 
     Raises:
         DataError: It is ragged or sparse.
@@ -87,7 +87,15 @@ def to_array(leaf: Any) -> Array:
     if leaf.dtype.is_floating and leaf.dtype not in (tf.float16, tf.float32, tf.float64):
         leaf = tf.cast(leaf, tf.float32)
     found: Array = np.asarray(leaf.numpy())
-    return found
+    return _as_text(found) if leaf.dtype == tf.string else found
+
+
+def _as_text(found: Array) -> Array:
+    """TensorFlow's strings, which are bytes, as text where they are that; encoded images, say, stay bytes."""
+    try:
+        return np.array([value.decode() for value in found.ravel()], dtype=np.str_).reshape(found.shape)
+    except UnicodeDecodeError:
+        return found
 
 
 def _tensors(tf: Any) -> tuple[type, ...]:

@@ -24,6 +24,7 @@ from .foreign import foreign_ops
 from .handlers import handlers_registered
 from .quiet import Records, quiet
 from .renaming import rename_tensors, unused_name
+from .sigmoids import fold_sigmoids
 from .weights import Weights, captures_to_constants, put_back, set_aside, weight_bytes
 
 EXTERNAL_DATA_BYTES = 1_800_000_000
@@ -73,6 +74,7 @@ def write_onnx(
         except Exception as err:
             raise ExportError(f"tf2onnx cannot convert {who}: {_root_cause(err, records)}") from err
         _require_converted(proto, records, who)
+    fold_sigmoids(proto)
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)
     if weights:

@@ -21,7 +21,7 @@ from keras_truth import check_in_onnx, probs
 
 import fo_onnx as fo
 from fo_onnx import plugins
-from fo_onnx.probabilities import total_variation
+from fo_onnx.probabilities import softmax, total_variation
 
 BACKEND = keras.config.backend()
 
@@ -85,6 +85,67 @@ def devices() -> None:
         exported = fo.export(model, rows_of(20), Path(folder) / "model.onnx")
         assert exported.spec.framework == "keras"
         assert str(exported.spec.inputs[0]) == "input: float32 (n, 8, 8, 3)"
+
+
+def half() -> None:
+    """Policies of half precision, pure and mixed, are computed in float32 and compared with themselves."""
+    for policy in ("mixed_bfloat16", "float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            keras.utils.set_random_seed(0)
+            model = sequential((8, 8, 3), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Flatten())
+        finally:
+            keras.config.set_dtype_policy("float32")
+        rows = normal(20, 8, 8, 3)
+        in_half = keras.ops.convert_to_numpy(keras.ops.cast(model(rows, training=False), "float32"))
+        found = fo.generate(model, rows, engine="onnx")
+        gap = total_variation(softmax(in_half.astype(np.float64)), found.probs).max()
+        assert 1e-6 < gap < 0.1, f"{policy} must show the difference: {gap}"
+        told = found.meta["parity"]["original_gap"]
+        assert gap / 3 < told < gap * 3, (policy, gap, told)
+        assert {layer.dtype_policy.name for layer in model.layers} == {policy}
+
+
+def sigmoid() -> None:
+    """A lone sigmoid is told to be the probability of the second class."""
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(1, "sigmoid", kernel_initializer="he_normal")])
+    rows = normal(20, 6)
+    p = keras.ops.convert_to_numpy(keras.ops.stop_gradient(model(rows))).astype(np.float64).ravel()
+    found = fo.generate(model, rows, engine="onnx")
+    assert found.meta["model"]["output"] == "binary_probs"
+    assert total_variation(np.stack([1 - p, p], axis=1), found.probs).max() < 1e-6
+
+
+def misfit() -> None:
+    """What the other framework's runner says comes in one line."""
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(3)])
+    with pytest.raises(fo.DataError) as caught:
+        fo.generate(model, normal(20, 5))
+    text = str(caught.value)
+    assert "expected axis -1 of input shape to have value 6" in text
+    assert not {"\n", "\x1b"} & set(text), text
+    assert ".." not in text
+
+
+class Counting(layers.Layer):
+    """A layer that counts its calls."""
+
+    def build(self, shape: Any) -> None:
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x: Any) -> Any:
+        self.calls.assign_add(1.0)
+        return x * self.calls
+
+
+def counting() -> None:
+    """What a call assigns is put back."""
+    model = keras.Sequential([layers.Input((6,)), Counting(), layers.Dense(3, kernel_initializer="he_normal")])
+    expected = probs(model, normal(20, 6))
+    model.layers[0].calls.assign(0.0)
+    found = fo.generate(model, normal(20, 6), engine="native", batch_size=5)
+    assert total_variation(expected, found.probs).max() < 1e-5
+    assert float(model.layers[0].calls.value) == 0
 
 
 def without_graphs() -> None:

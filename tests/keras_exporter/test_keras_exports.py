@@ -39,7 +39,7 @@ def elsewhere(backend: str, *names: str) -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_on_another_backend(backend: str) -> None:
-    elsewhere(backend, *ELSEWHERE, "any_length", "closure", "devices")
+    elsewhere(backend, *ELSEWHERE, "any_length", "closure", "devices", "half", "sigmoid", "counting", "misfit")
 
 
 @pytest.mark.slow
@@ -51,4 +51,4 @@ def test_every_kind_on_another_backend(backend: str, name: str) -> None:
 
 
 def test_on_a_backend_without_graphs() -> None:
-    elsewhere("numpy", "without_graphs")
+    elsewhere("numpy", "without_graphs", "counting")

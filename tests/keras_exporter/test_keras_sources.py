@@ -89,6 +89,8 @@ class Endless(Batches):
         (lambda: slices((X, Y)).padded_batch(4), 10),
         (lambda: slices((X, Y)).batch(5, drop_remainder=True), 10),
         (lambda: slices({"x": X, "label": Y}).batch(4), None),
+        (lambda: slices((X, Y, np.ones(10))), 10),
+        (lambda: slices((X, Y, np.ones(10, np.float32))).batch(4), 10),
         (lambda: tf.data.Dataset.zip((slices(X), slices(Y))).batch(4), 10),
         (lambda: slices((X, Y)).batch(3).unbatch(), None),
         (lambda: generated(), None),
@@ -125,29 +127,62 @@ def test_without_labels_the_models_ranks_tell_batches() -> None:
     assert whole(windows).inputs["0"].shape == (2, 5, 2)
 
 
-@pytest.mark.parametrize(
-    ("data", "rows", "message"),
-    [
-        (lambda: slices((X, Y)).shuffle(5).batch(3), 10, r"random order \(shuffle\).*without, or give the ids"),
-        (lambda: slices(X).map(lambda x: x).shuffle(5, reshuffle_each_iteration=False).prefetch(1), 10, "shuffle"),
-        (
-            lambda: tf.data.Dataset.range(2).flat_map(lambda i: slices(X).shuffle(3)),
-            20,
-            "shuffle, in a function that flatmap",
-        ),
-        (lambda: tf.data.Dataset.zip((slices(X).shuffle(3), slices(Y))), 10, "shuffle"),
-        (lambda: tf.data.Dataset.sample_from_datasets([slices(X), slices(X)]), 20, r"\(random\)"),
-        (lambda: slices(X).map(lambda x: x, 2, deterministic=False), 10, r"deterministic=False \(parallelmap\)"),
-        (lambda: slices(X).batch(2, False, 2, deterministic=False), 10, r"deterministic=False \(parallelbatch\)"),
-        (interleaved, 20, r"in parallel with deterministic=False \(parallelinterleave\)"),
-        (unordered, 10, "options say deterministic=False.*options.deterministic = True"),
-        (lambda: Batches(shuffle=True), 10, "Batches was made with shuffle=True"),
-    ],
-)
+RANDOM = [
+    (lambda: slices((X, Y)).shuffle(5).batch(3), 10, r"\(shuffle\).*reshuffle_each_iteration=False"),
+    (lambda: slices(X).shuffle(5, seed=1), 10, r"\(shuffle\).*cache\(\) behind the shuffle"),
+    (lambda: slices(X).cache().shuffle(5), 10, "shuffle"),
+    (
+        lambda: tf.data.Dataset.range(2).flat_map(lambda i: slices(X).shuffle(3)),
+        20,
+        "shuffle, in a function that flatmap",
+    ),
+    (lambda: tf.data.Dataset.zip((slices(X).shuffle(3), slices(Y))), 10, "shuffle"),
+    (
+        lambda: tf.data.Dataset.sample_from_datasets([slices(X), slices(X)], seed=3, rerandomize_each_iteration=True),
+        20,
+        r"\(random\)",
+    ),
+    (lambda: slices(X).map(lambda x: x, 2, deterministic=False), 10, r"deterministic=False \(parallelmap\)"),
+    (lambda: slices(X).batch(2, False, 2, deterministic=False), 10, r"deterministic=False \(parallelbatch\)"),
+    (interleaved, 20, r"in parallel with deterministic=False \(parallelinterleave\)"),
+    (unordered, 10, "options say deterministic=False.*options.deterministic = True"),
+]
+"""Datasets whose order is another one each time that they are read."""
+FIXED = [
+    (lambda: slices(X).map(lambda x: x).shuffle(5, reshuffle_each_iteration=False).prefetch(1), 10, "shuffle"),
+    (lambda: slices(X).shuffle(10, reshuffle_each_iteration=False).batch(3), 10, "shuffle"),
+    (lambda: slices(X).shuffle(10).cache().batch(3).map(lambda x: x), 10, "shuffle"),
+    (lambda: tf.data.Dataset.range(1).flat_map(lambda i: slices(X).shuffle(9)).cache(), 10, "shuffle"),
+    (lambda: tf.data.Dataset.sample_from_datasets([slices(X), slices(-X)], seed=3), 20, "random"),
+    (lambda: Batches(shuffle=True), 10, "Batches was made with shuffle=True"),
+]
+"""Datasets out of order, each time in the same one."""
+
+
+@pytest.mark.parametrize(("data", "rows", "message"), [*RANDOM, *FIXED])
 def test_rows_out_of_order_are_refused(data: Callable[[], Any], rows: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
         opened(data())
-    assert len(whole(opened(data(), ids=[f"r{i}" for i in range(rows)]))) == rows, "with ids it is the caller's order"
+
+
+@pytest.mark.parametrize(("data", "rows", "message"), RANDOM)
+def test_no_ids_fit_an_order_that_changes(data: Callable[[], Any], rows: int, message: str) -> None:
+    with pytest.raises(
+        DataError, match=f"{message.split('.*')[0]}.*the ids= that were given are those of one such order"
+    ):
+        opened(data(), ids=list(range(rows)))
+
+
+@pytest.mark.parametrize(("data", "rows", "message"), FIXED)
+def test_ids_of_a_fixed_order_are_the_callers(data: Callable[[], Any], rows: int, message: str) -> None:
+    dataset = data()
+    read = np.concatenate([np.reshape(e[0] if isinstance(e, tuple) else e, (-1, 2)) for e in iter(dataset)])
+    source = opened(dataset, ids=[f"r{i}" for i in range(rows)])
+    source.peek(3)
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            whole(source).inputs["0"], read, "the run's order is the one that was read before"
+        )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +198,11 @@ def test_rows_out_of_order_are_refused(data: Callable[[], Any], rows: int, messa
         (lambda: slices(X).ignore_errors(), r"ignore_errors\(\), which leaves out the rows.*on_error='skip'"),
         (lambda: tf.ragged.constant([[1.0], [1.0, 2.0]]), r"RaggedTensor of shape \(2, None\).*\.to_tensor\(\)"),
         (lambda: (tf.sparse.from_dense(X), Y), r"SparseTensor of shape \(10, 2\).*tf.sparse.to_dense"),
-        (lambda: tf.constant(["a", "b"]), "has the dtype object.*numbers were expected"),
+        (lambda: tf.constant(["a", "b"]), "has the dtype <U1; numbers were expected"),
+        (
+            lambda: slices((X, [f"{i}" for i in Y])).batch(4),
+            r"has the label '0'; an integer.*Text can be numbered only when",
+        ),
     ],
 )
 def test_what_cannot_be_used(data: Callable[[], Any], message: str) -> None:
@@ -182,6 +221,57 @@ def test_labels_that_are_no_class() -> None:
         whole(opened((tf.constant(X), tf.one_hot(Y, 3)), signature=ROWS))
     with pytest.raises(DataError, match="labels that are no class"):
         whole(opened(slices((X, tf.one_hot(Y, 3))).batch(3), signature=ROWS))
+
+
+def test_weights_are_told_from_the_label_of_a_model_of_several_inputs() -> None:
+    pair = InputSignature(("a", "b"), (), (2, 2))
+    flat = whole(opened(slices((X, -X, Y)).batch(4), signature=pair))
+    np.testing.assert_array_equal(flat.inputs["1"], -X)
+    assert flat.labels is not None
+    assert flat.labels.tolist() == Y.tolist()
+    nested = whole(opened(slices(((X, -X), Y, np.ones(10, np.float32))).batch(4), signature=pair))
+    np.testing.assert_array_equal(nested.inputs["1"], -X)
+    assert nested.labels is not None
+    assert nested.labels.tolist() == Y.tolist()
+
+
+def test_text_is_text() -> None:
+    source = opened((tf.constant(X), tf.constant(np.array(["cat", "dog", "ähre"])[Y])))
+    assert source.class_names == ("cat", "dog", "ähre")
+    assert whole(source).labels.tolist() == Y.tolist()  # type: ignore[union-attr]
+    assert to_array(tf.constant([b"\xff\xd8"])).tolist() == [b"\xff\xd8"]
+
+
+INTERRUPTED = """
+import signal, sys, time
+import numpy as np, tensorflow as tf
+from fo_onnx.options import DataOptions
+from fo_onnx.sources import open_source
+from fo_onnx_keras.sources import TensorFlowSources
+
+def rows():
+    for i in range(400):
+        time.sleep(0.05)
+        yield np.zeros((100, 3), np.float32)
+
+dataset = tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec((None, 3)))
+source = open_source(dataset, DataOptions(), [TensorFlowSources()])
+
+def run():
+    for n, batch in enumerate(source.batches(100)):
+        if n == 3:
+            signal.raise_signal(signal.SIGINT) if sys.argv[1] == "between" else signal.setitimer(signal.ITIMER_REAL, 0.02)
+
+signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+run()
+"""
+
+
+@pytest.mark.parametrize("when", ["between", "within"])
+def test_a_program_that_is_interrupted_ends(when: str) -> None:
+    found = subprocess.run([sys.executable, "-c", INTERRUPTED, when], capture_output=True, text=True, timeout=60)
+    assert found.returncode == -2
+    assert "KeyboardInterrupt" in found.stderr
 
 
 def test_a_failure_in_a_pipeline_names_the_position() -> None:

@@ -464,3 +464,38 @@ def test_several_threads_convert_at_once(tmp_path):
         thread.join()
     for i in range(3):
         np.testing.assert_allclose(found[i], ROWS * i)
+
+
+# -------------------------------------------------------------------------------------------------------------- sigmoids
+
+
+def operators(path):
+    return [n.op_type for n in onnx.load(path).graph.node if n.op_type != "Identity"]
+
+
+@pytest.mark.parametrize("one", [lambda y: 1 / (1 + y), lambda y: tf.math.reciprocal(y + tf.ones([1]))])
+def test_a_sigmoid_that_is_written_out_becomes_one(one, tmp_path):
+    points = np.array([[-200.0, 0.0, 200.0], [-1.0, 0.5, 3.0]], np.float32)
+
+    found = converted(lambda x: one(tf.exp(-x)), tmp_path, points)
+
+    assert operators(tmp_path / "model.onnx") == ["Sigmoid"]
+    expected = [[0, 0.5, 1], [0.2689414, 0.6224593, 0.9525741]]
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "other", [lambda x: 1 / (2 + tf.exp(-x)), lambda x: 1 / (1 + tf.exp(x)), lambda x: 2 / (1 + tf.exp(-x))]
+)
+def test_what_is_no_sigmoid_stays(other, tmp_path):
+    np.testing.assert_allclose(converted(other, tmp_path, ROWS), other(ROWS), atol=1e-6)
+    assert "Sigmoid" not in operators(tmp_path / "model.onnx")
+
+
+def test_parts_of_a_sigmoid_that_are_read_elsewhere_stay(tmp_path):
+    def both(x):
+        power = tf.exp(-x)
+        return 1 / (1 + power) + power
+
+    np.testing.assert_allclose(converted(both, tmp_path, ROWS), both(ROWS), atol=1e-6)
+    assert {"Sigmoid", "Exp"} <= set(operators(tmp_path / "model.onnx"))
