@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "fo_onnx"
 METADATA_VERSION = 1
+_CLASSES_OF = "fo_onnx.classes_of."
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 
@@ -101,7 +102,36 @@ def load_proto(path: Path) -> onnx.ModelProto:
     if not proto.graph.output or not proto.graph.node or not proto.opset_import:
         raise ModelError(f"opening the model {path}: it holds no graph with nodes and outputs, so it is no ONNX model.")
     _check_external_data(proto, path)
+    _take_maps_off(proto)
     return proto
+
+
+def _take_maps_off(proto: onnx.ModelProto) -> None:
+    """Lets an output that is a sequence of maps from classes to scores be the tensor within, under the output's name.
+
+    skl2onnx and onnxmltools write classifiers so, unless they are told ``zipmap=False`` (ZipMap, ai.onnx.ml). The
+    names of the columns are left in the metadata under ``classes_of.<output>``.
+    """
+    import onnx
+
+    for node in [n for n in proto.graph.node if n.op_type == "ZipMap" and n.domain == "ai.onnx.ml"]:
+        outputs = [o for o in proto.graph.output if o.name == node.output[0]]
+        labels = [label for a in node.attribute for label in (*a.strings, *a.ints)]
+        if not outputs or not labels:
+            continue
+        scores = onnx.helper.make_node("Cast", node.input, node.output, node.name, to=onnx.TensorProto.FLOAT)
+        names = [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
+        info = onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, ["batch", len(labels)])
+        node.CopyFrom(scores)
+        outputs[0].CopyFrom(info)
+        if names != [str(i) for i in range(len(names))]:
+            proto.metadata_props.add(key=f"{_CLASSES_OF}{info.name}", value=json.dumps(names))
+
+
+def _mapped_classes(proto: onnx.ModelProto, output: str) -> tuple[str, ...] | None:
+    """The names of the columns of an output that was a map."""
+    text = next((p.value for p in proto.metadata_props if p.key == _CLASSES_OF + output), None)
+    return None if text is None else tuple(json.loads(text))
 
 
 def _check(proto: onnx.ModelProto, path: Path) -> None:
@@ -197,7 +227,8 @@ def _foreign_spec(proto: onnx.ModelProto, path: Path, output_name: str | None) -
         check_raw_shape(output.shape, None, None, f"the model {path}")
     last = output.shape[-1] if len(output.shape) == 2 else None
     classes = 2 if len(output.shape) == 1 or last == 1 else last
-    return ModelSpec(inputs=inputs, output=output, classes=classes, name=path.stem)
+    names = _mapped_classes(proto, output.name)
+    return ModelSpec(inputs=inputs, output=output, classes=classes, class_names=names, name=path.stem)
 
 
 def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> TensorSpec:
@@ -206,8 +237,10 @@ def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> T
         if name not in names:
             raise ModelError(f"opening the model {path}: it has no output {name!r}; its outputs are {names}.")
         return outputs[names.index(name)]
-    if len(outputs) == 1:
-        return outputs[0]
+    # Beside the scores, classifiers of skl2onnx give the predicted class: integers, or text.
+    scores = [o for o in outputs if o.dtype in _FLOATS]
+    if len(outputs) == 1 or (len(scores) == 1 and len(outputs) == 2):
+        return (scores or outputs)[0]
     raise ModelError(f"opening the model {path}: it has several outputs, {names}; say which one with output_name=.")
 
 

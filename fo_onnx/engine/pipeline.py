@@ -64,6 +64,7 @@ class Pipeline:
         data: DataOptions,
         run: RunOptions,
         class_names: tuple[str, ...] | None = None,
+        class_numbers: bool = False,
         deadline: float | None = None,
         bad_before: int = 0,
         native: Callable[[], Runner] | None = None,
@@ -82,6 +83,7 @@ class Pipeline:
             data: What happens to bad rows.
             run: Limits of the run.
             class_names: The model's, to which the source's labels are matched by name.
+            class_numbers: Whether names that are numbers are those that the rows' labels count by, as scikit-learn's are.
             deadline: When the run is stopped, on the clock of `time.monotonic`.
             bad_before: Bad rows of the part of the run that is gone on with.
             native: Gives the native runner that steps in where an ONNX runner fails on the way.
@@ -96,6 +98,8 @@ class Pipeline:
         self._native, self._on_switch, self._progress = native, on_switch, progress
         self._assumed = assumed
         self._recode = label_codes(source.class_names, class_names)
+        # Labels that are numbers say a class by its number where the model's classes are called by numbers of their own.
+        self._numbers = label_numbers(class_names) if class_numbers and source.class_names is None else None
         self.outcome = Outcome()
 
     def execute(self) -> Outcome:
@@ -212,11 +216,29 @@ class Pipeline:
                 position=bad[-1].position,
             )
 
+    def _numbered(self, batch: Batch, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The columns of labels that are numbers of classes."""
+        assert self._numbers is not None
+        order = np.argsort(self._numbers)
+        at = np.minimum(np.searchsorted(self._numbers, labels, sorter=order), len(order) - 1)
+        columns: NDArray[np.int64] = order[at]
+        wrong = np.flatnonzero(self._numbers[columns] != labels)
+        if len(wrong):
+            first = int(wrong[0])
+            raise DataError(
+                f"row with id {_plain(batch.ids[first])!r}: its label {int(labels[first])} is no class; the model's classes are "
+                f"{', '.join(map(str, self._numbers))}.",
+                position=_positions(batch)[first],
+            )
+        return columns
+
     def _labels(self, batch: Batch, classes: int) -> NDArray[np.int64] | None:
         labels = batch.labels
         if labels is None or len(labels) == 0:
             return labels
-        if self._recode is not None:
+        if self._numbers is not None:
+            labels = self._numbered(batch, labels)
+        elif self._recode is not None:
             labels = self._recode[labels]
         if labels.max() >= classes:
             at = int(np.argmax(labels >= classes))
@@ -239,6 +261,14 @@ def _end(batches: Iterator[Batch]) -> None:
         # After an interrupt a worker may still be inside of the generator, which then cannot be closed from here; the
         # worker sees that the run has stopped, and the generator ends with it.
         log.info("the source was still being read when the run ended")
+
+
+def label_numbers(names: tuple[str, ...] | None) -> NDArray[np.int64] | None:
+    """The numbers that a model's classes are called by, where all of them are, and they are not just 0, 1, 2 …"""
+    if names is None or not all(n.removeprefix("-").isdecimal() for n in names):
+        return None
+    numbers = np.asarray([int(n) for n in names], np.int64)
+    return None if np.array_equal(numbers, np.arange(len(numbers))) else numbers
 
 
 def label_codes(source: tuple[str, ...] | None, model: tuple[str, ...] | None) -> NDArray[np.int64] | None:

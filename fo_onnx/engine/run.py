@@ -191,6 +191,7 @@ class Run:
                 data=self._data,
                 run=self._run,
                 class_names=selection.spec.class_names,
+                class_numbers=selection.spec.framework == "sklearn",
                 deadline=self._deadline,
                 bad_before=sink.bad_rows if folder is not None else 0,
                 # Asked for ONNX, a failure on the way is an error.

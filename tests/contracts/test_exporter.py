@@ -25,7 +25,12 @@ from fo_onnx.protocols import RawModel
 sys.path.insert(0, str(Path(__file__).parent))
 from exporter_framework import ExportCase, Framework
 
-FRAMEWORKS = {"torch": "torch_framework", "keras": "keras_framework", "jax": "jax_framework"}
+FRAMEWORKS = {
+    "torch": "torch_framework",
+    "keras": "keras_framework",
+    "jax": "jax_framework",
+    "sklearn": "sklearn_framework",
+}
 SIZES = (1, 2, 7, 9)
 
 
@@ -47,14 +52,14 @@ class Wrapped:
 
 
 class ExportsOnce(Wrapped):
-    """Gives the same file again for a model of the same kind, since exports take seconds."""
+    """Gives the same file again for the same model, since exports take seconds."""
 
     def __init__(self, right: Any) -> None:
         super().__init__(right)
         self._known: dict[Any, tuple[Any, bytes]] = {}
 
     def export(self, model: Any, example: Any, path: Path, options: Any, output: Any) -> Any:
-        key = (type(model), tuple(example))
+        key = (self._right.fingerprint(model), *((name, str(a.dtype)) for name, a in example.items()))
         if key not in self._known:
             spec = self._right.export(model, example, path, options, output)
             self._known[key] = (spec, path.read_bytes())
@@ -275,9 +280,13 @@ class OtherWeights(WrongFile):
     def change(self, proto: Any) -> None:
         import onnx
 
-        floats = (t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
+        kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+        floats = (t for t in proto.graph.initializer if t.data_type in kinds)
         bias = next(t for t in floats if [*t.dims][-1:] == [3] and np.prod(t.dims) == 3)
-        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(1e-3), bias.name))
+        array = onnx.numpy_helper.to_array(bias)
+        # Not the same for each class, which a softmax would take away.
+        other = (array + np.array([0, 0, 1e-3])).astype(array.dtype)
+        bias.CopyFrom(onnx.numpy_helper.from_array(other, bias.name))
 
 
 class LeavesEvaluationMode(Wrapped):

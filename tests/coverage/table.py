@@ -30,7 +30,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "keras_exporter")]
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
-FRAMEWORKS = ("torch", "keras", "jax")
+FRAMEWORKS = ("torch", "keras", "jax", "sklearn")
 LEAST_SPREAD = 0.05
 """Median total variation between different rows; rows closer together agree with anything."""
 TOLERANCE = 1e-4
@@ -117,7 +117,18 @@ def prepared_keras(name: str) -> Prepared:
     return Prepared(model, data, truth, {})
 
 
-PREPARE: dict[str, Callable[[str], Prepared]] = {"torch": prepared_torch, "jax": prepared_jax, "keras": prepared_keras}
+def prepared_sklearn(name: str) -> Prepared:
+    cases = importlib.import_module("sklearn_cases")
+    model, data = cases.CASES[name](), cases.rows(ROWS, 7)
+    return Prepared(model, data, model.predict_proba(data), {})
+
+
+PREPARE: dict[str, Callable[[str], Prepared]] = {
+    "torch": prepared_torch,
+    "jax": prepared_jax,
+    "keras": prepared_keras,
+    "sklearn": prepared_sklearn,
+}
 
 
 def distributions(scores: Any) -> np.ndarray:
@@ -248,7 +259,20 @@ def page(results: list[Result], versions: str) -> str:
 def versions() -> str:
     from importlib.metadata import version
 
-    packages = ("torch", "tensorflow", "keras", "tf2onnx", "jax", "flax", "equinox", "dm-haiku", "onnx", "onnxruntime")
+    packages = (
+        "torch",
+        "tensorflow",
+        "keras",
+        "tf2onnx",
+        "jax",
+        "flax",
+        "equinox",
+        "dm-haiku",
+        "scikit-learn",
+        "skl2onnx",
+        "onnx",
+        "onnxruntime",
+    )
     return ", ".join(f"{p} {version(p)}" for p in packages)
 
 
