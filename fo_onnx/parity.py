@@ -179,7 +179,7 @@ def measure(
                 distances.append(_distance(wanted, _run_in_batches(runner, small, size))[~without[: len(wanted)]])
                 sizes.append(size)
     except FoOnnxError as err:
-        problem = f"the exported model failed on rows of the data: {err}"
+        problem = f"the exported model failed on rows of the data: {str(err).rstrip('.')}"
     all_tv = np.concatenate(distances) if distances else np.ones(1)
     finite = np.isfinite(expected).all(axis=1) & np.isfinite(found).all(axis=1)
     return ParityReport(

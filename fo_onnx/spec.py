@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 OutputKind = Literal["logits", "probs", "log_probs", "binary_logits", "binary_probs"]
 OUTPUT_KINDS: tuple[str, ...] = get_args(OutputKind)
 LOGIT_KINDS: tuple[str, ...] = ("logits", "log_probs", "binary_logits")
-PROBABILITY_KINDS: tuple[str, ...] = ("probs", "log_probs", "binary_probs")
 """The kinds on which a temperature acts, and of which logits can be kept."""
+PROBABILITY_KINDS: tuple[str, ...] = ("probs", "log_probs", "binary_probs")
+"""The kinds of which not every row of numbers is one."""
 
 
 @dataclass(frozen=True)

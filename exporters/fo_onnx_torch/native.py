@@ -75,7 +75,7 @@ def open_native(
         TensorSpec(n, str(a.dtype), (None, *a.shape[1:])) for n, a in zip(call.names, example.values(), strict=True)
     )
     spec = ModelSpec(inputs=inputs, output=TensorSpec("output", "float32", ()), name=who, framework="torch")
-    target = device_of(module) if device == "auto" else _torch_device(device)
+    target = device_of(module) if device == "auto" else torch_device(device)
     placed = module if target == device_of(module) else copy.deepcopy(module).to(target)
     if not is_half(module):
         return TorchModel(placed, call, output.output_name, spec)
@@ -84,7 +84,8 @@ def open_native(
     return found
 
 
-def _torch_device(name: Devices) -> torch.device:
+def torch_device(name: Devices) -> torch.device:
+    """The device of torch by the core's name of it. Raises `DeviceError`, listing those that are there."""
     if not isinstance(name, str):
         raise DeviceError(f"device={list(name)}: several devices were asked for, and the torch runner takes one.")
     kind = name.partition(":")[0]

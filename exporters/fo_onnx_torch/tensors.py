@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,3 +42,35 @@ def to_tensor(array: Array, device: Any = "cpu") -> torch.Tensor:
     if not array.flags.writeable or array.dtype != native or any(s < 0 for s in array.strides):
         array = np.array(array, dtype=native, order="C")
     return torch.from_numpy(array).to(device)
+
+
+class TorchTensors:
+    """torch tensors for the generators of the guide; see `fo_onnx.data_generator.tensors.Tensors`."""
+
+    def is_tensor(self, value: Any) -> bool:
+        """Whether it is a torch tensor."""
+        import torch
+
+        return isinstance(value, torch.Tensor)
+
+    def array(self, value: Any) -> Array:
+        """A tensor, or anything else that numpy understands, as an array."""
+        return to_numpy(value) if self.is_tensor(value) else np.asarray(value)
+
+    def tensor(self, array: Array, like: Any = None) -> torch.Tensor:
+        """An array as a tensor, on the device of `like` where that is a tensor."""
+        return to_tensor(array, like.device if self.is_tensor(like) else "cpu")
+
+    def moved(self, tensor: torch.Tensor, device: str) -> torch.Tensor:
+        """A tensor on a device. Raises `DeviceError`."""
+        from .native import torch_device
+
+        return tensor.to(torch_device(device))
+
+    def parameters(self, model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        """Copies of a module's parameters by name, on their devices."""
+        import torch
+
+        if isinstance(model, torch.nn.Module):
+            for name, parameter in model.named_parameters():
+                yield name, parameter.detach().clone()

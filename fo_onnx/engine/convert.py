@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fo_onnx.engine")
 Result = TypeVar("Result")
 CHANNELS = (1, 3, 4)
+_CHANNELS_REFUSED = re.compile(r"channel|depth|axis|axes|dimension|shape", re.IGNORECASE)
 EXAMPLE_ROWS = 3
 """Rows that a converter traces with: few, and not one, since tracers take an axis of one for a constant."""
 
@@ -214,12 +216,12 @@ def native_example(raw: RawModel, example: Inputs, output: OutputOptions) -> NDA
     except RunError as err:
         found = ", ".join(f"{k}: {a.dtype} {a.shape[1:]}" for k, a in example.items())
         advice = next(
-            filter(None, map(_channel_order, example.values())),
+            filter(None, (_channel_order(array, str(err)) for array in example.values())),
             "Check their axes (channels first or last, a missing axis) and their dtype, or say which part of a sample is "
             "the input with input_getter=.",
         )
         raise DataError(
-            f"the model does not take the data: {err}. Rows of the data are {found}. {advice}",
+            f"the model does not take the data: {str(err).rstrip('.')}. Rows of the data are {found}. {advice}",
         ) from err
     if output.output_transform is None:
         rows = len(next(iter(example.values())))
@@ -232,9 +234,9 @@ def native_example(raw: RawModel, example: Inputs, output: OutputOptions) -> NDA
     return out
 
 
-def _channel_order(array: NDArray[Any]) -> str | None:
-    """What to say of images whose channels are first or last, which the model may want the other way round."""
-    if array.ndim != 4:
+def _channel_order(array: NDArray[Any], refused: str) -> str | None:
+    """What to say of images whose channels are first or last where the model, by what it says, wants them the other way round."""
+    if array.ndim != 4 or not _CHANNELS_REFUSED.search(refused):
         return None
     first, last = array.shape[1] in CHANNELS, array.shape[3] in CHANNELS
     if first == last:

@@ -1,4 +1,4 @@
-"""The warning that says that the native runner stands in for ONNX, at the line that called this package."""
+"""Warnings at the line that called this package, above all the one that the native runner stands in for ONNX."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ _PACKAGE = str(Path(__file__).parents[1])
 
 
 def warn_of_fallback(message: str) -> None:
-    """Warns with a `FallbackWarning` that points to the innermost line outside of this package.
+    """Warns with a `FallbackWarning` that points to the innermost line outside of this package."""
+    warn_at_caller(message, FallbackWarning)
+
+
+def warn_at_caller(message: str, category: type[Warning]) -> None:
+    """Warns with a warning that points to the innermost line outside of this package.
 
     Python 3.12 has ``skip_file_prefixes`` for this.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, FallbackWarning, level)
+    warnings.warn(message, category, level)

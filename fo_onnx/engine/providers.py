@@ -17,7 +17,10 @@ from ..errors import DeviceError, OptionError
 KINDS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",
          "openvino": "OpenVINOExecutionProvider"}  # fmt: skip
 _WHEELS = {"cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
-_NAME = re.compile(r"/?(?:device:)?(auto|cpu|gpu|cuda|tensorrt|openvino|tpu)(?::(\d+))?", re.IGNORECASE)
+_NAME = re.compile(
+    r"/?(?:job:[\w.-]+/)?(?:replica:\d+/)?(?:task:\d+/)?(?:device:)?(auto|cpu|gpu|cuda|tensorrt|openvino|tpu)(?::(\d+))?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Placement:
 
 
 def parse_device(name: str) -> Device:
-    """The device that `name` means: ``cuda:1``, ``gpu`` (which is ``cuda``), TensorFlow's ``/GPU:1``; in any case.
+    """The device that `name` means: ``cuda:1``, ``gpu`` (which is ``cuda``), TensorFlow's ``/GPU:1``, also at full length; in any case.
 
     Raises:
         OptionError: It means none.

@@ -62,10 +62,17 @@ def open_builtin(data: Any, options: DataOptions, convert: Convert = as_array) -
         return open_arrays(data, options, convert)
     if is_sequence(data):
         return open_sequence(data, options, convert)
-    if isinstance(data, Iterable) and not isinstance(data, dict | str | bytes | set | frozenset | type):
+    if _can_be_iterated(data):
         return IterableSource(data, options, convert)
     what = "an empty dict" if data == {} else f"a {type(data).__module__}.{type(data).__qualname__}"
     raise DataError(f"rows cannot be read from {what}. What can: {TAKEN}.")
+
+
+def _can_be_iterated(data: Any) -> bool:
+    if isinstance(data, dict | str | bytes | set | frozenset | type):
+        return False
+    # Python iterates over what has __getitem__ alone, too, until an IndexError.
+    return isinstance(data, Iterable) or hasattr(type(data), "__getitem__")
 
 
 def is_sequence(data: Any) -> bool:

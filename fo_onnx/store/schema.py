@@ -222,7 +222,7 @@ def _flat(meta: Mapping[str, Any]) -> dict[str, Any]:
     model, own = (v if isinstance(v, dict) else {} for v in (meta.get("model"), meta.get("user")))
     named = {"model_name": model.get("name"), "framework": model.get("framework")}
     user = {k: v for k, v in own.items() if k not in SECTIONS}
-    return {**user, **{k: v for k, v in named.items() if v is not None}}
+    return {**{k: v for k, v in named.items() if v is not None}, **user}
 
 
 def same_json(a: Any, b: Any, tolerance: float = 0.0) -> bool:

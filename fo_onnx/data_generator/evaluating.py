@@ -1,0 +1,129 @@
+"""The generators that are made with their dataset and say how the model does on it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..distributions import Distributions
+from ..errors import RunError, StoreError, StoreNotFoundError
+from ..store import files
+from .generator import FirstOrderDataGenerator, LastRun
+from .rows import RowDict
+
+SECTIONS = ("info", "metrics", "class_distribution", "confidence")
+
+
+class DataGenerator:
+    """A model and a dataset; `generate` says how the one does on the other.
+
+    Attributes:
+        model: The model.
+        dataset: The samples, batched or not, with labels or without.
+        batch_size: Rows per run of the model.
+        device: Where the model runs; ``None`` leaves it where it is.
+        results: What `generate` or `load` gave last.
+    """
+
+    generator: ClassVar[type[FirstOrderDataGenerator]] = FirstOrderDataGenerator
+    framework: ClassVar[str] = "agnostic"
+
+    def __init__(self, model: Any, dataset: Any, batch_size: int = 32, device: str | None = None) -> None:
+        self.model, self.dataset, self.batch_size, self.device = model, dataset, batch_size, device
+        self.results: dict[str, Any] = {}
+        self._generator = self.generator(model, device=device or "auto", batch_size=batch_size)
+
+    @property
+    def last_run(self) -> LastRun | None:
+        """How the last rows came to be."""
+        return self._generator.last_run
+
+    def generate(self, *, progress: bool = True) -> dict[str, Any]:
+        """Runs the model on every row and says how it does.
+
+        Args:
+            progress: Whether a bar is shown where standard error is a terminal.
+
+        Returns:
+            ``info`` (framework, dataset_size, batch_size, runner, device), ``metrics`` (accuracy, nll, brier, ece as in
+            `fo_onnx.metrics`; empty where the dataset has no labels), ``class_distribution`` (rows per class: ``predicted``
+            and, with labels, ``ground_truth``), and ``confidence`` (mean, std, min and max of each row's largest probability).
+
+        Raises:
+            FoOnnxError: As `FirstOrderDataGenerator.generate_distributions`; a label that is no class.
+        """
+        found = self._generator.run(self.dataset, progress=progress)
+        self.results = {
+            "info": {
+                "framework": self.framework,
+                "dataset_size": len(found),
+                "batch_size": self.batch_size,
+                "runner": found.meta["runner"]["kind"],
+                "device": found.meta["engine"]["device"],
+            },
+            **_statistics(found),
+        }
+        return self.results
+
+    def generate_distributions(self, dataset: Any = None, *, progress: bool = True) -> RowDict:
+        """One distribution per sample of `dataset`, or of the generator's own; see `FirstOrderDataGenerator`."""
+        return self._generator.generate_distributions(self.dataset if dataset is None else dataset, progress=progress)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the results into a JSON file; replaces what is there.
+
+        Raises:
+            RunError: There are none yet.
+            StoreError: The file cannot be written.
+        """
+        if not self.results:
+            raise RunError(f"saving to {path}: there are no results yet; call generate() first.")
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path, json.dumps(self.results, indent=2).encode())
+
+    def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """The results in a file that `save` wrote.
+
+        Raises:
+            StoreError: It cannot be read, or is no such file.
+        """
+        try:
+            found = json.loads(Path(path).read_bytes())
+        except FileNotFoundError:
+            raise StoreNotFoundError(f"Loading {path}: nothing is there.") from None
+        except (OSError, ValueError) as err:
+            raise StoreError(f"Loading {path}: it cannot be read as JSON ({err}).") from err
+        if not isinstance(found, dict) or not set(SECTIONS) <= set(found):
+            raise StoreError(
+                f"Loading {path}: no results of generate(); an object with {', '.join(SECTIONS)} was expected. Distributions are "
+                "loaded with load_distributions() or fo_onnx.load()."
+            )
+        # JSON has text keys only, and classes are numbers.
+        counts = found["class_distribution"].items()
+        found["class_distribution"] = {what: {int(c): n for c, n in table.items()} for what, table in counts}
+        self.results = found
+        return found
+
+
+def _statistics(found: Distributions) -> dict[str, Any]:
+    metrics = found.metrics()
+    confidence = found.probs.max(axis=1).astype(np.float64) if len(found) else np.full(1, np.nan)
+    tables = {"predicted": found.probs.argmax(axis=1)}
+    if found.labels is not None:
+        tables["ground_truth"] = found.labels
+    return {
+        "metrics": {k: metrics[k] for k in ("accuracy", "nll", "brier", "ece") if k in metrics},
+        "class_distribution": {what: _counts(classes) for what, classes in tables.items()},
+        "confidence": {k: float(getattr(confidence, k)()) for k in ("mean", "std", "min", "max")},
+    }
+
+
+def _counts(classes: NDArray[np.int64]) -> dict[int, int]:
+    values, counts = np.unique(classes, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))

@@ -1,0 +1,115 @@
+"""Samples of a dataset beside their distributions, for training and evaluation; in plain Python."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..engine.fallback import warn_at_caller
+from ..errors import DataError, RowNotFoundError
+from .rows import distributions_of
+from .tensors import NumpyTensors, Tensors
+
+
+class FirstOrderDataset:
+    """A dataset whose items are (input, label, distribution), or (input, distribution) where samples carry no label.
+
+    Attributes:
+        base_dataset: The samples, by position.
+        distributions: Their distributions, by index.
+        input_getter: Takes a sample and returns its input.
+    """
+
+    tensors: Tensors = NumpyTensors()
+    unpacked: tuple[type, ...] = (tuple,)
+    """What of a sample is taken apart into input and label; a list is a row of features unless it is named here."""
+
+    def __init__(self, base_dataset: Any, distributions: Any, input_getter: Callable[[Any], Any] | None = None) -> None:
+        """Puts both side by side; warns where their numbers differ.
+
+        Args:
+            base_dataset: Anything with ``__len__`` and ``__getitem__``.
+            distributions: A dict from index to row, a `Distributions`, or the path of a file of them.
+            input_getter: Takes a sample and returns its input.
+        """
+        self.base_dataset, self.input_getter = base_dataset, input_getter
+        self.distributions = distributions_of(distributions, self.tensors)
+        warn_of_counts(len(self.distributions), len(base_dataset))
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.base_dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """One item. Raises `KeyError` where there is no distribution for `index`."""
+        index = index + len(self) if index < 0 else index
+        sample = self.base_dataset[index]
+        row = self.tensors.tensor(row_of(self.distributions, index))
+        apart = isinstance(sample, self.unpacked)
+        plain = sample[0] if apart and len(sample) else sample
+        first = plain if self.input_getter is None else self.input_getter(sample)
+        return (first, sample[1], row) if apart and len(sample) >= 2 else (first, row)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """The items in order."""
+        # Without it Python would go on until an IndexError, which not every dataset raises.
+        return (self[i] for i in range(len(self)))
+
+
+class SimpleDataLoader:
+    """Batches of a dataset as lists of its items.
+
+    Attributes:
+        dataset: Anything with ``__len__`` and ``__getitem__``.
+        batch_size: Items per batch.
+        shuffle: Whether the items come in another random order (of Python's `random`) each time.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int = 64, shuffle: bool = False) -> None:
+        self.dataset, self.batch_size, self.shuffle = dataset, max(1, int(batch_size)), bool(shuffle)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches."""
+        order = list(range(len(self.dataset)))
+        if self.shuffle:
+            random.shuffle(order)
+        for start in range(0, len(order), self.batch_size):
+            yield self.collate([self.dataset[i] for i in order[start : start + self.batch_size]])
+
+    def collate(self, items: list[Any]) -> Any:
+        """A batch of items: the list of them."""
+        return items
+
+    def in_order(self) -> Any:
+        """The dataset.
+
+        Raises:
+            DataError: The loader shuffles, so that its rows could not be told apart.
+        """
+        if self.shuffle:
+            raise DataError(
+                "the loader was made with shuffle=True, so that results could not be matched with samples. Make it with "
+                "shuffle=False, or give its dataset."
+            )
+        return self.dataset
+
+
+def row_of(distributions: Any, index: int) -> Any:
+    """The distribution of a sample. Raises `RowNotFoundError`, which is a `KeyError`, naming it."""
+    try:
+        return distributions[index]
+    except RowNotFoundError as err:
+        raise RowNotFoundError(f"there is no distribution for the sample at index {index}. {err.args[0]}") from None
+
+
+def warn_of_counts(rows: int, samples: int) -> None:
+    """Warns where there is not one distribution per sample."""
+    if rows != samples:
+        warn_at_caller(
+            f"there are {rows} distributions for {samples} samples; a sample without one is a KeyError.", UserWarning
+        )

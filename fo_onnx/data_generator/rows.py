@@ -1,0 +1,167 @@
+"""A run's rows as the dict that users of the guide know, from index to row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from typing import Any, cast
+
+import numpy as np
+
+from ..distributions import Distributions
+from ..errors import DataError
+from ..store import load
+from .tensors import Tensors
+
+
+class _Unmade:
+    """Stands for a row that nobody has asked for."""
+
+    def __repr__(self) -> str:
+        return "<row not made yet>"
+
+
+_UNMADE = _Unmade()
+
+
+class RowDict(dict[Any, Any]):
+    """A dict from index to row whose rows are made when they are asked for.
+
+    Making 10,000 of them at once takes JAX half a second. Each is made once and kept, so that it may be changed like any
+    value of a dict. Copies of it, and what pickle makes of it, are plain dicts.
+
+    Attributes:
+        source: The distributions that rows are made from.
+    """
+
+    def __init__(self, source: Distributions, tensors: Tensors) -> None:
+        """Takes the rows of `source`.
+
+        Args:
+            source: One distribution per id.
+            tensors: What a row becomes.
+        """
+        super().__init__(dict.fromkeys(source, _UNMADE))
+        self.source = source
+        self._tensors = tensors
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        if found is _UNMADE:
+            found = self._tensors.tensor(self.source[key])
+            super().__setitem__(key, found)
+        return found
+
+    def __iter__(self) -> Iterator[Any]:
+        # Where a subclass has its own, dict(d), {**d} and d.update() ask __getitem__ instead of copying what is inside.
+        return super().__iter__()
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The row of `key`, or `default`."""
+        return self[key] if key in self else default  # noqa: SIM401  (this is what it would call)
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+        """The rows."""
+        return ValuesView(self)
+
+    def items(self) -> ItemsView[Any, Any]:  # type: ignore[override]
+        """The indices with their rows."""
+        return ItemsView(self)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Takes a row out and returns it, or `default` where there is none."""
+        if key in self:
+            found = self[key]
+            del self[key]
+            return found
+        return super().pop(key, *default)
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Takes the last row out and returns it with its index."""
+        if not self:
+            return super().popitem()
+        key = next(reversed(self))
+        return key, self.pop(key)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """The row of `key`, which becomes `default` where there is none."""
+        return self[key] if key in self else super().setdefault(key, default)
+
+    def copy(self) -> dict[Any, Any]:
+        """A plain dict with every row."""
+        return dict(self)
+
+    def __or__(self, other: Any) -> dict[Any, Any]:
+        return NotImplemented if not isinstance(other, dict) else dict(self) | dict(other)
+
+    def __ror__(self, other: Any) -> dict[Any, Any]:
+        return NotImplemented if not isinstance(other, dict) else dict(other) | dict(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the indices are the same, and every number of every row."""
+        if not isinstance(other, Mapping) or self.keys() != other.keys():
+            return False
+        array = self._tensors.array
+        return all(np.array_equal(array(self[k]), array(other[k])) for k in self)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (list(self.items()),)
+
+    def __repr__(self) -> str:
+        if len(self) <= 4:
+            return repr(dict(self))
+        first = ", ".join(f"{k!r}: {self[k]!r}" for k, _ in zip(self, range(2), strict=False))
+        return f"{{{first}, …}} ({len(self)} rows × {self.source.classes} classes)"
+
+    def distributions(self) -> Distributions:
+        """The rows as they are now: `source` itself, unless something was changed.
+
+        Raises:
+            DataError: A row was changed into something that is no distribution.
+        """
+        made = {k: row for k, row in super().items() if row is not _UNMADE}
+        if list(self) == list(self.source):
+            array = self._tensors.array
+            if all(np.array_equal(array(row), self.source[k]) for k, row in made.items()):
+                return self.source
+        return distributions_of(dict(self), self._tensors)
+
+
+def distributions_of(value: Any, tensors: Tensors) -> Distributions:
+    """What a caller calls distributions.
+
+    Args:
+        value: A `Distributions`, a path of a file of them, or a dict from index to row: lists, arrays, or tensors of the
+            framework.
+        tensors: The framework's.
+
+    Raises:
+        DataError: Rows of unequal length, or one that is no distribution.
+        StoreError: The file cannot be read.
+    """
+    if isinstance(value, Distributions):
+        return value
+    if isinstance(value, RowDict):
+        return value.distributions()
+    if isinstance(value, str | os.PathLike):
+        return load(cast(Any, value))
+    if not isinstance(value, Mapping):
+        raise DataError(
+            f"distributions= is a {type(value).__name__}; a dict from index to row, a Distributions or a file's path was expected."
+        )
+    ids = list(value)
+    if not ids:
+        raise DataError("distributions= is an empty dict, so that there are no rows.")
+    rows = [np.asarray(tensors.array(value[i]), np.float32) for i in ids]
+    for i, row in zip(ids, rows, strict=True):
+        if row.shape != rows[0].shape or row.ndim != 1:
+            raise DataError(
+                f"distributions: the row of {i!r} has the shape {row.shape} where the first has {rows[0].shape}; one "
+                "probability per class, shape (classes,), was expected."
+            )
+    return Distributions(np.stack(rows), ids=ids)
