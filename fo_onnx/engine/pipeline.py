@@ -264,7 +264,7 @@ def _end(batches: Iterator[Batch]) -> None:
 
 
 def label_numbers(names: tuple[str, ...] | None) -> NDArray[np.int64] | None:
-    """The numbers that a model's classes are called by, where all of them are, and they are not just 0, 1, 2 …"""
+    """The numbers that a model's classes are called by, where all of them are, and where they are not just 0, 1, 2 and so on."""
     if names is None or not all(n.removeprefix("-").isdecimal() for n in names):
         return None
     numbers = np.asarray([int(n) for n in names], np.int64)
