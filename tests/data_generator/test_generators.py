@@ -1,0 +1,342 @@
+"""The generators of all four modules: the same arguments, the same rows, each in its framework's tensors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+for _name in ("torch", "jax", "tensorflow"):
+    pytest.importorskip(_name)
+from data_generator_models import ROWS, W, b, labels, logits, truth, x  # noqa: E402
+from frameworks import FRAMEWORKS, Framework  # noqa: E402
+
+import fo_onnx as fo  # noqa: E402
+from fo_onnx.data_generator.factory import MODULES, create_data_generator  # noqa: E402
+from fo_onnx.errors import DataError, DeviceError, OptionError, OutputError, RunError, StoreError  # noqa: E402
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest) -> Framework:
+    return FRAMEWORKS[request.param]()
+
+
+def generator(framework: Framework, model: Any = None, **options: Any) -> Any:
+    return framework.module.FirstOrderDataGenerator(framework.model if model is None else model, **options)
+
+
+def numbers(rows: Any) -> np.ndarray:
+    return np.stack([np.asarray(r) for r in rows.values()])
+
+
+def test_rows_are_the_frameworks_own(framework: Framework) -> None:
+    made = generator(framework)
+    rows = made.generate_distributions(framework.data, progress=False)
+    assert list(rows) == list(range(ROWS))
+    assert all(framework.is_row(r) for r in rows.values())
+    assert np.abs(numbers(rows) - truth).max() < 1e-6
+    assert rows.source.labels is None
+    assert made.last_run.output == "logits"
+    assert made.last_run.runner == ("native" if framework is None or made.framework is None else "onnx")
+    if made.framework is not None:
+        assert made.last_run.reason is None
+        assert made.last_run.parity.passed
+
+
+@pytest.mark.parametrize("engine", ["onnx", "native"])
+def test_the_runner_may_be_chosen(framework: Framework, engine: str) -> None:
+    made = generator(framework, engine=engine)
+    if made.framework is None and engine == "onnx":
+        with pytest.raises(fo.ExportError, match="plain callable"):
+            made.generate_distributions(framework.data)
+        return
+    assert np.abs(numbers(made.generate_distributions(framework.data)) - truth).max() < 1e-6
+    assert made.last_run.runner == engine
+
+
+@pytest.mark.parametrize("mode", ["probs", "PROBS", "auto"])
+def test_what_the_model_gives_may_be_said(framework: Framework, mode: str) -> None:
+    model = framework.model
+    made = generator(framework, lambda inputs: framework.softmax(model(inputs)), output_mode=mode)
+    assert np.abs(numbers(made.generate_distributions(framework.data)) - truth).max() < 1e-6
+
+
+def test_the_models_own_softmax_and_one_that_is_said(framework: Framework) -> None:
+    """Probabilities that are said to be logits get another softmax, as the caller wants it."""
+    model = framework.model
+    made = generator(framework, lambda inputs: framework.softmax(model(inputs)), output_mode="logits")
+    wanted = np.exp(truth) / np.exp(truth).sum(axis=1, keepdims=True)
+    assert np.abs(numbers(made.generate_distributions(framework.data)) - wanted).max() < 1e-6
+
+
+def test_an_output_transform_gets_tensors(framework: Framework) -> None:
+    seen: list[bool] = []
+
+    def transform(z: Any) -> Any:
+        seen.append(framework.is_row(z))
+        return framework.softmax(z / 2)
+
+    made = generator(framework, output_transform=transform)
+    wanted = np.exp(logits / 2) / np.exp(logits / 2).sum(axis=1, keepdims=True)
+    assert np.abs(numbers(made.generate_distributions(framework.data)) - wanted).max() < 1e-6
+    assert all(seen)
+    assert made.last_run.output is None
+
+
+def test_a_file_is_a_model_too(framework: Framework, tmp_path: Path) -> None:
+    path = fo.export(FRAMEWORKS["torch"]().model, x, tmp_path / "model.onnx").path
+    for model in (path, str(path), fo.OnnxModel.open(path)):
+        assert np.abs(numbers(generator(framework, model).generate_distributions((x, labels))) - truth).max() < 1e-6
+
+
+class TestHelpers:
+    def test_to_probs(self, framework: Framework) -> None:
+        made = generator(framework)
+        found = made.to_probs(framework.model(next(iter(batch_of(framework)))))
+        assert framework.is_row(found)
+        assert np.abs(np.asarray(found) - truth[:8]).max() < 1e-6
+
+    def test_to_probs_goes_by_the_last_run(self, framework: Framework) -> None:
+        made = generator(framework)
+        made.generate_distributions(framework.data)
+        tensor = made.tensors.tensor(np.array([[0.25, 0.75]], np.float32))
+        wanted = np.exp([0.25, 0.75]) / np.exp([0.25, 0.75]).sum()
+        assert np.allclose(made.to_probs(tensor), wanted, atol=1e-6)
+        assert np.allclose(generator(framework).to_probs(tensor), [[0.25, 0.75]])
+
+    def test_to_probs_of_what_is_none(self, framework: Framework) -> None:
+        tensor = generator(framework).tensors.tensor(np.array([[0.25, 0.75], [2.0, 3.0]], np.float32))
+        with pytest.raises(OutputError, match="1 of 2 rows are no distribution as 'probs', row 1 first"):
+            generator(framework, output_mode="probs").to_probs(tensor)
+
+    def test_to_device(self, framework: Framework) -> None:
+        made = generator(framework)
+        tensor = made.tensors.tensor(np.ones(3, np.float32))
+        found = made.to_device({"a": [tensor, (tensor, "text")], "n": 3})
+        assert found["n"] == 3
+        assert found["a"][1][1] == "text"
+        assert framework.is_row(found["a"][0])
+        assert isinstance(found["a"][1], tuple)
+
+    def test_to_a_device_that_is_not_there(self, framework: Framework) -> None:
+        made = generator(framework, device="tpu:7")
+        if made.framework is not None:
+            with pytest.raises(DeviceError, match=r"device='tpu:7' was asked for, but"):
+                made.to_device(made.tensors.tensor(np.ones(3, np.float32)))
+
+    def test_prepares_batch_inp(self, framework: Framework) -> None:
+        made = generator(framework)
+        assert made.prepares_batch_inp((1, 2)) == 1
+        assert made.prepares_batch_inp({"a": 1}) == {"a": 1}
+        assert made.prepares_batch_inp([1, 2]) == (1 if made.framework == "torch" else [1, 2])
+        assert generator(framework, input_getter=lambda batch: batch["a"]).prepares_batch_inp({"a": 1}) == 1
+
+
+def batch_of(framework: Framework) -> Any:
+    yield framework.module.FirstOrderDataGenerator(None).tensors.tensor(x[:8])
+
+
+class TestFiles:
+    @pytest.mark.parametrize("suffix", ["json", "parquet", "npz"])
+    def test_any_module_reads_what_another_wrote(self, framework: Framework, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / "new" / f"rows.{suffix}"
+        made = generator(framework, model_name="linear")
+        made.save_distributions(
+            path, made.generate_distributions(framework.data), meta={"framework": "mine", "accuracy": 0.5}
+        )
+        for make in FRAMEWORKS.values():
+            other = make()
+            rows, meta = generator(other).load_distributions(path)
+            assert all(other.is_row(r) for r in rows.values())
+            assert np.abs(numbers(rows) - truth).max() < 1e-6
+            assert (meta["framework"], meta["accuracy"], meta["model_name"]) == ("mine", 0.5, "linear")
+            assert meta["runner"]["kind"] in ("onnx", "native")
+
+    def test_any_dict_of_rows_may_be_saved(self, framework: Framework, tmp_path: Path) -> None:
+        made = generator(framework)
+        rows = {i: made.tensors.tensor(truth[i].astype(np.float32)) for i in (4, 2)}
+        made.save_distributions(tmp_path / "some.json", rows)
+        made.save_distributions(tmp_path / "some.json", {4: truth[4].tolist(), 2: truth[2].tolist()})
+        found, _ = made.load_distributions(tmp_path / "some.json")
+        assert list(found) == [4, 2]
+        assert np.allclose(found[2], truth[2])
+
+    def test_a_file_of_the_generator_that_came_before(self, framework: Framework, tmp_path: Path) -> None:
+        document = {
+            "meta": {"model_name": "old", "note": "n"},
+            "distributions": {str(i): truth[i].tolist() for i in range(3)},
+        }
+        (tmp_path / "old.json").write_text(json.dumps(document))
+        found, meta = generator(framework).load_distributions(tmp_path / "old.json")
+        assert list(found) == [0, 1, 2]
+        assert np.allclose(found[2], truth[2], atol=1e-7)
+        assert (meta["model_name"], meta["note"]) == ("old", "n")
+
+    def test_a_path_without_suffix(self, framework: Framework, tmp_path: Path) -> None:
+        with pytest.raises(OptionError, match=r"a path with a suffix was expected, such as .*rows.json"):
+            generator(framework).save_distributions(tmp_path / "rows", {0: [0.5, 0.5]})
+
+
+class TestTraining:
+    def test_each_sample_stands_beside_its_row(self, framework: Framework) -> None:
+        rows = generator(framework).generate_distributions(framework.data)
+        seen = 0
+        for inputs, targets, dists in batches(framework, framework.data, rows, shuffle=True):
+            assert np.abs(softmax(np.asarray(inputs) @ W + b) - np.asarray(dists)).max() < 1e-6
+            assert np.array_equal(np.asarray(targets), [labels[position_of(i)] for i in np.asarray(inputs)])
+            seen += len(inputs)
+        assert seen == ROWS
+
+    def test_without_labels_there_are_two_parts(self, framework: Framework) -> None:
+        data = [framework.module.FirstOrderDataGenerator(None).tensors.tensor(row) for row in x]
+        rows = {i: truth[i].tolist() for i in range(ROWS)}
+        first = next(iter(batches(framework, data, rows)))
+        assert len(first) == 2
+        assert np.allclose(first[1], truth[: len(first[1])])
+
+    def test_an_input_getter(self, framework: Framework) -> None:
+        loader = batches(framework, framework.data, dict(enumerate(truth)), input_getter=lambda sample: sample[0] * 2)
+        inputs, _, dists = next(iter(loader))
+        assert np.allclose(inputs, x[: len(inputs)] * 2)
+        assert np.allclose(dists, truth[: len(inputs)])
+
+    def test_files_and_distributions_do_as_well(self, framework: Framework, tmp_path: Path) -> None:
+        dists = fo.Distributions(truth.astype(np.float32))
+        fo.save(dists, tmp_path / "rows.parquet")
+        for given in (dists, tmp_path / "rows.parquet", str(tmp_path / "rows.parquet")):
+            parts = [np.asarray(d) for _, _, d in batches(framework, framework.data, given)]
+            assert np.allclose(np.concatenate(parts), truth)
+
+    def test_a_missing_row_is_named(self, framework: Framework) -> None:
+        rows = {i: truth[i].tolist() for i in range(ROWS) if i != 5}
+        with (
+            pytest.warns(UserWarning, match=f"there are {ROWS - 1} distributions for {ROWS} samples") as told,
+            pytest.raises(KeyError, match="no distribution for the sample at index 5"),
+        ):
+            list(batches(framework, framework.data, rows))
+        assert Path(told[0].filename) == Path(__file__)
+
+
+def batches(framework: Framework, data: Any, rows: Any, **options: Any) -> Any:
+    """The batches as tuples of arrays, also where the loader gives lists of items."""
+    for batch in framework.module.output_dataloader(data, rows, batch_size=16, **options):
+        if isinstance(batch[0], tuple):
+            yield tuple(np.stack(part) for part in zip(*batch, strict=True))
+        else:
+            yield batch
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    return np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+
+
+def position_of(row: np.ndarray) -> int:
+    return int(np.flatnonzero((x == row).all(axis=1))[0])
+
+
+class TestEvaluating:
+    def test_how_the_model_does(self, framework: Framework, tmp_path: Path) -> None:
+        made = framework.evaluating(framework.model, framework.data, 16, "cpu")
+        found = made.generate()
+        assert list(found) == ["info", "metrics", "class_distribution", "confidence"]
+        assert found["info"]["dataset_size"] == ROWS
+        assert found["info"]["batch_size"] == 16
+        assert found["metrics"]["accuracy"] == pytest.approx((truth.argmax(axis=1) == labels).mean())
+        assert sum(found["class_distribution"]["predicted"].values()) == ROWS
+        assert found["class_distribution"]["ground_truth"] == {i: int((labels == i).sum()) for i in range(3)}
+        assert found["confidence"]["mean"] == pytest.approx(truth.max(axis=1).mean(), abs=1e-6)
+        assert found["confidence"]["std"] == pytest.approx(truth.max(axis=1).std(), abs=1e-6)
+        assert np.abs(numbers(made.generate_distributions()) - truth).max() < 1e-6
+        assert made.last_run.output == "logits"
+        made.save(tmp_path / "results.json")
+        again = framework.evaluating(framework.model, framework.data)
+        assert again.load(tmp_path / "results.json") == found == again.results
+
+    def test_without_labels_there_is_less_to_say(self, framework: Framework) -> None:
+        found = framework.evaluating(framework.model, x).generate(progress=False)
+        assert found["metrics"] == {}
+        assert list(found["class_distribution"]) == ["predicted"]
+
+    def test_what_cannot_be_saved_or_loaded(self, framework: Framework, tmp_path: Path) -> None:
+        made = framework.evaluating(framework.model, framework.data)
+        with pytest.raises(RunError, match=r"there are no results yet; call generate\(\) first"):
+            made.save(tmp_path / "results.json")
+        with pytest.raises(FileNotFoundError, match="nothing is there"):
+            made.load(tmp_path / "results.json")
+        for text in ("[]", "no JSON"):
+            (tmp_path / "results.json").write_text(text)
+            with pytest.raises(StoreError, match=r"results\.json"):
+                made.load(tmp_path / "results.json")
+
+    def test_the_factory_tells_by_the_model(self, framework: Framework) -> None:
+        assert type(create_data_generator("auto", framework.model, framework.data)) is framework.evaluating
+
+
+class TestFactory:
+    @pytest.mark.parametrize("name", [*MODULES, "PyTorch"])
+    def test_by_name(self, name: str) -> None:
+        made = FRAMEWORKS["torch" if name.lower() == "pytorch" else name]()
+        found = create_data_generator(framework=name, model=made.model, dataset=made.data, batch_size=8, device="cpu")
+        assert type(found) is made.evaluating
+        assert (found.batch_size, found.device) == (8, "cpu")
+
+    def test_an_unknown_name(self) -> None:
+        with pytest.raises(
+            ValueError, match="framework='caffe' is not a choice; .*'auto', 'pytorch', 'tensorflow', 'jax', 'agnostic'"
+        ):
+            create_data_generator("caffe", None, None)
+
+    def test_a_function_that_holds_nothing_goes_by_the_dataset(self) -> None:
+        jax, tensorflow = FRAMEWORKS["jax"](), FRAMEWORKS["tensorflow"]()
+        assert type(create_data_generator("auto", lambda x: x, tensorflow.data)) is tensorflow.evaluating
+        assert type(create_data_generator("auto", lambda x: x, jax.data)) is jax.evaluating
+        assert type(create_data_generator("auto", lambda x: x, x)) is FRAMEWORKS["agnostic"]().evaluating
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"output_mode": "logit"}, "output_mode='logit' is not a choice"),
+        ({"engine": "tensorrt"}, "engine='tensorrt' is not a choice"),
+        ({"batch_size": 0}, "batch_size=0 is not usable"),
+    ],
+)
+def test_arguments_are_checked_when_they_are_given(framework: Framework, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        generator(framework, **options)
+
+
+def test_a_loader_that_shuffles_is_refused(framework: Framework) -> None:
+    from fo_onnx.data_generator.first_order_datagenerator import SimpleDataLoader
+
+    rows = generator(framework).generate_distributions(SimpleDataLoader(list(x), batch_size=5))
+    assert np.abs(numbers(rows) - truth).max() < 1e-6
+    with pytest.raises(DataError, match="shuffle=True, so that results could not be matched with samples"):
+        generator(framework).generate_distributions(SimpleDataLoader(list(x), shuffle=True))
+
+
+@pytest.mark.parametrize(
+    ("module", "own"),
+    [
+        ("first_order_datagenerator", None), ("factory", None), ("torch_first_order_generator", "torch"),
+        ("jax_first_order_generator", "jax"), ("tensorflow_generator", "tensorflow"),
+    ],
+)  # fmt: skip
+def test_no_module_imports_another_framework(module: str, own: str | None) -> None:
+    loaded = imported_by(f"fo_onnx.data_generator.{module}")
+    frameworks = {"torch", "jax", "tensorflow", "keras", "sklearn"}
+    # TensorFlow itself imports what else it finds.
+    allowed = set() if own is None else imported_by(own) | {own}
+    assert loaded & frameworks <= allowed
+    assert own is None or own in loaded
+
+
+def imported_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return set(found.stdout.split())
