@@ -130,6 +130,7 @@ def measure(
     tolerance: float = DEFAULT_TOLERANCE,
     reference: str | None = None,
     transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+    known: NDArray[Any] | None = None,
 ) -> ParityReport:
     """Runs both on the same rows and compares their distributions.
 
@@ -141,11 +142,16 @@ def measure(
         tolerance: The largest total variation that counts as the same.
         reference: What the original is called in the report.
         transform: Takes the head's place, as an ``output_transform`` does.
+        known: What `raw` gives for `inputs` at this batch size, where that was run already.
     """
     spec = runner.spec
     reference = reference or f"{raw.spec.framework}, native, on {raw.device}"
     rows = len(next(iter(inputs.values())))
-    expected = reference_probs(raw, spec, inputs, batch_size, transform)
+    if known is None or transform is not None:
+        expected = reference_probs(raw, spec, inputs, batch_size, transform)
+    else:
+        assert spec.output_kind is not None
+        expected = apply_head(known, spec.output_kind, spec.temperature, dtype=np.float64)[0]
     # The same batch again: a model may differ in its last bits from one batch size to another.
     few = {k: v[:batch_size] for k, v in inputs.items()}
     again = reference_probs(raw, spec, few, batch_size, transform)
@@ -164,17 +170,21 @@ def measure(
     # A row that has no distribution of its own cannot differ from one.
     without = rows_with_nan(inputs) & ~np.isfinite(expected).all(axis=1)
     sizes, distances, problem = [], [], None
-    if deterministic and transform is None and (mixed := mixing(raw, spec, inputs, expected, tolerance)) is not None:
-        problem = mixed
+    small = {k: v[:SMALL_ROWS] for k, v in inputs.items()}
+    alone = _reference_or_none(raw, spec, small, 1, transform)
+    if deterministic and transform is None:
+        problem = _mixed(expected, alone, tolerance)
+    # Where rows do not depend on those beside them, those that were run alone hold at every batch size.
+    independent = deterministic and transform is None and alone is not None and problem is None
     found = np.full_like(expected, np.nan)
     try:
         ran = _run_in_batches(runner, inputs, batch_size)
         distances.append(_distance(expected, ran)[~without])
         sizes.append(min(batch_size, rows))
         found = ran
-        small = {k: v[:SMALL_ROWS] for k, v in inputs.items()}
         for size in SMALL_BATCHES:
-            wanted = _reference_or_none(raw, spec, small, size, transform)
+            known_alone = size == 1 or independent
+            wanted = alone if known_alone else _reference_or_none(raw, spec, small, size, transform)
             if wanted is not None:
                 distances.append(_distance(wanted, _run_in_batches(runner, small, size))[~without[: len(wanted)]])
                 sizes.append(size)
@@ -270,7 +280,10 @@ def mixing(raw: RawModel, spec: ModelSpec, inputs: Inputs, expected: Floats, tol
         tolerance: The largest total variation that counts as the same.
     """
     small = {k: v[:SMALL_ROWS] for k, v in inputs.items()}
-    alone = _reference_or_none(raw, spec, small, 1, None)
+    return _mixed(expected, _reference_or_none(raw, spec, small, 1, None), tolerance)
+
+
+def _mixed(expected: Floats, alone: Floats | None, tolerance: float) -> str | None:
     if alone is None:
         return None
     apart = float(_distance(expected[: len(alone)], alone).max(initial=0.0))

@@ -31,6 +31,10 @@ class JaxTensors:
         found: jax.Array = jax.device_put(np.array(array), next(iter(there)) if len(there) == 1 else None)
         return found
 
+    def rows(self, array: NDArray[Any]) -> list[jax.Array]:
+        """The rows."""
+        return list(jax.numpy.asarray(array))
+
     def moved(self, tensor: jax.Array, device: str) -> jax.Array:
         """An array on a device. Raises `DeviceError`."""
         found: jax.Array = jax.device_put(tensor, place(device, ()).weights)

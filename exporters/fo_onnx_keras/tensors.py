@@ -29,6 +29,11 @@ class TensorFlowTensors:
         with tf.device(like.device if self.is_tensor(like) else "/CPU:0"):
             return tf.identity(array)
 
+    def rows(self, array: NDArray[Any]) -> list[Any]:
+        """The rows."""
+        with tf.device("/CPU:0"):
+            return list(tf.unstack(array))
+
     def moved(self, tensor: Any, device: str) -> Any:
         """A tensor on a device. Raises `DeviceError`."""
         with tf.device(tf_device(device)):

@@ -61,6 +61,10 @@ class TorchTensors:
         """An array as a tensor, on the device of `like` where that is a tensor."""
         return to_tensor(array, like.device if self.is_tensor(like) else "cpu")
 
+    def rows(self, array: Array) -> list[torch.Tensor]:
+        """The rows, each with memory of its own: a view is saved with all that it is a view of."""
+        return [row.clone() for row in to_tensor(array)]
+
     def moved(self, tensor: torch.Tensor, device: str) -> torch.Tensor:
         """A tensor on a device. Raises `DeviceError`."""
         from .native import torch_device

@@ -22,12 +22,14 @@ class _Unmade:
 
 
 _UNMADE = _Unmade()
+_BLOCK = 256
+"""Rows that are made at once: JAX takes as long for each alone as for ten in a block."""
 
 
 class RowDict(dict[Any, Any]):
-    """A dict from index to row whose rows are made when they are asked for.
+    """A dict from index to row whose rows are made when they are asked for, some at a time.
 
-    Making 10,000 of them at once takes JAX half a second. Each is made once and kept, so that it may be changed like any
+    Making 10,000 of them one by one takes JAX half a second. Each is made once and kept, so that it may be changed like any
     value of a dict. Copies of it, and what pickle makes of it, are plain dicts.
 
     Attributes:
@@ -44,13 +46,23 @@ class RowDict(dict[Any, Any]):
         super().__init__(dict.fromkeys(source, _UNMADE))
         self.source = source
         self._tensors = tensors
+        self._by_position = source.id_kind == "int" and np.array_equal(source.ids, np.arange(len(source)))
 
     def __getitem__(self, key: Any) -> Any:
-        found = super().__getitem__(key)
-        if found is _UNMADE:
-            found = self._tensors.tensor(self.source[key])
-            super().__setitem__(key, found)
-        return found
+        if super().__getitem__(key) is _UNMADE:
+            self._make(key)
+        return super().__getitem__(key)
+
+    def _make(self, key: Any) -> None:
+        """Makes the row of `key`, and those around it where keys are positions."""
+        if not self._by_position:
+            super().__setitem__(key, self._tensors.rows(self.source[key][None])[0])
+            return
+        start = key - key % _BLOCK
+        part = self.source.rows(start, start + _BLOCK)
+        for other, row in zip(part, self._tensors.rows(part.probs.copy()), strict=True):
+            if super().get(other) is _UNMADE:
+                super().__setitem__(other, row)
 
     def __iter__(self) -> Iterator[Any]:
         # Where a subclass has its own, dict(d), {**d} and d.update() ask __getitem__ instead of copying what is inside.

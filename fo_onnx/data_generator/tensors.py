@@ -23,6 +23,9 @@ class Tensors(Protocol):
     def tensor(self, array: NDArray[Any], like: Any = None) -> Any:
         """An array as a tensor that may be written to; on the device of the tensor `like`, where that is one."""
 
+    def rows(self, array: NDArray[Any]) -> list[Any]:
+        """The rows of an array that nobody else holds, as tensors on the CPU that may be written to."""
+
     def moved(self, tensor: Any, device: str) -> Any:
         """A tensor on a device.
 
@@ -48,6 +51,10 @@ class NumpyTensors:
     def tensor(self, array: NDArray[Any], like: Any = None) -> NDArray[Any]:
         """The array itself, or a copy where it may not be written to."""
         return array if array.flags.writeable else array.copy()
+
+    def rows(self, array: NDArray[Any]) -> list[Any]:
+        """The rows, as views."""
+        return list(array)
 
     def moved(self, tensor: Any, device: str) -> Any:
         """The array itself: it has no device."""

@@ -204,13 +204,31 @@ def fuse_head(proto: onnx.ModelProto, model: OnnxModel) -> OnnxModel:
     return model
 
 
-def native_example(raw: RawModel, example: Inputs, output: OutputOptions) -> NDArray[Any]:
+def native_example(raw: RawModel, example: Inputs, output: OutputOptions, size: int | None = None) -> NDArray[Any]:
     """The original's raw output for the first rows, checked to be one row per sample.
+
+    Args:
+        raw: The original.
+        example: The first rows.
+        output: What its output means. With an ``output_transform``, which takes care of any output, only one batch is run.
+        size: The batch size to run them at; all at once where it is not given.
 
     Raises:
         DataError: The model does not take the rows.
         OutputError: It gives something else than one row per sample, and no ``output_transform`` takes care of that.
     """
+    rows = len(next(iter(example.values())))
+    size = size or max(rows, 1)
+    parts = []
+    for start in range(0, max(rows, 1), size):
+        part = {k: v[start : start + size] for k, v in example.items()}
+        parts.append(_forwarded(raw, part, output))
+        if output.output_transform is not None:
+            return parts[0]
+    return np.concatenate(parts)
+
+
+def _forwarded(raw: RawModel, example: Inputs, output: OutputOptions) -> NDArray[Any]:
     try:
         out = raw.forward(example)
     except RunError as err:

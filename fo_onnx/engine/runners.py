@@ -6,7 +6,7 @@ and for an `output_transform`, it is applied here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -133,10 +133,26 @@ class NativeRunner:
     kind = "native"
 
     def __init__(
-        self, raw: RawModel, spec: ModelSpec, *, keep_logits: bool = False, transform: Transform | None = None
+        self,
+        raw: RawModel,
+        spec: ModelSpec,
+        *,
+        keep_logits: bool = False,
+        transform: Transform | None = None,
+        known: Sequence[tuple[Inputs, NDArray[Any]]] = (),
     ) -> None:
+        """Takes a model.
+
+        Args:
+            raw: The model; closed with the runner.
+            spec: The same with the decision on its output.
+            keep_logits: Whether logits are kept.
+            transform: Replaces the head.
+            known: Batches whose raw output is known, which are expected to come first.
+        """
         self.spec = spec
         self.device = raw.device
+        self._known = list(known)
         self._raw = raw
         self._keep_logits = keep_logits
         self._transform = transform
@@ -144,7 +160,7 @@ class NativeRunner:
     def run(self, inputs: Inputs) -> RunOutput:
         """Distributions of one batch."""
         rows = len(next(iter(inputs.values())))
-        raw = self._raw.forward(inputs)
+        raw = self._forward(inputs)
         if self._transform is not None:
             return RunOutput(transformed(self._transform, raw, rows))
         check_raw_shape(raw.shape, self.spec.output_kind, rows, self.spec.name)
@@ -157,6 +173,14 @@ class NativeRunner:
     def close(self) -> None:
         """Frees the model."""
         self._raw.close()
+
+    def _forward(self, inputs: Inputs) -> NDArray[Any]:
+        if self._known:
+            batch, out = self._known.pop(0)
+            if batch.keys() == inputs.keys() and all(np.array_equal(batch[k], inputs[k]) for k in batch):
+                return out
+            self._known = []
+        return self._raw.forward(inputs)
 
 
 def transformed(transform: Transform, raw: NDArray[Any], rows: int) -> Floats:

@@ -29,7 +29,7 @@ from ..model import OnnxModel
 from ..options import OutputOptions
 from ..parity import measure, mixing
 from ..probabilities import apply_head
-from ..protocols import Exporter, RawModel, Runner
+from ..protocols import Exporter, Inputs, RawModel, Runner
 from ..spec import LOGIT_KINDS, ModelSpec
 from .cache import ExportCache, key_of
 from .callables import CallableExporter
@@ -59,7 +59,7 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
     begun = time.monotonic()
     reference = exporter.native(job.model, job.example, "auto", job.model_options, job.output)
     try:
-        raw = native_example(reference, job.example, job.output)
+        raw = native_example(reference, job.example, job.output, job.tuning(0, None).batch_size)
     except (DataError, OutputError) as err:
         if not _is_function(job.model) or isinstance(exporter, CallableExporter):
             raise
@@ -158,6 +158,7 @@ def _converted(
         batch_size=found.tuning.batch_size,
         tolerance=job.model_options.tolerance,
         transform=None if transform is None else lambda out: transformed(transform, out, len(out)),
+        known=raw if found.tuning.batch_size == job.tuning(0, None).batch_size else None,
     )
     if not found.parity.passed:
         found.close()
@@ -202,16 +203,31 @@ def _native(
             raise OutputError(
                 f"keep_logits=True was asked for, but {spec.name} gives {spec.output_kind}, which has no logits."
             )
-    runner = _native_runner(job, exporter, reference, spec)
+    runner = _native_runner(job, exporter, reference, spec, _known(job, raw))
     tuning = replace(job.tuning(0, None), sessions=1, threads=cpu_cores())
     found = Selection([runner], spec, tuning, fingerprint, reason=reason, versions=exporter.versions())
     return counted(found, job)
 
 
-def _native_runner(job: Job, exporter: Exporter, reference: RawModel, spec: ModelSpec) -> Runner:
+def _known(job: Job, raw: Any) -> list[tuple[Inputs, Any]]:
+    """The first batches of the run with what the model gives for them, which has been run already."""
+    if job.output.output_transform is not None:
+        return []
+    size, rows = job.tuning(0, None).batch_size, len(raw)
+    whole = rows == job.rows
+    starts = [s for s in range(0, rows, size) if whole or s + size <= rows]
+    return [({k: v[s : s + size] for k, v in job.example.items()}, raw[s : s + size]) for s in starts]
+
+
+def _native_runner(
+    job: Job, exporter: Exporter, reference: RawModel, spec: ModelSpec, known: list[tuple[Inputs, Any]] | None = None
+) -> Runner:
     asked = job.run.device
     device = str(parse_device(asked)) if isinstance(asked, str) else tuple(str(parse_device(n)) for n in asked)
     raw = reference
     if device not in ("auto", reference.device):
         raw = exporter.native(job.model, job.example, device, job.model_options, job.output)
-    return NativeRunner(raw, spec, keep_logits=job.output.keep_logits, transform=job.output.output_transform)
+    return NativeRunner(
+        raw, spec, keep_logits=job.output.keep_logits, transform=job.output.output_transform,
+        known=known if raw is reference and known else (),
+    )  # fmt: skip

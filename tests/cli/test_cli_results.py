@@ -143,7 +143,7 @@ def test_doctor(run) -> None:
     result = run("doctor", "--json")
     assert result.exit_code == 0, result.stdout
     found = json.loads(result.stdout)
-    kinds = {(name, kind) for name in ("jax", "keras", "torch") for kind in ("exporter", "source")}
+    kinds = {(name, kind) for name in ("jax", "keras", "sklearn", "torch") for kind in ("exporter", "source")}
     assert kinds == {(p["name"], p["kind"]) for p in found["plugins"]}
     assert found["problems"] == []
     assert {"device": "cpu", "problem": None} in found["devices"]

@@ -25,9 +25,9 @@ class Counting(NumpyTensors):
     def __init__(self) -> None:
         self.made = 0
 
-    def tensor(self, array: NDArray[Any], like: Any = None) -> NDArray[Any]:
-        self.made += 1
-        return super().tensor(array, like)
+    def rows(self, array: NDArray[Any]) -> list[Any]:
+        self.made += len(array)
+        return super().rows(array)
 
 
 def rows(**options: Any) -> RowDict:
@@ -52,7 +52,7 @@ def test_rows_are_made_when_they_are_asked_for_and_once() -> None:
     assert bool(found)
     assert found._tensors.made == 0
     assert found[1] is found[1]
-    assert found._tensors.made == 1
+    assert found._tensors.made == 3
     with pytest.raises(KeyError):
         found[3]
 
@@ -150,6 +150,19 @@ def test_no_json_without_rows() -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         json.dumps(rows())
     assert json.loads(json.dumps({k: v.tolist() for k, v in rows().items()}))["1"] == [0.5, 0.5]
+
+
+def test_many_are_made_some_at_a_time() -> None:
+    many = RowDict(fo.Distributions(np.repeat(PROBS, 1000, axis=0)), Counting())
+    del many[1200]
+    many[1201] = own = PROBS[0].copy()
+    assert many[1300].tolist() == PROBS[1].tolist()
+    assert many._tensors.made == 256
+    assert 1200 not in many
+    assert many[1201] is own
+    assert len(list(many.values())) == 2999
+    assert many._tensors.made == 3000
+    assert many[2999].tolist() == PROBS[2].tolist()
 
 
 def test_its_text_is_short() -> None:

@@ -116,7 +116,7 @@ CASES: dict[str, Case] = {
         ["running conv in JAX on x: float32 (6, 3, 8, 8) failed", "channels first, NCHW",
          "transform=lambda x: x.transpose(1, 2, 0)"]),
     "pixels": (lambda: gen(conv, (IMAGES * 10).astype(np.uint8)), fo.DataError,
-        ["running conv in JAX on x: uint8 (6, 8, 8, 3) failed", "check their dtype"]),
+        ["running conv in JAX on x: uint8 (6, 8, 8, 3) failed", "Rows of the data are 0: uint8"]),
     "rows of text": (lambda: gen(linear, np.array([["a"] * 5] * 3)), fo.DataError, ["has the dtype <U1; numbers were expected"]),
     "no data": (lambda: gen(linear, None), fo.DataError, ["rows cannot be read from a builtins.NoneType"]),
     "an input too many": (lambda: gen(linear, {"a": ROWS, "b": ROWS}), fo.DataError, ["running linear in JAX on"]),
