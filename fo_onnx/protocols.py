@@ -23,6 +23,10 @@ Inputs = Mapping[str, Array]
 of nested structures have their path, joined by dots (``"image.left"``)."""
 
 
+class OwnInputs(dict[str, Array]):
+    """Inputs whose arrays were made for one run of the model, so that one that works in place may have them without a copy."""
+
+
 Devices = str | tuple[str, ...]
 """``"auto"``, or names as `fo_onnx.engine.providers.Device` writes them: ``"cpu"``, ``"cuda:1"``, ``"tpu:0"``, one or several."""
 

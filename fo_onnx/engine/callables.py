@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import digests
 from ..errors import DeviceError, ExportError, ModelError, OutputError, RunError
 from ..options import ModelOptions, OutputOptions
-from ..protocols import Devices, Inputs, RawModel
+from ..protocols import Devices, Inputs, OwnInputs, RawModel
 from ..spec import InputSignature, ModelSpec, TensorSpec
 
 REASON = "a plain callable has no graph that could become ONNX"
@@ -36,8 +36,8 @@ class CallableModel:
             RunError: The callable raised.
             OutputError: It gave something that is no array of numbers.
         """
-        # Copies, since a function may work in place, on what is the caller's own.
-        arrays = [a.copy() for a in inputs.values()]
+        # Copies of what is the caller's own, since a function may work in place.
+        arrays = [a if isinstance(inputs, OwnInputs) else a.copy() for a in inputs.values()]
         try:
             positional = all(k.isdecimal() for k in inputs)
             found = self._function(*arrays) if positional else self._function(dict(zip(inputs, arrays, strict=True)))

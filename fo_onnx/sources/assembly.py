@@ -7,7 +7,7 @@ contract, whose borders are multiples of the size asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..options import OnError
-from ..protocols import Array, BadRow, Batch
+from ..protocols import Array, BadRow, Batch, OwnInputs
 from .beside import Beside
 
 
@@ -120,7 +120,8 @@ class Assembly:
         except DataError:
             if not found:
                 raise
-        return found[0] if found else self.empty(0)
+        # These are looked at again and again.
+        return replace(found[0], inputs=dict(found[0].inputs)) if found else self.empty(0)
 
     def empty(self, position: int) -> Batch:
         """A batch of no rows."""
@@ -252,6 +253,8 @@ class _Pending:
             # same_kind is what `misfit` has already made sure of, value by value for integers
             joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, dtype=dtype, casting="unsafe")
             inputs[name] = joined.astype(dtype, copy=False)
+        if len(rows) > 1:
+            inputs = OwnInputs(inputs)
         return assembly.batch(begin, positions, inputs, _labels(assembly, rows), tuple(bad))
 
 
