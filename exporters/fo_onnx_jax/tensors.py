@@ -58,7 +58,14 @@ def collated(items: Sequence[Any]) -> Any:
         return tuple(map(collated, zip(*items, strict=True)))
     if isinstance(first, str):
         return list(items)
-    return jax.numpy.stack([jax.numpy.asarray(item) for item in items])
+    return jax.numpy.asarray(np.stack([to_array(item) for item in items]))
+
+
+def register_as_tree(kind: type[dict[Any, Any]]) -> None:
+    """Lets JAX see a kind of dict as it sees a dict; what it makes of one is a plain dict."""
+    jax.tree_util.register_pytree_node(
+        kind, lambda d: (list(d.values()), tuple(d)), lambda keys, values: dict(zip(keys, values, strict=True))
+    )
 
 
 def _step(key: Any) -> str:

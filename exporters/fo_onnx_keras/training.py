@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from fo_onnx.errors import DataError
 from fo_onnx.sources.arrays import is_arrays
 
 from .pipelines import samples_of
@@ -32,6 +33,11 @@ def samples(data: Any) -> tuple[Any, int]:
     if isinstance(data, tf.Tensor) or is_arrays(data):
         found = tf.data.Dataset.from_tensor_slices(data)
         return found, int(found.cardinality())
+    if not hasattr(type(data), "__getitem__"):
+        raise DataError(
+            f"samples cannot be taken by position from a {type(data).__name__}: a dataset with __len__ and __getitem__ was "
+            "expected. Of a loader give its dataset."
+        )
     spec = tf.nest.map_structure(lambda leaf: tf.type_spec_from_value(tf.convert_to_tensor(leaf)), data[0])
 
     def one_by_one() -> Any:
@@ -60,14 +66,16 @@ def beside(found: Any, rows: NDArray[np.float32], input_getter: Callable[[Any], 
     return tf.data.Dataset.zip((found, tf.data.Dataset.from_tensor_slices(rows))).map(joined)
 
 
-def batches(found: Any, *, batch_size: int, shuffle: int | None = None) -> Any:
+def batches(found: Any, count: int, *, batch_size: int, shuffle: bool) -> Any:
     """Batches of a pipeline, read ahead.
 
     Args:
         found: The samples.
+        count: Their number.
         batch_size: Samples per batch.
-        shuffle: From how many samples each next one is drawn; ``None`` keeps the order.
+        shuffle: Whether the order is another random one each time.
     """
-    if shuffle:
-        found = found.shuffle(shuffle)
+    found = found.apply(tf.data.experimental.assert_cardinality(count))
+    if shuffle and count:
+        found = found.shuffle(count)
     return found.batch(batch_size).prefetch(tf.data.AUTOTUNE)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..distributions import Distributions
 from ..errors import RunError, StoreError, StoreNotFoundError
 from ..store import files
-from .generator import FirstOrderDataGenerator, LastRun
+from .generator import FirstOrderDataGenerator, LastRun, make_folder_of
 from .rows import RowDict
 
 SECTIONS = ("info", "metrics", "class_distribution", "confidence")
@@ -84,7 +84,7 @@ class DataGenerator:
         if not self.results:
             raise RunError(f"saving to {path}: there are no results yet; call generate() first.")
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_of(path)
         files.write_bytes(path, json.dumps(self.results, indent=2).encode())
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .. import api
 from ..distributions import Distributions
 from ..engine.providers import parse_device
-from ..errors import OptionError, OutputError
+from ..errors import OptionError, OutputError, StoreError
 from ..model import OnnxModel
 from ..options import ENGINES, choice, positive_int
 from ..parity import ParityReport
@@ -179,6 +179,7 @@ class FirstOrderDataGenerator:
         who = self.model_name or "the model"
         check_raw_shape(raw.shape, None, None, who)
         kind: Any = self._mode() if self._mode() != "auto" else decide_kind(raw, who)
+        check_raw_shape(raw.shape, kind, None, who)
         probs, _ = apply_head(raw.astype(np.float32), kind)
         bad = invalid_rows(probs)
         if len(bad):
@@ -223,7 +224,7 @@ class FirstOrderDataGenerator:
         found = distributions_of(distributions, self.tensors)
         user = {**({} if self.model_name is None else {"model_name": self.model_name}), **(meta or {})}
         kept = Distributions.from_rows(found.source, {**found.meta, "user": {**found.meta.get("user", {}), **user}})
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_of(path)
         save(kept, path, overwrite=True)
 
     def load_distributions(self, path: str | os.PathLike[str]) -> tuple[RowDict, dict[str, Any]]:
@@ -234,7 +235,7 @@ class FirstOrderDataGenerator:
             ``"model_name"``, beside the record of the run (under the keys of `docs/spec.md`, "meta").
 
         Raises:
-            StoreError: It is no such file, or damaged.
+            StoreError: It is no such file, or damaged. A row that is no distribution is told when it is asked for.
         """
         found = load(Path(path))
         return RowDict(found, self.tensors), {**with_flat_keys(found.meta), **found.meta.get("user", {})}
@@ -246,6 +247,14 @@ class FirstOrderDataGenerator:
 
     def _framework(self) -> str | None:
         return None if isinstance(self.model, str | os.PathLike | OnnxModel) else self.framework
+
+
+def make_folder_of(path: Path) -> None:
+    """Makes the folder of a file where it is missing. Raises `StoreError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise StoreError(f"saving to {path}: its folder cannot be made ({err.strerror or err}).") from err
 
 
 def _over_arrays(transform: Callable[[Any], Any] | None, tensors: Tensors) -> Callable[[Any], Any] | None:

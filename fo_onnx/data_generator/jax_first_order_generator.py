@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fo_onnx_jax.tensors import JaxTensors, collated
+from fo_onnx_jax.tensors import JaxTensors, collated, register_as_tree
 
 from . import evaluating, generator, pairing
 from .pairing import SimpleDataLoader
+from .rows import RowDict
 
 __all__ = ["FirstOrderDataGenerator", "FirstOrderDataset", "JAXDataGenerator", "JaxDataLoader", "output_dataloader"]
+
+
+register_as_tree(RowDict)
 
 
 class FirstOrderDataGenerator(generator.FirstOrderDataGenerator):
@@ -62,4 +66,5 @@ def output_dataloader(
         pin_memory: Likewise.
         input_getter: Takes a sample and returns its input.
     """
-    return JaxDataLoader(FirstOrderDataset(base_dataset, distributions, input_getter), batch_size, shuffle)
+    # Rows become JAX arrays with their batch, which takes JAX as long as one of them.
+    return JaxDataLoader(pairing.FirstOrderDataset(base_dataset, distributions, input_getter), batch_size, shuffle)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..engine.fallback import warn_at_caller
 from ..errors import DataError, RowNotFoundError
+from ..sources.arrays import is_arrays
+from ..sources.opening import is_sequence
+from ..sources.tree import leaves, map_leaves
 from .rows import distributions_of
 from .tensors import NumpyTensors, Tensors
 
@@ -29,13 +33,16 @@ class FirstOrderDataset:
         """Puts both side by side; warns where their numbers differ.
 
         Args:
-            base_dataset: Anything with ``__len__`` and ``__getitem__``.
+            base_dataset: Anything with ``__len__`` and ``__getitem__``, or arrays (n, …) in a tuple or dict.
             distributions: A dict from index to row, a `Distributions`, or the path of a file of them.
             input_getter: Takes a sample and returns its input.
+
+        Raises:
+            DataError: Samples cannot be taken from `base_dataset` by position.
         """
-        self.base_dataset, self.input_getter = base_dataset, input_getter
+        self.base_dataset, self.input_getter = by_position(base_dataset), input_getter
         self.distributions = distributions_of(distributions, self.tensors)
-        warn_of_counts(len(self.distributions), len(base_dataset))
+        warn_of_counts(len(self.distributions), len(self.base_dataset))
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -43,6 +50,7 @@ class FirstOrderDataset:
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """One item. Raises `KeyError` where there is no distribution for `index`."""
+        index = operator.index(index)
         index = index + len(self) if index < 0 else index
         sample = self.base_dataset[index]
         row = self.tensors.tensor(row_of(self.distributions, index))
@@ -55,6 +63,41 @@ class FirstOrderDataset:
         """The items in order."""
         # Without it Python would go on until an IndexError, which not every dataset raises.
         return (self[i] for i in range(len(self)))
+
+
+class _Columns:
+    """The rows of arrays in a tuple or dict, as samples."""
+
+    def __init__(self, arrays: Any) -> None:
+        self._arrays = arrays
+        lengths = {len(leaf) for leaf in leaves(arrays)}
+        if len(lengths) != 1:
+            raise DataError(
+                f"the arrays of the dataset have unequal numbers of rows: {', '.join(map(str, sorted(lengths)))}."
+            )
+        (self._length,) = lengths
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Any:
+        return map_leaves(self._arrays, operator.itemgetter(index))
+
+
+def by_position(dataset: Any) -> Any:
+    """A dataset whose samples can be taken by position: itself, or the rows of arrays in a tuple or dict.
+
+    Raises:
+        DataError: It is a loader, or something else that has no samples by position.
+    """
+    if isinstance(dataset, tuple | dict) and is_arrays(dataset):
+        return _Columns(dataset)
+    if isinstance(dataset, dict) or not is_sequence(dataset):
+        raise DataError(
+            f"samples cannot be taken by position from a {type(dataset).__name__}: a dataset with __len__ and __getitem__ was "
+            "expected. Of a loader give its dataset."
+        )
+    return dataset
 
 
 class SimpleDataLoader:

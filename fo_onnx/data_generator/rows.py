@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections import OrderedDict
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..distributions import Distributions
 from ..errors import DataError
@@ -30,7 +33,7 @@ class RowDict(dict[Any, Any]):
     """A dict from index to row whose rows are made when they are asked for, some at a time.
 
     Making 10,000 of them one by one takes JAX half a second. Each is made once and kept, so that it may be changed like any
-    value of a dict. Copies of it, and what pickle makes of it, are plain dicts.
+    value of a dict. Copies of it are plain dicts, and what pickle makes of it is an ordered one.
 
     Attributes:
         source: The distributions that rows are made from.
@@ -56,9 +59,11 @@ class RowDict(dict[Any, Any]):
     def _make(self, key: Any) -> None:
         """Makes the row of `key`, and those around it where keys are positions."""
         if not self._by_position:
-            super().__setitem__(key, self._tensors.rows(self.source[key][None])[0])
+            # A number of another type is the same key to a dict.
+            row = self.source[key if isinstance(key, str) else int(key)]
+            super().__setitem__(key, self._tensors.rows(row[None])[0])
             return
-        start = key - key % _BLOCK
+        start = int(key) - int(key) % _BLOCK
         part = self.source.rows(start, start + _BLOCK)
         for other, row in zip(part, self._tensors.rows(part.probs.copy()), strict=True):
             if super().get(other) is _UNMADE:
@@ -121,8 +126,20 @@ class RowDict(dict[Any, Any]):
 
     __hash__ = None
 
+    def __copy__(self) -> dict[Any, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
+        return copy.deepcopy(dict(self), memo)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (list(self.items()),)
+        # torch.load with weights_only, its default, knows no other dict.
+        return OrderedDict, (), None, None, iter(self.items())
+
+    @classmethod
+    def fromkeys(cls, keys: Any, value: Any = None) -> dict[Any, Any]:
+        """A plain dict."""
+        return dict.fromkeys(keys, value)
 
     def __repr__(self) -> str:
         if len(self) <= 4:
@@ -169,7 +186,7 @@ def distributions_of(value: Any, tensors: Tensors) -> Distributions:
     ids = list(value)
     if not ids:
         raise DataError("distributions= is an empty dict, so that there are no rows.")
-    rows = [np.asarray(tensors.array(value[i]), np.float32) for i in ids]
+    rows = [_row(value[i], i, tensors) for i in ids]
     for i, row in zip(ids, rows, strict=True):
         if row.shape != rows[0].shape or row.ndim != 1:
             raise DataError(
@@ -177,3 +194,10 @@ def distributions_of(value: Any, tensors: Tensors) -> Distributions:
                 "probability per class, shape (classes,), was expected."
             )
     return Distributions(np.stack(rows), ids=ids)
+
+
+def _row(value: Any, index: Any, tensors: Tensors) -> NDArray[np.float32]:
+    try:
+        return np.asarray(tensors.array(value), np.float32)
+    except (TypeError, ValueError) as err:
+        raise DataError(f"distributions: the row of {index!r} is no array of numbers ({err}).") from err

@@ -75,7 +75,7 @@ def output_dataloader(
         input_getter: Takes a sample, as tensors, and returns its input.
     """
     found, count = _paired(base_dataset, distributions, input_getter)
-    return training.batches(found, batch_size=batch_size, shuffle=count if shuffle else None)
+    return training.batches(found, count, batch_size=batch_size, shuffle=shuffle)
 
 
 def _paired(

@@ -225,6 +225,12 @@ def native_example(raw: RawModel, example: Inputs, output: OutputOptions, size: 
         parts.append(_forwarded(raw, part, output))
         if output.output_transform is not None:
             return parts[0]
+    if len({part.shape[1:] for part in parts}) > 1:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise OutputError(
+            f"{raw.spec.name} gives outputs of shapes {shapes} for batches of its first rows; one row of as many class scores for "
+            "each was expected."
+        )
     return np.concatenate(parts)
 
 

@@ -166,6 +166,11 @@ class NativeRunner:
         check_raw_shape(raw.shape, self.spec.output_kind, rows, self.spec.name)
         assert self.spec.output_kind is not None
         probs, logits = apply_head(raw, self.spec.output_kind, self.spec.temperature)
+        if self.spec.classes is not None and probs.shape[1] != self.spec.classes:
+            raise OutputError(
+                f"{self.spec.name} gives {probs.shape[1]} classes for a batch of {rows} rows, and gave {self.spec.classes} for the first "
+                "one; the same classes were expected for each."
+            )
         return RunOutput(
             cast(Floats, probs), cast(Floats, logits) if self._keep_logits and logits is not None else None
         )

@@ -40,11 +40,17 @@ class Labels:
         return self.values[positions]
 
 
+def _is_one_hot(values: Array) -> bool:
+    if values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind not in "biuf":
+        return False
+    return bool(((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all())
+
+
 def class_labels(values: Array, positions: Array | None = None, *, streamed: bool = False) -> NDArray[np.int64]:
     """Labels as classes.
 
     Args:
-        values: (n,) or (n, 1): integers, bools, or floats that are integral.
+        values: (n,) or (n, 1): integers, bools, or floats that are integral; or one-hot rows (n, k).
         positions: (n,) the rows' positions, for messages; counted from 0 where left out.
         streamed: Whether more labels follow, so that names cannot be numbered.
 
@@ -52,14 +58,16 @@ def class_labels(values: Array, positions: Array | None = None, *, streamed: boo
         (n,) int64.
 
     Raises:
-        DataError: One-hot rows, fractions, NaN, negative numbers, text; names the row.
+        DataError: Soft labels, fractions, NaN, negative numbers, text; names the row.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
+    elif _is_one_hot(values):
+        values = values.argmax(axis=1)
     if values.ndim != 1:
         raise DataError(
             f"labels that are no class: an array of shape {values.shape} was found, one integer per row was expected. "
-            "For one-hot rows or soft labels give labels=rows.argmax(axis=1), or leave them out with labels=False.",
+            "For soft labels give labels=rows.argmax(axis=1), or leave them out with labels=False.",
             position=None if positions is None or not len(positions) else int(positions[0]),
         )
     if values.dtype.kind in "US" and streamed:

@@ -244,9 +244,34 @@ class Structure:
             return 1
         if m <= least:
             return None
-        if m == most + 1:
+        if m == most + 1 or self._like_label(last, values[0], batched):
             return m - 1
-        return m - 1 if self._like_label(last, values[0], batched) else None
+        return self._optional_or_label(values, batched)
+
+    def _optional_or_label(self, values: Any, batched: bool) -> int | None:
+        """Where the last part may be an optional input as well as a label that is no class: one-hot, a score, a soft target.
+
+        What has the shape of a first input that holds integers, as masks and types of tokens do, is an input. Where labels are left
+        out anyway, anything else is one.
+
+        Raises:
+            DataError: It cannot be told.
+        """
+        assert self.signature is not None
+        m, last = len(values), values[-1]
+        named = (*self.signature.required, *self.signature.optional)
+        if members(last) is not None or members(values[0]) is not None:
+            return None
+        found, first = self.convert(last), self.convert(values[0])
+        if first.dtype.kind in "iu" and found.shape == first.shape:
+            return None
+        if not self.labels_wanted:
+            return m - 1
+        raise DataError(
+            f"the last of {m} parts of an element, {found.dtype} {found.shape}, may be the model's optional input {named[m - 1]!r} or a "
+            f"label. Give a dict that names the inputs ({', '.join(named[:m])}), choose the inputs with input_getter=, or leave labels out "
+            "with labels=False."
+        )
 
     def _holds_all_inputs(self, part: Any, last: Any, batched: bool) -> bool:
         parts = members(part)

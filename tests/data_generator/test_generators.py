@@ -114,6 +114,12 @@ class TestHelpers:
         with pytest.raises(OutputError, match="1 of 2 rows are no distribution as 'probs', row 1 first"):
             generator(framework, output_mode="probs").to_probs(tensor)
 
+    def test_to_probs_of_one_number_per_sample(self, framework: Framework) -> None:
+        tensor = generator(framework).tensors.tensor(np.array([[2.0], [-3.0]], np.float32))
+        with pytest.raises(OutputError, match="say output='binary_logits'"):
+            generator(framework, output_mode="logits").to_probs(tensor)
+        assert np.asarray(generator(framework, output_mode="binary_logits").to_probs(tensor)).shape == (2, 2)
+
     def test_to_device(self, framework: Framework) -> None:
         made = generator(framework)
         tensor = made.tensors.tensor(np.ones(3, np.float32))
@@ -177,6 +183,15 @@ class TestFiles:
         assert np.allclose(found[2], truth[2], atol=1e-7)
         assert (meta["model_name"], meta["note"]) == ("old", "n")
 
+    def test_a_folder_that_cannot_be_made(self, framework: Framework, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreError, match="its folder cannot be made"):
+            generator(framework).save_distributions(tmp_path / "file" / "rows.json", {0: [0.5, 0.5]})
+
+    def test_rows_that_are_no_numbers(self, framework: Framework, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="the row of 0 is no array of numbers"):
+            generator(framework).save_distributions(tmp_path / "rows.json", {0: "x"})
+
     def test_a_path_without_suffix(self, framework: Framework, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match=r"a path with a suffix was expected, such as .*rows.json"):
             generator(framework).save_distributions(tmp_path / "rows", {0: [0.5, 0.5]})
@@ -237,6 +252,25 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 def position_of(row: np.ndarray) -> int:
     return int(np.flatnonzero((x == row).all(axis=1))[0])
+
+    @pytest.mark.parametrize("form", [tuple, dict])
+    def test_arrays_are_paired_row_by_row(self, framework: Framework, form: type) -> None:
+        arrays = (x, labels) if form is tuple else {"x": x, "extra": labels}
+        parts = list(batches(framework, arrays, dict(enumerate(truth))))
+        assert np.allclose(np.concatenate([np.asarray(part[-1]) for part in parts]), truth)
+        if form is tuple:
+            assert np.array_equal(np.concatenate([np.asarray(part[0]) for part in parts]), x)
+            assert np.array_equal(np.concatenate([np.asarray(part[1]) for part in parts]), labels)
+
+    def test_a_loader_is_no_dataset(self, framework: Framework) -> None:
+        from fo_onnx.data_generator.first_order_datagenerator import SimpleDataLoader
+
+        with pytest.raises(
+            DataError, match="samples cannot be taken by position from a SimpleDataLoader.*give its dataset"
+        ):
+            framework.module.output_dataloader(SimpleDataLoader(list(x)), dict(enumerate(truth)))
+
+    return None
 
 
 class TestEvaluating:

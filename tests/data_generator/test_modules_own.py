@@ -84,6 +84,38 @@ class TestTorch:
         assert int(label) == labels[-1]
         assert row.dtype == torch.float32
 
+    @pytest.mark.parametrize("targets", [torch.rand(ROWS), torch.rand(ROWS, 1), torch.eye(3)[torch.tensor(labels)]])
+    def test_targets_are_never_an_optional_input(self, targets: Any) -> None:
+        class Scaled(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = of_torch().model
+
+            def forward(self, x: Any, scale: Any = None) -> Any:
+                z = self.linear(x)
+                return z if scale is None else z / (1 + scale)
+
+        data = torch.utils.data.TensorDataset(torch.tensor(x), targets)
+        made = in_torch.FirstOrderDataGenerator(Scaled())
+        for given in (data, torch.utils.data.DataLoader(data, batch_size=16), list(data)):
+            assert right(made.generate_distributions(given))
+
+    def test_rows_are_saved_and_loaded_by_torch(self, tmp_path: Path) -> None:
+        rows = in_torch.FirstOrderDataGenerator(of_torch().model).generate_distributions(of_torch().data)
+        torch.save(rows, tmp_path / "rows.pt")
+        assert right(torch.load(tmp_path / "rows.pt"))
+        assert (tmp_path / "rows.pt").stat().st_size < 200 * ROWS + 10_000
+
+    def test_one_hot_labels_count_as_classes(self) -> None:
+        data = torch.utils.data.TensorDataset(torch.tensor(x), torch.eye(3)[torch.tensor(labels)])
+        found = in_torch.PyTorchDataGenerator(of_torch().model, data).generate()
+        assert found["metrics"]["accuracy"] == pytest.approx((truth.argmax(axis=1) == labels).mean())
+
+    def test_a_subset_by_tensors(self) -> None:
+        data = in_torch.FirstOrderDataset(of_torch().data, dict(enumerate(truth)))
+        part = torch.utils.data.Subset(data, torch.tensor([6, 2]))
+        assert np.allclose(part[0][2], truth[6])
+
     def test_lists_are_taken_apart(self) -> None:
         data = in_torch.FirstOrderDataset(
             [[torch.tensor(r), int(c)] for r, c in zip(x, labels, strict=True)], dict(enumerate(truth))
@@ -114,6 +146,14 @@ class TestJax:
         assert list(found) == ["dense.weight"]
         assert found["dense.weight"]["mu"].tolist() == [1.0, 1.0]
 
+    def test_rows_are_a_tree(self) -> None:
+        made = of_jax()
+        rows = in_jax.FirstOrderDataGenerator(made.model).generate_distributions(made.data)
+        assert len(jax.tree.leaves(rows)) == ROWS
+        doubled = jax.tree.map(lambda row: row * 2, rows)
+        assert type(doubled) is dict
+        assert np.abs(np.asarray(doubled[7]) - 2 * truth[7]).max() < 1e-6
+
     def test_rows_may_be_kept_while_the_run_is_forgotten(self) -> None:
         made = of_jax()
         rows = in_jax.FirstOrderDataGenerator(made.model).generate_distributions(made.data)
@@ -139,6 +179,7 @@ class TestTensorFlow:
         }[form]
         found = in_tensorflow.output_dataloader(data, dict(enumerate(truth)), batch_size=16)
         assert isinstance(found, tf.data.Dataset)
+        assert len(found) == -(-ROWS // 16)
         inputs, targets, dists = (np.concatenate(p) for p in zip(*found.as_numpy_iterator(), strict=True))
         assert np.array_equal(inputs, x)
         assert np.array_equal(targets, labels)

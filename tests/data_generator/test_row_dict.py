@@ -192,3 +192,16 @@ class TestDistributionsOf:
     def test_what_is_none(self, value: Any, text: str) -> None:
         with pytest.raises(DataError, match=text):
             distributions_of(value, NumpyTensors())
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int64, float])
+def test_a_number_of_another_type_is_the_same_key(kind: Any) -> None:
+    many = RowDict(fo.Distributions(np.repeat(PROBS, 22_000, axis=0)), NumpyTensors())
+    for key in (200, 65_290) if kind is not np.uint8 else (200,):
+        assert np.array_equal(many[kind(key)], many.source[key])
+        assert np.array_equal(many.get(kind(key)), many.source[key])
+    assert np.array_equal(rows(ids=[5, 3, 9])[kind(3)], PROBS[1])
+
+
+def test_fromkeys_gives_a_plain_dict() -> None:
+    assert RowDict.fromkeys([1, 2], "x") == {1: "x", 2: "x"}

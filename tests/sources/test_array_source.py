@@ -88,7 +88,7 @@ def test_what_says_it_is_an_array() -> None:
         ({"a": np.zeros((4, 2)), "y": np.arange(3)}, r"unequal numbers of rows: a 4, labels 3"),
         ({"a": [np.zeros(2), np.zeros(3)]}, r"a list of 2 rows has rows of the shapes \(2,\), \(3,\) \(ragged rows\)"),
         ({"a": [[1, 2], [3]]}, r"nested lists of unequal lengths \(ragged rows\)"),
-        ({"a": np.zeros((4, 2)), "y": np.eye(4)}, "labels that are no class"),
+        ({"a": np.zeros((4, 2)), "y": np.full((4, 2), 0.5)}, "labels that are no class"),
     ],
 )
 def test_what_cannot_be_used(data: Any, message: str) -> None:

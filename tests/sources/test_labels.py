@@ -54,7 +54,10 @@ def test_names_are_numbered_in_order(names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.eye(3), r"labels that are no class: an array of shape \(3, 3\) was found, .*labels=rows.argmax\(axis=1\)"),
+        (
+            np.full((3, 3), 1 / 3),
+            r"labels that are no class: an array of shape \(3, 3\) was found, .*labels=rows.argmax\(axis=1\)",
+        ),
         ([0, 0.5, 1], r"labels that are no class: row 1 has the label 0\.5; an integer from 0 on was expected"),
         ([0, 1, float("nan")], r"row 2 has the label nan"),
         ([0, float("inf")], r"row 1 has the label inf"),
@@ -154,6 +157,9 @@ class TestInStreams:
 
     def test_one_hot_rows(self) -> None:
         rows = [{"x": np.zeros(2), "y": np.eye(3)[i % 3]} for i in range(4)]
+        (batch,) = open_source(rows, DataOptions()).batches(4)
+        assert batch.labels.tolist() == [0, 1, 2, 0]
+        rows[2]["y"] = np.ones(3)
         with pytest.raises(DataError, match="labels that are no class: an array of shape"):
             list(open_source(rows, DataOptions()).batches(4))
 

@@ -199,8 +199,23 @@ class TestWithSignature:
 
     def test_optional_inputs_or_a_label(self) -> None:
         assert take((X, 3), self.BERT)[1] == 3
-        assert list(take((X, Z), self.BERT)[0]) == ["0", "1"]
-        assert take((X, Z, Z, 3), self.BERT)[1] == 3
+        ids, mask = X.astype(np.int64), np.ones_like(X)
+        assert list(take((ids, mask), self.BERT)[0]) == ["0", "1"]
+        assert take((ids, mask, mask, 3), self.BERT)[1] == 3
+
+    @pytest.mark.parametrize(
+        "last", [np.float32(0.5), np.eye(3)[1], np.eye(3, dtype=np.int64)[1], np.ones(1, np.float32), Z]
+    )
+    def test_what_may_be_an_optional_input_or_a_label_is_refused(self, last: Any) -> None:
+        with pytest.raises(
+            DataError, match="may be the model's optional input 'attention_mask' or a label. Give a dict"
+        ):
+            take((X, last), self.BERT)
+        options = DataOptions(signature=self.BERT, labels=False)
+        structure = Structure(options)
+        item = structure.sample((X, last), structure.plan((X, last), False))
+        assert list(item.inputs) == ["0"]
+        assert item.labels is None
 
     def test_pairs_with_all_inputs_first(self) -> None:
         inputs, label = take(((X, Z), 3), self.TWO)

@@ -37,13 +37,11 @@ def test_rows_come_without_them(form: str, tmp_path: Path) -> None:
 
 
 def test_labels_that_are_no_class_are_no_matter() -> None:
-    one_hot = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]]
+    soft = np.full((5, 3), 1 / 3, np.float32)
 
     def model(x: np.ndarray) -> np.ndarray:
         return x @ np.eye(3, dtype=np.float32)
 
     with pytest.raises(fo.DataError, match="labels=False"):
-        fo.generate(
-            model, [(x, y[None]) for x, y in zip(X, Y, strict=True)], input_getter=lambda s: s[0], labels=one_hot
-        )
+        fo.generate(model, [(x, y[None]) for x, y in zip(X, Y, strict=True)], input_getter=lambda s: s[0], labels=soft)
     assert fo.generate(model, (X, Y), labels=False).labels is None
