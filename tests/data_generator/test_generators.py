@@ -236,23 +236,6 @@ class TestTraining:
             list(batches(framework, framework.data, rows))
         assert Path(told[0].filename) == Path(__file__)
 
-
-def batches(framework: Framework, data: Any, rows: Any, **options: Any) -> Any:
-    """The batches as tuples of arrays, also where the loader gives lists of items."""
-    for batch in framework.module.output_dataloader(data, rows, batch_size=16, **options):
-        if isinstance(batch[0], tuple):
-            yield tuple(np.stack(part) for part in zip(*batch, strict=True))
-        else:
-            yield batch
-
-
-def softmax(z: np.ndarray) -> np.ndarray:
-    return np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-
-
-def position_of(row: np.ndarray) -> int:
-    return int(np.flatnonzero((x == row).all(axis=1))[0])
-
     @pytest.mark.parametrize("form", [tuple, dict])
     def test_arrays_are_paired_row_by_row(self, framework: Framework, form: type) -> None:
         arrays = (x, labels) if form is tuple else {"x": x, "extra": labels}
@@ -270,7 +253,22 @@ def position_of(row: np.ndarray) -> int:
         ):
             framework.module.output_dataloader(SimpleDataLoader(list(x)), dict(enumerate(truth)))
 
-    return None
+
+def batches(framework: Framework, data: Any, rows: Any, **options: Any) -> Any:
+    """The batches as tuples of arrays, also where the loader gives lists of items."""
+    for batch in framework.module.output_dataloader(data, rows, batch_size=16, **options):
+        if isinstance(batch[0], tuple):
+            yield tuple(np.stack(part) for part in zip(*batch, strict=True))
+        else:
+            yield batch
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    return np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+
+
+def position_of(row: np.ndarray) -> int:
+    return int(np.flatnonzero((x == row).all(axis=1))[0])
 
 
 class TestEvaluating:
