@@ -217,10 +217,17 @@ def test_limits_end_what_has_no_end() -> None:
 
 
 def test_labels_that_are_no_class() -> None:
+    soft = tf.fill((10, 3), 1 / 3)
     with pytest.raises(DataError, match=r"labels that are no class: an array of shape \(10, 3\).*labels=rows.argmax"):
-        whole(opened((tf.constant(X), tf.one_hot(Y, 3)), signature=ROWS))
+        whole(opened((tf.constant(X), soft), signature=ROWS))
     with pytest.raises(DataError, match="labels that are no class"):
-        whole(opened(slices((X, tf.one_hot(Y, 3))).batch(3), signature=ROWS))
+        whole(opened(slices((X, soft)).batch(3), signature=ROWS))
+
+
+def test_one_hot_labels_count_as_classes() -> None:
+    one_hot = tf.one_hot(Y, 3)
+    for data in ((tf.constant(X), one_hot), slices((X, one_hot)).batch(3), slices((X, one_hot))):
+        assert whole(opened(data, signature=ROWS)).labels.tolist() == Y.tolist()  # type: ignore[union-attr]
 
 
 def test_weights_are_told_from_the_label_of_a_model_of_several_inputs() -> None:
@@ -262,6 +269,7 @@ def run():
         if n == 3:
             signal.raise_signal(signal.SIGINT) if sys.argv[1] == "between" else signal.setitimer(signal.ITIMER_REAL, 0.02)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do without
 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
 run()
 """
