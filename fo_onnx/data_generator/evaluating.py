@@ -113,14 +113,16 @@ class DataGenerator:
 
 def _statistics(found: Distributions) -> dict[str, Any]:
     metrics = found.metrics()
-    confidence = found.probs.max(axis=1).astype(np.float64) if len(found) else np.full(1, np.nan)
+    confidence = found.probs.max(axis=1).astype(np.float64)
     tables = {"predicted": found.probs.argmax(axis=1)}
     if found.labels is not None:
         tables["ground_truth"] = found.labels
     return {
         "metrics": {k: metrics[k] for k in ("accuracy", "nll", "brier", "ece") if k in metrics},
         "class_distribution": {what: _counts(classes) for what, classes in tables.items()},
-        "confidence": {k: float(getattr(confidence, k)()) for k in ("mean", "std", "min", "max")},
+        "confidence": {
+            k: float(getattr(confidence, k)()) if len(found) else None for k in ("mean", "std", "min", "max")
+        },
     }
 
 

@@ -294,6 +294,14 @@ class TestEvaluating:
         assert found["metrics"] == {}
         assert list(found["class_distribution"]) == ["predicted"]
 
+    def test_without_rows_there_is_nothing_to_say(self, framework: Framework, tmp_path: Path) -> None:
+        made = framework.evaluating(framework.model, x[:0])
+        found = made.generate(progress=False)
+        assert found["info"]["dataset_size"] == 0
+        assert found["confidence"] == {"mean": None, "std": None, "min": None, "max": None}
+        made.save(tmp_path / "results.json")
+        assert "NaN" not in (tmp_path / "results.json").read_text()
+
     def test_what_cannot_be_saved_or_loaded(self, framework: Framework, tmp_path: Path) -> None:
         made = framework.evaluating(framework.model, framework.data)
         with pytest.raises(RunError, match=r"there are no results yet; call generate\(\) first"):
