@@ -26,6 +26,10 @@ what to do next.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FoOnnxError(Exception):
     """The root of every error that fo-onnx raises on purpose."""
@@ -117,3 +121,45 @@ class PluginError(FoOnnxError, ImportError):
 
 class FallbackWarning(UserWarning):
     """The native runner stands in for ONNX; the reason is in the message and in ``meta["runner"]``."""
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], error: type[FoOnnxError], doing: str = "Reading") -> Iterator[None]:
+    """Turns whatever a parser raises on a damaged or hostile file into an error that names the file.
+
+    This is the border of a reader: within it any exception means that the file is not what it should be. Errors of
+    fo-onnx pass as they are.
+
+    Args:
+        path: The file.
+        error: What to raise, for example `StoreError`.
+        doing: What was being done, the beginning of the message.
+
+    Example:
+        >>> with reading("a.json", StoreError):
+        ...     raise RecursionError("maximum recursion depth exceeded")
+        Traceback (most recent call last):
+        ...
+        fo_onnx.errors.StoreError: Reading a.json: it is damaged, cut short or of another kind (RecursionError: maximum recursion depth exceeded). Make it again, or fetch it again from where it came.
+    """
+    try:
+        yield
+    except FoOnnxError:
+        raise
+    except FileNotFoundError as err:
+        raise error(f"{doing} {path}: it is not there (any more).") from err
+    except OSError as err:
+        raise error(
+            f"{doing} {path}: the operating system refuses ({err.strerror or err}). Look at the file and its rights."
+        ) from err
+    except Exception as err:
+        raise error(
+            f"{doing} {path}: it is damaged, cut short or of another kind ({first_line(err)}). Make it again, or fetch "
+            "it again from where it came."
+        ) from err
+
+
+def first_line(err: BaseException) -> str:
+    """An exception in one line: its kind and the beginning of what it says."""
+    said = (str(err).strip().splitlines() or [""])[0][:300]
+    return f"{type(err).__name__}: {said}" if said else type(err).__name__

@@ -1,0 +1,70 @@
+"""How much a file may ask for: a small file must not take all memory, or stand for a device that never ends.
+
+Each limit has a default that no honest file of this project's users comes near, and an environment variable by which
+it is raised for a file that is meant.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from .errors import FoOnnxError, OptionError
+
+DEFAULTS: Mapping[str, int] = {
+    "FO_ONNX_MAX_PIXELS": 178_956_970,
+    "FO_ONNX_MAX_UNFOLD": 1_000,
+    "FO_ONNX_MAX_HEADER_BYTES": 100_000_000,
+    "FO_ONNX_MAX_GRAPH_NODES": 10_000_000,
+}
+"""The limits by the variable that raises them: pixels of one image (Pillow's own bound against decompression bombs);
+bytes that one byte of a compressed or textual file may unfold to; bytes of a header or of metadata; nodes that a graph
+may have once its functions are unfolded."""
+FREE_BYTES = 64 * 2**20
+"""What any file may unfold to, however small it is."""
+
+
+def limit(variable: str) -> int:
+    """The limit that is in force. Raises `OptionError` where the environment says something that is no number."""
+    said = os.environ.get(variable)
+    if said is None:
+        return DEFAULTS[variable]
+    if not said.isdecimal():
+        raise OptionError(f"the environment says {variable}={said!r}; a whole number was expected.")
+    return int(said)
+
+
+def check_unfolding(path: Path, wanted_bytes: int, file_bytes: int, error: type[FoOnnxError], what: str) -> None:
+    """Refuses a file that would unfold to much more than it holds.
+
+    Args:
+        path: The file.
+        wanted_bytes: What its content would take in memory or on disk.
+        file_bytes: The size of the file, or of the part that unfolds.
+        error: What to raise.
+        what: What unfolds, for the message.
+    """
+    ratio = limit("FO_ONNX_MAX_UNFOLD")
+    if wanted_bytes > max(FREE_BYTES, ratio * file_bytes):
+        raise error(
+            f"Reading {path}: {what} of {file_bytes} bytes would unfold to {wanted_bytes}, more than {ratio} times as "
+            "much; such a file is damaged, or made to fill the memory. If it is meant, raise the limit: "
+            "FO_ONNX_MAX_UNFOLD=…"
+        )
+
+
+def check_regular(path: Path, error: type[FoOnnxError], doing: str = "Reading") -> None:
+    """Refuses what is there and no regular file: a pipe, a socket, a device such as /dev/zero, a folder.
+
+    A link is followed, since data may lie behind one. Reading a pipe would wait for ever, and a device may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # the reader says what is wrong
+    if not stat.S_ISREG(mode):
+        kinds = [(stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket")]
+        found = next((name for test, name in kinds if test(mode)), "a device")
+        raise error(f"{doing} {path}: {found}; a regular file was expected. Copy its content into a file first.")
