@@ -8,11 +8,11 @@ from typing import cast
 from ..distributions import Distributions
 from ..errors import StoreError, StoreNotFoundError
 from ..rows import Array, chunks
+from . import files
 from .check import CheckReport, check
-from .files import OutputFile
-from .formats import FORMATS, Format, target_format
+from .formats import FORMATS, Format, is_result, target_format
 from .memory import MemorySink
-from .run_folder import RunFolder, differences
+from .run_folder import COPY, RunFolder, differences, own_entries
 from .run_sink import RunSink
 from .schema import complete_meta
 from .shards import read as read_run_folder
@@ -81,7 +81,7 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
         The path.
 
     Raises:
-        StoreExistsError: The target is there and `overwrite` is false.
+        StoreExistsError: The target is there and `overwrite` is false, or fo-onnx did not write what is there.
         StoreWriteError: The operating system refuses.
     """
     path = Path(path)
@@ -91,23 +91,24 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
     form = target_format(path)
     if form is not None:
         RunFolder.check_target(path, overwrite=overwrite)
-        with OutputFile(path, "writing the file") as file:
+        files.remove_remains(path.parent, own_entries)
+        doing = "writing the file"
+        with (
+            files.work_folder(path, doing) as folder,
+            files.OutputFile(path, doing, temporary=folder / files.WORK_FILES[0], replaces=is_result) as file,
+        ):
             form.write(rows, meta, file)
         return path
-    folder = RunFolder.create(path, {}, {}, overwrite=overwrite)
-    sink = folder.sink(
-        classes=rows.classes,
-        id_kind=rows.id_kind,
-        labels=rows.has_labels,
-        logits=rows.has_logits,
-        record_errors=False,
-    )
+    run = RunFolder.create(path, {}, COPY, overwrite=overwrite)
     try:
+        sink = run.sink(
+            classes=rows.classes, id_kind=rows.id_kind, labels=rows.has_labels, logits=rows.has_logits
+        )  # fmt: skip
         for part in chunks(rows, step=SAVE_ROWS):
             sink.append(cast(Array, part.ids), part.probs, part.labels, part.logits)
         # The rows that once came to nothing are no rows of this folder's journal.
         sink.commit({key: value for key, value in meta.items() if key != "rows"}, counts=meta["rows"])
     except BaseException:
-        folder.remove()
+        run.remove()
         raise
     return path

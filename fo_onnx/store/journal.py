@@ -13,11 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import StoreError, reading
+from ..limits import check_regular
 from . import files
 
 NAME = "journal.jsonl"
 _LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})","entry":(\{.*\})\}')
+_SHARD_FILE = re.compile(r"part-\d{12,19}\.parquet")
+
+
+def shard_file(start: int) -> str:
+    """The name of the file of the shard whose first row is at position `start` of the source."""
+    return f"part-{start:012d}.parquet"
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,10 @@ class Shard:
         bytes: Size of the file.
         sha256: Digest of the file.
         last_batch: Whether it holds the last batch before an early end, which may be cut short and is run again.
+        recorded: Whether its bad rows are in ``errors.jsonl``.
+        errors_bytes: Size of their lines there, which follow those of the shards before.
+        errors_crc32: CRC-32 of these lines.
+        inputs_crc32: CRC-32 of the digests of its rows' inputs in ``inputs.digests``; ``None`` where none are kept.
     """
 
     file: str
@@ -43,6 +54,19 @@ class Shard:
     bytes: int
     sha256: str
     last_batch: bool = False
+    recorded: bool = False
+    errors_bytes: int = 0
+    errors_crc32: int = 0
+    inputs_crc32: int | None = None
+
+    def __post_init__(self) -> None:
+        counts = (self.start, self.stop, self.rows, self.bad_rows, self.bytes, self.errors_bytes)
+        if not all(type(n) is int and 0 <= n < 2**63 for n in counts):
+            raise TypeError("its numbers are no counts")
+        if not isinstance(self.file, str) or not _SHARD_FILE.fullmatch(self.file):
+            raise TypeError(f"{self.file!r} is no name of a shard")
+        if not isinstance(self.sha256, str) or type(self.last_batch) is not bool or type(self.recorded) is not bool:
+            raise TypeError("its fields have other types")
 
 
 class Journal:
@@ -50,6 +74,7 @@ class Journal:
 
     Args:
         folder: The run folder.
+        cut: Whether a broken line before others ends the journal, instead of being an error.
 
     Raises:
         StoreError: For a broken line that is not the last, and for shards that do not follow one another.
@@ -58,35 +83,44 @@ class Journal:
         shards: The finished shards in order.
         switched_at: Position from which on the native runner ran, or ``None``.
         switch_reason: Why.
-        layout: The columns of the run and whether bad rows are recorded, once they are known.
-        torn: Whether the last line was not whole.
+        on_error: What happened to bad rows, as pairs of the position from which on it did and the option.
+        layout: The columns of the run, once they are known.
+        damaged: Why lines from some line on are left out, if they are.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, cut: bool = False) -> None:
         self._path = folder / NAME
         self._folder = folder
         self.shards: list[Shard] = []
         self.switched_at: int | None = None
         self.switch_reason: str | None = None
+        self.on_error: list[tuple[int, str]] = []
         self.layout: dict[str, Any] | None = None
-        self.torn = False
+        self.damaged: str | None = None
+        self._torn = False
         self._size = 0
         self._lines: list[tuple[dict[str, Any], bytes]] = []
-        data = self._path.read_bytes() if self._path.exists() else b""
-        lines = data.split(b"\n")
+        lines = _read(self._path).split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):
             entry = _parse(line)
-            if entry is None:
-                if number == len(lines) - 1 and lines[-1] == b"":
-                    self.torn = True
+            last = number == len(lines) - 1 and lines[-1] == b""
+            try:
+                if entry is None:
+                    raise StoreError(
+                        f"Reading {self._path}: line {number} of {len(lines) - 1} is broken, and lines after it are not: "
+                        "the journal was damaged after it was written. resume=True goes on from the rows before it."
+                    )
+                self._take(entry, line + b"\n")
+            except StoreError as err:
+                if entry is None and last:
+                    self._torn = True
                     return
-                raise StoreError(
-                    f"Reading {self._path}: line {number} of {len(lines) - 1} is broken, and lines after it are not: "
-                    "the journal "
-                    "was damaged after it was written. overwrite=True begins the run anew."
-                )
-            self._take(entry, line + b"\n")
-        self.torn = lines[-1] != b""
+                if not cut:
+                    raise
+                self._torn = True
+                self.damaged = str(err)
+                return
+        self._torn = lines[-1] != b""
 
     @property
     def position(self) -> int:
@@ -96,29 +130,34 @@ class Journal:
     def append(self, entry: dict[str, Any]) -> None:
         """Adds a line and waits until it is on the disk. Raises `StoreWriteError`; then nothing was added."""
         line = _line(entry)
-        files.write_at(self._path, self._size, line, "writing the journal", self._folder)
+        files.write_at(self._path, self._size, line, "writing the journal")
         self._take(entry, line)
 
     def append_shard(self, shard: Shard) -> None:
         """Adds a finished shard, whose file is on the disk under its name."""
         self.append({"kind": "shard", **shard.__dict__})
 
-    def drop_last_shard(self) -> None:
-        """Takes the last shard out, by writing the journal anew in one step."""
-        shards = [i for i, (entry, _) in enumerate(self._lines) if entry["kind"] == "shard"]
-        kept = [line for i, (_, line) in enumerate(self._lines) if i != shards[-1]]
-        files.write_bytes(
-            self._path, b"".join(kept), "writing the journal", temporary=self._folder / (NAME + files.TEMPORARY)
-        )
-        self.shards.pop()
-        del self._lines[shards[-1]]
-        self._size = sum(map(len, kept))
+    def keep(self, shards: int) -> None:
+        """Leaves out all shards but the first `shards`, and what was written down of later rows; `rewrite` makes it so."""
+        del self.shards[shards:]
+        position, self._torn = self.position, True
+        kept_files = {s.file for s in self.shards}
+        lines = [
+            (entry, line)
+            for entry, line in self._lines
+            if (entry["file"] in kept_files if entry["kind"] == "shard" else entry.get("position", 0) <= position)
+        ]
+        self._lines, self._size, self.shards = [], 0, []
+        self.switched_at = self.switch_reason = None
+        self.on_error = []
+        for entry, line in lines:
+            self._take(entry, line)
 
-    def mend(self) -> None:
-        """Cuts off a last line that is not whole."""
-        if self.torn:
-            files.write_at(self._path, self._size, b"", "mending the journal", self._folder)
-            self.torn = False
+    def rewrite(self) -> None:
+        """Writes the journal anew in one step where the file holds more than the lines that count."""
+        if self._torn:
+            files.write_bytes(self._path, b"".join(line for _, line in self._lines), "writing the journal")
+            self._torn = False
 
     def _take(self, entry: dict[str, Any], line: bytes) -> None:
         try:
@@ -128,25 +167,49 @@ class Journal:
                 if shard.start != self.position or shard.stop != shard.start + shard.rows + shard.bad_rows:
                     raise StoreError(
                         f"Reading {self._path}: a shard of positions {shard.start} to {shard.stop} with {shard.rows} "
-                        "rows and "
-                        f"{shard.bad_rows} bad ones follows position {self.position}. The journal is damaged."
+                        f"rows and {shard.bad_rows} bad ones follows position {self.position}. The journal is damaged."
                     )
                 self.shards.append(shard)
             elif kind == "switch":
                 self.switched_at, self.switch_reason = int(entry["position"]), str(entry["reason"])
+            elif kind == "on_error":
+                self.on_error.append((int(entry["position"]), str(entry["on_error"])))
             elif kind == "layout":
-                self.layout = entry["layout"]
+                self.layout = dict(entry["layout"])
             else:
                 raise StoreError(
                     f"Reading {self._path}: an entry of kind {kind!r}, which this version does not know. Upgrade "
                     "fo-onnx."
                 )
-        except (KeyError, TypeError) as err:
+        except (KeyError, TypeError, ValueError) as err:
+            if isinstance(err, StoreError):
+                raise
             raise StoreError(
                 f"Reading {self._path}: the entry {entry!r} is not as this version knows it ({err})."
             ) from err
         self._lines.append((entry, line))
         self._size += len(line)
+
+
+def shard_files(folder: Path) -> set[str]:
+    """The names in ``data/`` that the journal of a folder accounts for, whatever else is damaged in it.
+
+    These are the shards that it names, and the one that is begun where each of them ends.
+    """
+    names, stops = set(), {0}
+    for line in _read(folder / NAME).split(b"\n"):
+        entry = _parse(line) or {}
+        if entry.get("kind") == "shard" and type(stop := entry.get("stop")) is int and 0 <= stop < 2**63:
+            stops.add(stop)
+            if isinstance(file := entry.get("file"), str) and _SHARD_FILE.fullmatch(file):
+                names.add(file)
+    return names | {shard_file(stop) for stop in stops}
+
+
+def _read(path: Path) -> bytes:
+    with reading(path, StoreError):
+        check_regular(path, StoreError)
+        return path.read_bytes() if path.exists() else b""
 
 
 def _line(entry: dict[str, Any]) -> bytes:
@@ -158,5 +221,8 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     match = _LINE.fullmatch(line)
     if match is None or int(match[1], 16) != zlib.crc32(match[2]):
         return None
-    entry = json.loads(match[2])
+    try:
+        entry = json.loads(match[2])
+    except (ValueError, RecursionError):
+        return None
     return entry if isinstance(entry, dict) else None

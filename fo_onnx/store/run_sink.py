@@ -7,8 +7,10 @@ rename, fsync of the folder, errors, journal line, fsync.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,13 +22,17 @@ from ..protocols import BadRow
 from ..rows import Array, Columns, chunks
 from . import files
 from .checks import DOING, SeenIds, checked
-from .journal import Shard
+from .journal import Shard, shard_file
 from .parquet_file import ParquetOutput, group_rows
 from .schema import SCHEMA_VERSION, Layout, complete_meta
-from .shards import DATA, ShardRows
+from .shards import DATA, ShardRows, count_rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .run_folder import RunFolder
+
+BAD_ROW = "bad row"
 
 
 class RunSink:
@@ -41,7 +47,10 @@ class RunSink:
         metrics: Metrics of the rows that were written; whole after `commit`.
     """
 
-    def __init__(self, folder: RunFolder, layout: Layout, *, record_errors: bool) -> None:
+    def __init__(
+        self, folder: RunFolder, layout: Layout, *, record_errors: bool, inputs: InputDigests | None = None
+    ) -> None:
+        self._inputs = inputs
         self._folder, self._layout, self._record_errors = folder, layout, record_errors
         self._journal = folder.journal
         self.written = sum(s.rows for s in self._journal.shards)
@@ -115,14 +124,10 @@ class RunSink:
         self.finish_shard()
         rows = self._rows()
         self._check_counts(meta, rows)
-        own = {"rows": {"written": self.written, "skipped": self.bad_rows, "quarantined": 0}}
-        if self._record_errors:
-            own["rows"] |= {"skipped": 0, "quarantined": self.bad_rows}
-        if counts is not None:
-            own["rows"] = counts
+        own = {"rows": counts or count_rows(self._journal.shards)}
         whole = complete_meta({**own, **meta, "metrics": self.metrics.result()}, rows)
         whole.pop("complete", None)
-        self._folder.finish(rows, whole, self._layout, self.bad_rows if self._record_errors else 0)
+        self._folder.finish(rows, whole, self._layout)
         self._ended = True
 
     def abort(self, error: BaseException) -> Path | None:
@@ -186,7 +191,10 @@ class RunSink:
         bad = self._open.bad
         self._open = None
         if self._record_errors and bad:
-            self._folder.add_errors(bad)
+            size_bytes, crc32 = self._folder.add_errors(bad)
+            entry = replace(entry, recorded=True, errors_bytes=size_bytes, errors_crc32=crc32)
+        if self._inputs is not None:
+            entry = replace(entry, inputs_crc32=self._folder.add_inputs(self._inputs.take(entry.start, entry.stop)))
         self._journal.append_shard(entry)
 
     def _rows(self) -> ShardRows:
@@ -228,6 +236,32 @@ class RunSink:
                 )
 
 
+class InputDigests:
+    """Digests of the inputs of rows on their way through a run, from whoever reads them to the shard that holds them."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, NDArray[np.uint64]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, start: int, digests: NDArray[np.uint64]) -> None:
+        """Takes the digests of the rows from position `start` on; 0 stands for one that could not be read."""
+        with self._lock:
+            self._parts[start] = digests
+
+    def take(self, start: int, stop: int) -> NDArray[np.uint64]:
+        """Gives the digests of positions `start` to ``stop − 1``, and forgets those before `stop`."""
+        digests = np.zeros(stop - start, dtype=np.uint64)
+        with self._lock:
+            for begin, part in list(self._parts.items()):
+                end = begin + len(part)
+                first, last = max(begin, start), min(end, stop)
+                if first < last:
+                    digests[first - start : last - start] = part[first - begin : last - begin]
+                if end <= stop:
+                    del self._parts[begin]
+        return digests
+
+
 class _OpenShard:
     """The shard that is being written."""
 
@@ -237,14 +271,9 @@ class _OpenShard:
         self._opened_s = time.monotonic()
         self.start, self.rows = start, 0
         self.bad: list[BadRow] = []
-        self.path = folder.path / DATA / f"part-{start:012d}.parquet"
-        self.file = files.OutputFile(
-            self.path,
-            "writing rows",
-            temporary=self.path.with_name(self.path.name + files.TEMPORARY),
-            kept=folder.path,
-            hashing=True,
-        )
+        self.path = folder.path / DATA / shard_file(start)
+        temporary = folder.path / (self.path.name + files.TEMPORARY)
+        self.file = files.OutputFile(self.path, "writing rows", temporary=temporary, hashing=True, replaces=_is_file)
         meta = {"schema": SCHEMA_VERSION, "data": layout.as_dict(), "part": {"start": start}}
         self.output = ParquetOutput(
             self.file,
@@ -292,5 +321,21 @@ class _OpenShard:
 
 
 def error_lines(bad: Sequence[BadRow]) -> bytes:
-    """Bad rows as lines of JSON: position, id, reason."""
-    return b"".join(json.dumps({"position": b.position, "id": b.id, "reason": b.reason}).encode() + b"\n" for b in bad)
+    """Bad rows as lines of JSON: position, id, reason, and what the line is."""
+    table = ({"fo_onnx": BAD_ROW, "position": b.position, "id": b.id, "reason": b.reason} for b in bad)
+    return b"".join(json.dumps(line).encode() + b"\n" for line in table)
+
+
+def is_list_of_bad_rows(path: Path) -> bool:
+    """Whether a file was written by `error_lines`, all of it."""
+    try:
+        with path.open("rb") as file:
+            lines = [json.loads(line) for line in file]
+    except (OSError, ValueError, RecursionError):
+        return False
+    return bool(lines) and all(isinstance(line, dict) and line.get("fo_onnx") == BAD_ROW for line in lines)
+
+
+def _is_file(path: Path) -> bool:
+    """What stands under the name of the open shard is what a kill left of it: the journal does not name it yet."""
+    return True

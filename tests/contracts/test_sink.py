@@ -35,7 +35,7 @@ def make_memory(folder: Path, length, **columns) -> Made:
 def make_folder_sink(name: str):
     def make(folder: Path, length, **columns) -> Made:
         run = RunFolder.create(folder / name, {}, {}, overwrite=False, shard_bytes=2000, group_rows=16)
-        sink = run.sink(**columns, record_errors=False)
+        sink = run.sink(**columns)
         return Made(sink, lambda: load(folder / name))
 
     return make

@@ -44,7 +44,7 @@ def main() -> None:
     for name in ("open", "write", "sync", "replace", "sync_folder", "remove", "remove_tree", "truncate", "make_folder"):
         setattr(files.operations, name, counted(getattr(files.operations, name)))
     folder = RunFolder.reopen(target, **SMALL) or RunFolder.create(target, {}, {}, overwrite=False, **SMALL)
-    sink = folder.sink(classes=K, id_kind="int", labels=True, logits=False, record_errors=True)
+    sink = folder.sink(classes=K, id_kind="int", labels=True, logits=False, on_error="record")
     print("started", folder.position, flush=True)
     for start in range(folder.position, rows, BATCH):
         ids, good, probs = batch(start, rows)

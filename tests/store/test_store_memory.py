@@ -22,7 +22,7 @@ probs = rng.dirichlet(np.ones(K), BATCH).astype(np.float32)
 labels = rng.integers(0, K, BATCH)
 def run(target, rows):
     folder = RunFolder.create(Path(target), {}, {}, overwrite=False)
-    sink = folder.sink(classes=K, id_kind="int", labels=True, logits=False, record_errors=False)
+    sink = folder.sink(classes=K, id_kind="int", labels=True, logits=False)
     for start in range(0, rows, BATCH):
         n = min(BATCH, rows - start)
         sink.append(np.arange(start, start + n), probs[:n], labels[:n], None)
