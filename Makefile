@@ -28,10 +28,15 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_engine
 	$(BIN)/python -m benchmarks.bench_import
 
+# Removes what these targets make, and nothing else that may lie there.
 clean:
-	rm -rf .venv demo dist build
+	test ! -f .venv/.made || rm -rf .venv
+	rm -f dist/fo_onnx-*.whl dist/fo_onnx-*.tar.gz
+	rm -f demo/digits.onnx demo/train.parquet demo/train.json demo/held-out.parquet demo/held-out.json
+	for folder in demo dist; do test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder; done
 
 .venv/.made:
+	@test ! -e .venv || { echo ".venv is there, and no target of this Makefile made it: move it away, or remove it."; exit 1; }
 	$(PYTHON) -m venv .venv
 	touch $@
 

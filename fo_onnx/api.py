@@ -6,7 +6,6 @@ Their arguments are flat and keyword-only; inside they travel as the dataclasses
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,9 @@ from .errors import DataError, ModelError, OptionError, ParityError
 from .model import OnnxModel
 from .options import DataOptions, ModelOptions, OutputOptions, positive_int
 from .parity import DEFAULT_TOLERANCE, ParityReport
+from .run_control import begin
 from .sources import open_source
+from .store import files
 
 
 def export(
@@ -104,7 +105,7 @@ def export(
         raise DataError("exporting needs at least one row to trace the model with; example= is empty.")
     raw = exporter.native(found, rows.inputs, "auto", model_options, output_options)
     raw_example = native_example(raw, rows.inputs, output_options)
-    with tempfile.TemporaryDirectory(prefix="fo-onnx-") as folder:
+    with files.temporary_folder() as folder:
 
         def converted(cached: Cached | None) -> tuple[OnnxModel, ParityReport | None]:
             made = convert(
@@ -194,7 +195,8 @@ def generate(
         on_error: A row that cannot be read or run stops the run (``"fail"``), is left out (``"skip"``), or is left out and
             written to ``<out>.errors.jsonl`` (``"record"``).
         max_errors: More such rows than this stop the run.
-        timeout_s: Seconds after which the run stops and keeps what it has.
+        timeout_s: Seconds from now on after which the run stops and keeps what it has: opening, export and comparison count.
+            A call of a framework is let end first, and is named in the error.
         limit: Only the first rows are taken.
         progress: Whether a bar is shown; by default where standard error is a terminal.
         meta: Your own record, kept under ``meta["user"]``.
@@ -214,7 +216,7 @@ def generate(
         >>> dists[2].round(3)
         array([0.09 , 0.245, 0.665], dtype=float32)
     """
-    with Engine(
+    with begin(timeout_s), Engine(
         model, device=device, engine=engine, batch_size=batch_size, precision=precision, framework=framework, params=params,
         output=output, output_name=output_name, temperature=temperature, keep_logits=keep_logits,
         output_transform=output_transform, class_names=class_names, model_name=model_name, tolerance=tolerance, trust=trust,

@@ -6,13 +6,14 @@ One class distribution per sample, addressed by the sample's id. Files are decod
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, OutputError, RowNotFoundError, StoreError
+from .printable import escaped
 from .rows import (
     COLUMNS,
     Array,
@@ -21,14 +22,19 @@ from .rows import (
     PartRows,
     ReorderedRows,
     Rows,
+    SelectedRows,
     as_ids,
     chunks,
     duplicated,
     new_array,
     not_distributions,
+    require_classes,
     some,
     strictly_increasing,
 )
+
+_OF_OTHER_ROWS = ("metrics", "digest", "complete", "part", "identity")
+"""Keys of a meta that hold for just the rows that it was written with; by its identity a finished run is known again."""
 
 
 class Distributions(Mapping[int | str, NDArray[np.float32]]):
@@ -39,7 +45,8 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
         ids: (n,) integers or text, each once; the default is 0 … n − 1.
         labels: (n,) true classes in 0 … k − 1.
         logits: (n, k) unnormalised scores.
-        meta: What is known about them, as JSON types; ``meta["model"]["class_names"]`` names the columns.
+        meta: What is known about them, as JSON types; ``meta["model"]["class_names"]`` names the columns. It may be the
+            meta of other rows: what it says of those alone (metrics, digest, counts, whether the run ended) is not taken.
 
     Raises:
         DataError: Where shapes do not fit, an id is there twice, or a label is no class.
@@ -78,7 +85,7 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
                 f"Making Distributions: {len(bad)} of {n} rows are no distribution (finite, not negative, sum 1 within "
                 f"0.001); ids {some(found)}. Logits become distributions with fo_onnx.probabilities.softmax."
             )
-        self._start(rows, meta or {}, trusted=True)
+        self._start(rows, _meta_of(rows, meta or {}), trusted=True)
 
     @classmethod
     def from_rows(cls, rows: Rows, meta: Mapping[str, Any], *, trusted: bool = False) -> Distributions:
@@ -86,7 +93,7 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
 
         Args:
             rows: The rows.
-            meta: What is known about them.
+            meta: What is known about just these rows.
             trusted: Whether rows were checked already; if not, they are checked as they are read.
         """
         new = cls.__new__(cls)
@@ -139,7 +146,7 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
         extra = "".join(
             f", {name}" for name, there in (("labels", rows.has_labels), ("logits", rows.has_logits)) if there
         )
-        source = f", from {rows.where}" if rows.where else ""
+        source = f", from {escaped(rows.where)}" if rows.where else ""
         return f"Distributions({rows.length} rows × {rows.classes} classes, {rows.id_kind} ids{extra}{source})"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,25 +195,86 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
         names = (self.meta.get("model") or {}).get("class_names")
         return None if names is None else tuple(names)
 
-    def rows(self, start: int, stop: int | None = None) -> Distributions:
-        """The rows at positions `start` to ``stop − 1``, as slicing a list takes them; nothing is copied or decoded."""
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """`probs`, for ``np.asarray`` and whatever else takes arrays, by numpy's protocol.
+
+        Args:
+            dtype: Another dtype than float32.
+            copy: Whether the array must be a new one; ``None`` makes one where another dtype needs it.
+
+        Raises:
+            ValueError: `copy` is false, and `dtype` needs a copy.
+        """
+        probs = self.probs
+        wanted = probs.dtype if dtype is None else np.dtype(dtype)
+        if copy is False and wanted != probs.dtype:
+            raise ValueError(f"distributions are float32, so that an array of {wanted} without a copy cannot be had.")
+        return probs.astype(wanted, copy=bool(copy))
+
+    def slice(self, start: int, stop: int | None = None) -> Distributions:
+        """The rows at positions `start` to ``stop − 1``, as slicing a list takes them; nothing is copied or decoded.
+
+        Their meta describes them, and not the rows that they were among: see `Distributions`.
+        """
         first, last, _ = slice(start, stop).indices(len(self))
-        part = PartRows(self._rows, first, max(first, last))
-        meta = {key: value for key, value in self.meta.items() if key != "metrics"}
-        if "rows" in meta:
-            meta["rows"] = {"written": part.length, "skipped": 0, "quarantined": 0}
-        if "data" in meta:
-            meta["data"] = {**meta["data"], "length": part.length}
-        return Distributions.from_rows(part, meta, trusted=self._trusted)
+        return self._with(PartRows(self._rows, first, max(first, last)))
+
+    def select(self, mask_or_ids: Any) -> Distributions:
+        """Some of the rows; nothing is decoded. Their meta describes them, as that of `slice` does.
+
+        Args:
+            mask_or_ids: A boolean mask (n,), which keeps the order; or ids in any order, each once, which gives theirs.
+
+        Raises:
+            DataError: The mask is not (n,), or an id is there twice or has no row; names the ids.
+
+        Example:
+            >>> d = Distributions([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]], ids=["a", "b", "c"])
+            >>> list(d.select(["c", "a"]))
+            ['c', 'a']
+            >>> list(d.select(d.probs.max(axis=1) > 0.6))
+            ['a', 'b']
+        """
+        if isinstance(mask_or_ids, str | bytes) or not isinstance(mask_or_ids, Iterable):
+            raise DataError(
+                f"Selecting from {self!r}: {mask_or_ids!r} was given; a boolean mask ({len(self)},) or several ids were "
+                "expected. One row alone is d[id]."
+            )
+        as_array = hasattr(mask_or_ids, "__array__") and not isinstance(mask_or_ids, Mapping)
+        chosen = np.asarray(mask_or_ids) if as_array else _object_array(mask_or_ids)
+        if chosen.dtype == np.bool_ or (chosen.size and all(isinstance(v, bool | np.bool_) for v in chosen.flat)):
+            if chosen.shape != (len(self),):
+                raise DataError(
+                    f"Selecting from {self!r}: a mask of shape {chosen.shape} was given; one truth value per row, shape "
+                    f"({len(self)},), was expected."
+                )
+            return self._with(SelectedRows(self._rows, np.flatnonzero(chosen.astype(np.bool_))))
+        return self._with(SelectedRows(self._rows, self._positions(chosen if chosen.size else _object_array([]))))
+
+    def _positions(self, chosen: Array) -> NDArray[np.int64]:
+        doing = f"Selecting from {self!r}"
+        ids = as_ids(chosen, doing)
+        if doubled := duplicated(ids):
+            raise DataError(f"{doing}: ids that were given twice, each may be there once: {some(doubled)}.")
+        self._known_ids()  # read once for all of them
+        positions = [self._find(key) for key in ids.tolist()]
+        unknown = [key for key, position in zip(ids.tolist(), positions, strict=True) if position is None]
+        if unknown:
+            raise DataError(f"{doing}: there are no rows with the ids {some(unknown)}. {self._id_hint(unknown[0])}")
+        return np.asarray(positions, np.int64)
+
+    def _with(self, rows: Rows) -> Distributions:
+        """Other rows that were made of these."""
+        return Distributions.from_rows(rows, _meta_of(rows, self.meta), trusted=self._trusted)
 
     def metrics(self) -> dict[str, Any]:
         """What the rows look like in numbers, with the keys of `fo_onnx.metrics.MetricsAccumulator.result`.
 
         Entropy, confidence and predicted class counts; where labels are known also accuracy, NLL, Brier score,
-        calibration error and true class counts. What was recorded while the file was written is given without reading
-        the rows.
+        calibration error and true class counts. What was recorded of these rows while their file was written is given
+        without reading them.
         """
-        if "metrics" not in self.meta:
+        if not self._has_metrics():
             from .metrics import MetricsAccumulator
 
             gathered = MetricsAccumulator(self.classes)
@@ -215,6 +283,13 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
                 gathered.update(cast(Array, part.probs), part.labels)
             self.meta["metrics"] = gathered.result()
         return cast("dict[str, Any]", copy.deepcopy(self.meta["metrics"]))
+
+    def _has_metrics(self) -> bool:
+        """Whether the metrics in meta can be those of these rows, with all that their labels give."""
+        recorded = self.meta.get("metrics")
+        if not isinstance(recorded, Mapping) or recorded.get("rows") != len(self):
+            return False
+        return "accuracy" in recorded or not self._rows.has_labels or len(self) == 0
 
     def to_dict(self) -> dict[int | str, list[float]]:
         """Ids and distributions as plain Python, in memory."""
@@ -243,10 +318,9 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
                 f"Aligning {self!r}: the class names differ. Missing here: {some(missing) or 'none'}; "
                 f"extra here: {some(extra) or 'none'}{f'; given twice: {some(doubled)}' if doubled else ''}."
             )
-        rows = ReorderedRows(self._rows, [own.index(n) for n in wanted])
-        meta = {key: value for key, value in self.meta.items() if key != "metrics"}
-        meta["model"] = {**meta["model"], "class_names": list(wanted)}
-        return Distributions.from_rows(rows, meta, trusted=self._trusted)
+        aligned = self._with(ReorderedRows(self._rows, [own.index(n) for n in wanted]))
+        aligned.meta["model"] = {**aligned.meta["model"], "class_names": list(wanted)}
+        return aligned
 
     def equals(self, other: Distributions) -> bool:
         """Whether ids, probs, labels and logits are the same in every bit, and in the same order; meta may differ."""
@@ -270,6 +344,8 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
                 "within "
                 f"0.001); ids {some(ids[bad].tolist())}. The file is damaged, or was not written by fo-onnx."
             )
+        if not self._trusted and part.labels is not None:
+            require_classes(part.labels, self.classes, self._rows.where)
         return part
 
     def _column(self, name: str) -> Array:
@@ -277,9 +353,9 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
             rows = self._rows
             if rows.resident:
                 whole = cast(Array, getattr(rows.read(0, rows.length, (name,)), name))
-                if name == "probs" and not self._trusted:
+                if name in ("probs", "labels") and not self._trusted:
                     for start in range(0, rows.length, rows.step):
-                        self._read(start, min(start + rows.step, rows.length), ("probs",))
+                        self._read(start, min(start + rows.step, rows.length), (name,))
                 self._columns[name] = whole
             else:
                 wide = name in ("probs", "logits")
@@ -317,7 +393,7 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
         first = cast(Array, self._rows.read(0, 1, ("ids",)).ids).tolist()[0]
         last = cast(Array, self._rows.read(len(self) - 1, len(self), ("ids",)).ids).tolist()[0]
         return (
-            f"Its ids are {kind}, from {first!r} to {last!r} in order; rows by position are at .rows(a, b) and .probs."
+            f"Its ids are {kind}, from {first!r} to {last!r} in order; rows by position are at .slice(a, b) and .probs."
         )
 
 
@@ -370,6 +446,31 @@ def _gather_ids(rows: Rows) -> Array | range:
     if doubled := duplicated(whole):
         raise StoreError(f"Reading {rows.where or 'rows'}: duplicate ids, each may be there once: {some(doubled)}.")
     return whole
+
+
+def _object_array(values: Iterable[Any]) -> Array:
+    """Values as they are: numpy would turn [1, "a"] into two texts."""
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
+
+
+def _meta_of(rows: Rows, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The meta of `rows`, from one that may be of others: of the same run, but of more rows, or in another order."""
+    kept = {key: value for key, value in meta.items() if key not in _OF_OTHER_ROWS}
+    if "rows" in kept:
+        kept["rows"] = {"written": rows.length, "skipped": 0, "quarantined": 0}
+    if isinstance(kept.get("data"), Mapping):
+        own = {
+            "length": rows.length,
+            "classes": rows.classes,
+            "id_kind": rows.id_kind,
+            "labels": rows.has_labels,
+            "logits": rows.has_logits,
+        }
+        kept["data"] = {key: own.get(key, value) for key, value in kept["data"].items() if key != "fingerprint"}
+    return kept
 
 
 def _same_bits(a: Array | None, b: Array | None) -> bool:

@@ -30,13 +30,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .printable import escaped
+
 
 class FoOnnxError(Exception):
     """The root of every error that fo-onnx raises on purpose."""
 
     def __str__(self) -> str:
         # KeyError and OSError format their arguments in their own ways; the message is always the first argument here.
-        return str(self.args[0]) if self.args else ""
+        # It names what comes from files of others, which must not steer the terminal that the error ends up on.
+        return escaped(self.args[0]) if self.args else ""
 
 
 class ExportError(FoOnnxError, RuntimeError):
@@ -149,14 +152,21 @@ def reading(path: str | os.PathLike[str], error: type[FoOnnxError], doing: str =
     except FileNotFoundError as err:
         raise error(f"{doing} {path}: it is not there (any more).") from err
     except OSError as err:
+        if err.errno is None:
+            # Arrow raises it for bytes that are not what they should be, too.
+            raise _damaged(error, doing, path, err) from err
         raise error(
             f"{doing} {path}: the operating system refuses ({err.strerror or err}). Look at the file and its rights."
         ) from err
     except Exception as err:
-        raise error(
-            f"{doing} {path}: it is damaged, cut short or of another kind ({first_line(err)}). Make it again, or fetch "
-            "it again from where it came."
-        ) from err
+        raise _damaged(error, doing, path, err) from err
+
+
+def _damaged(error: type[FoOnnxError], doing: str, path: str | os.PathLike[str], err: Exception) -> FoOnnxError:
+    return error(
+        f"{doing} {path}: it is damaged, cut short or of another kind ({first_line(err)}). Make it again, or fetch it "
+        "again from where it came."
+    )
 
 
 def first_line(err: BaseException) -> str:

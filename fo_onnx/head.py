@@ -42,7 +42,8 @@ def told_by_graph(model: onnx.ModelProto, raw_output: str) -> OutputKind | None:
     shape = value.type.tensor_type.shape.dim
     rank, binary = len(shape), len(shape) == 1 or (len(shape) == 2 and shape[1].dim_value == 1)
     name = raw_output
-    while (node := producers.get(name)) is not None and node.op_type in _PASS_THROUGH:
+    # A node passed twice is one of a loop, which ONNX Runtime refuses.
+    while (node := producers.pop(name, None)) is not None and node.op_type in _PASS_THROUGH and node.input:
         name = node.input[0]
     if node is None or node.domain not in ("", "ai.onnx"):
         return None

@@ -6,6 +6,7 @@ it is raised for a file that is meant.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ DEFAULTS: Mapping[str, int] = {
     "FO_ONNX_MAX_PIXELS": 178_956_970,
     "FO_ONNX_MAX_UNFOLD": 1_000,
     "FO_ONNX_MAX_HEADER_BYTES": 100_000_000,
-    "FO_ONNX_MAX_GRAPH_NODES": 10_000_000,
+    "FO_ONNX_MAX_GRAPH_NODES": 100_000,
 }
 """The limits by the variable that raises them: pixels of one image (Pillow's own bound against decompression bombs);
 bytes that one byte of a compressed or textual file may unfold to; bytes of a header or of metadata; nodes that a graph
@@ -68,3 +69,25 @@ def check_regular(path: Path, error: type[FoOnnxError], doing: str = "Reading") 
         kinds = [(stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket")]
         found = next((name for test, name in kinds if test(mode)), "a device")
         raise error(f"{doing} {path}: {found}; a regular file was expected. Copy its content into a file first.")
+
+
+def check_sparse(path: Path, error: type[FoOnnxError]) -> None:
+    """Refuses a file of holes, which takes next to no room on the disk and would fill the memory."""
+    status = path.stat()
+    if status.st_size <= FREE_BYTES:
+        return
+    taken = getattr(status, "st_blocks", 0) * 512
+    if not taken and not _is_one_hole(path):
+        return  # some file systems do not say what a file takes
+    check_unfolding(path, status.st_size, max(taken, 1), error, "a sparse file")
+
+
+def _is_one_hole(path: Path) -> bool:
+    if not hasattr(os, "SEEK_DATA"):
+        return False
+    with path.open("rb") as file:
+        try:
+            file.seek(0, os.SEEK_DATA)
+        except OSError as err:
+            return err.errno == errno.ENXIO
+    return False

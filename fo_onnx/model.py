@@ -9,14 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ModelError, ModelNotFoundError, OutputError
+from .errors import FoOnnxError, ModelError, OutputError, first_line, reading
+from .model_file import (
+    CLASSES_OF,
+    DOING,
+    external_files,
+    external_locations,
+    file_sha256,
+    has_external_data,
+    load_proto,
+    parse,
+    rename_external_data,
+)
 from .probabilities import check_raw_shape
 from .spec import ModelSpec, TensorSpec
 
@@ -25,7 +36,8 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "fo_onnx"
 METADATA_VERSION = 1
-_CLASSES_OF = "fo_onnx.classes_of."
+CHANGED = "the file changed after it was compared"
+NEVER_TIED = "the file does not say what it was when it was compared, as those of older versions do not"
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 
@@ -36,7 +48,8 @@ class OnnxModel:
     Attributes:
         path: The file.
         spec: Its inputs, its raw output and what that means.
-        provenance: What it was exported from, with which versions, and how it compared; empty for foreign files.
+        provenance: What it was exported from, with which versions, and how it compared: ``"parity"``, with the reason under
+            ``"unknown"`` where that was not this file. Empty for foreign files.
         sha256: Digest of the file and of its external data.
         probs_output: Name of the graph's output with distributions; ``None`` where no head is fused.
         logits_output: Name of the graph's output with logits, where there is one beside the distributions.
@@ -64,74 +77,30 @@ class OnnxModel:
         """
         path = Path(path)
         proto = load_proto(path)
-        _check(proto, path)
-        known = _metadata(proto, path)
-        digest = _sha256(path, proto)
-        if known is not None:
+        with reading(path, ModelError, DOING):
+            _check(proto, path)
+            known = _metadata(proto, path)
+            digest = _sha256(path, proto)
+            if known is None:
+                return cls(path, _foreign_spec(proto, path, output_name), {}, digest)
             spec = known["spec"]
             if output_name not in (None, spec.output.name):
                 raise ModelError(
                     f"{path} was exported with the output {spec.output.name!r} only; export it again with "
                     f"output_name={output_name!r}."
                 )
-            return cls(
-                path, spec, known.get("provenance", {}), digest, known.get("probs_output"), known.get("logits_output")
-            )
-        return cls(path, _foreign_spec(proto, path, output_name), {}, digest)
+            provenance = _believed(proto, path, known)
+            return cls(path, spec, provenance, digest, known["probs_output"], known["logits_output"])
 
     def described(self, **changes: Any) -> OnnxModel:
         """A copy of this description with fields of the spec changed; the file stays as it is."""
         return replace(self, spec=replace(self.spec, **changes))
 
 
-def load_proto(path: Path) -> onnx.ModelProto:
-    """The protobuf of a model file, without its external data, of which it is checked that it may be read."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    if path.is_dir() or not path.exists():
-        what = "a folder" if path.is_dir() else "nothing"
-        raise ModelNotFoundError(f"opening the model {path}: found {what}; an .onnx file was expected.")
-    try:
-        proto = onnx.load_model(path, load_external_data=False)
-    except (DecodeError, OSError, ValueError) as err:
-        raise ModelError(
-            f"opening the model {path}: it is no ONNX file, or it is truncated ({err or type(err).__name__}). "
-            "Copy or export it again."
-        ) from err
-    if not proto.graph.output or not proto.graph.node or not proto.opset_import:
-        raise ModelError(f"opening the model {path}: it holds no graph with nodes and outputs, so it is no ONNX model.")
-    _check_external_data(proto, path)
-    _take_maps_off(proto)
-    return proto
-
-
-def _take_maps_off(proto: onnx.ModelProto) -> None:
-    """Lets an output that is a sequence of maps from classes to scores be the tensor within, under the output's name.
-
-    skl2onnx and onnxmltools write classifiers so, unless they are told ``zipmap=False`` (ZipMap, ai.onnx.ml). The
-    names of the columns are left in the metadata under ``classes_of.<output>``.
-    """
-    import onnx
-
-    for node in [n for n in proto.graph.node if n.op_type == "ZipMap" and n.domain == "ai.onnx.ml"]:
-        outputs = [o for o in proto.graph.output if o.name == node.output[0]]
-        labels = [label for a in node.attribute for label in (*a.strings, *a.ints)]
-        if not outputs or not labels:
-            continue
-        scores = onnx.helper.make_node("Cast", node.input, node.output, node.name, to=onnx.TensorProto.FLOAT)
-        names = [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
-        info = onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, ["batch", len(labels)])
-        node.CopyFrom(scores)
-        outputs[0].CopyFrom(info)
-        if names != [str(i) for i in range(len(names))]:
-            proto.metadata_props.add(key=f"{_CLASSES_OF}{info.name}", value=json.dumps(names))
-
-
 def _mapped_classes(proto: onnx.ModelProto, output: str) -> tuple[str, ...] | None:
     """The names of the columns of an output that was a map."""
-    text = next((p.value for p in proto.metadata_props if p.key == _CLASSES_OF + output), None)
-    return None if text is None else tuple(json.loads(text))
+    text = next((p.value for p in proto.metadata_props if p.key == CLASSES_OF + output), None)
+    return None if text is None else tuple(json.loads(text))  # checked with the rest of the spec
 
 
 def _check(proto: onnx.ModelProto, path: Path) -> None:
@@ -143,41 +112,85 @@ def _check(proto: onnx.ModelProto, path: Path) -> None:
         # last word on every model, does not.
         return
     try:
-        onnx.checker.check_model(path if _external_tensors(proto) else proto)
+        onnx.checker.check_model(path if has_external_data(proto) else proto)
     except onnx.checker.ValidationError as err:
         raise ModelError(
             f"opening the model {path}: ONNX's checker refuses it: {str(err).strip().splitlines()[0]}"
         ) from err
 
 
-def describe(proto: onnx.ModelProto, model: OnnxModel) -> None:
-    """Writes what is known of `model` into the metadata of `proto`, in place."""
-    text = json.dumps(
-        {
-            "version": METADATA_VERSION,
-            "spec": model.spec.to_dict(),
-            "provenance": model.provenance,
-            "probs_output": model.probs_output,
-            "logits_output": model.logits_output,
-        }
-    )
+def describe(proto: onnx.ModelProto, model: OnnxModel, data_sha256: Sequence[str] | None = None) -> None:
+    """Writes what is known of `model` into the metadata of `proto`, in place.
+
+    Args:
+        proto: The model.
+        model: What is known of it.
+        data_sha256: The digests of its external files, in order of first use. With them, the comparison in the provenance
+            is tied to the graph, to these files and to the metadata themselves: it is not believed of any others.
+    """
+    known = {
+        "version": METADATA_VERSION,
+        "spec": model.spec.to_dict(),
+        "provenance": model.provenance,
+        "probs_output": model.probs_output,
+        "logits_output": model.logits_output,
+    }
+    _remove_metadata(proto)
+    if data_sha256 is not None:
+        known["compared"] = _digest_of_compared(proto, known, data_sha256)
+    proto.metadata_props.add(key=METADATA_KEY, value=json.dumps(known))
+
+
+def is_export(path: Path) -> bool:
+    """Whether a file is an ONNX model with the metadata of fo-onnx; its external data may be missing."""
+    try:
+        proto = parse(path)
+        with reading(path, ModelError, DOING):
+            return any(p.key == METADATA_KEY for p in proto.metadata_props)
+    except FoOnnxError:
+        return False
+
+
+def _remove_metadata(proto: onnx.ModelProto) -> None:
     kept = [(p.key, p.value) for p in proto.metadata_props if p.key != METADATA_KEY]
     del proto.metadata_props[:]
-    for key, value in [*kept, (METADATA_KEY, text)]:
+    for key, value in kept:
         proto.metadata_props.add(key=key, value=value)
 
 
-def external_files(proto: onnx.ModelProto, folder: Path) -> list[Path]:
-    """The files of external data that a model in `folder` needs, each once, in order of first use."""
-    return list(dict.fromkeys(folder / location for location in _locations(proto)))
+def _digest_of_compared(proto: onnx.ModelProto, known: dict[str, Any], data_sha256: Sequence[str]) -> str:
+    """The digest of a model without the metadata of fo-onnx, of these metadata, and of its external data.
+
+    The names of external files do not count, so that a model and its data can be given other ones.
+    """
+    locations = external_locations(proto)
+    numbers = [str(i) for i in range(len(locations))]
+    said = {key: value for key, value in known.items() if key != "compared"}
+    digest = hashlib.sha256(json.dumps([said, list(data_sha256)], sort_keys=True).encode())
+    rename_external_data(proto, dict(zip(locations, numbers, strict=True)))
+    digest.update(proto.SerializeToString(deterministic=True))
+    rename_external_data(proto, dict(zip(numbers, locations, strict=True)))
+    return digest.hexdigest()
 
 
-def rename_external_data(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
-    """Lets a model find its external data under other names: `names` has the new one by the old one."""
-    for tensor in _external_tensors(proto):
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                entry.value = names.get(entry.value, entry.value)
+def _believed(proto: onnx.ModelProto, path: Path, known: dict[str, Any]) -> dict[str, Any]:
+    """The provenance of a file of ours, of which the comparison is said to be unknown where it was another file's."""
+    provenance: dict[str, Any] = known["provenance"]
+    if provenance.get("parity") is None:
+        return provenance
+    if "compared" not in known:
+        return without_parity(provenance, NEVER_TIED)
+    _remove_metadata(proto)
+    digests = [file_sha256(file) for file in external_files(proto, path.parent)]
+    said = {**known, "spec": known["spec"].to_dict()}
+    same = _digest_of_compared(proto, said, digests) == known["compared"]
+    return provenance if same else without_parity(provenance, CHANGED)
+
+
+def without_parity(provenance: dict[str, Any], why: str) -> dict[str, Any]:
+    """A provenance of which the comparison says that it is unknown, and why; one without a comparison stays as it is."""
+    parity = provenance.get("parity")
+    return provenance if parity is None else {**provenance, "parity": {**parity, "passed": None, "unknown": why}}
 
 
 def raw_output_info(proto: onnx.ModelProto, spec: ModelSpec) -> onnx.ValueInfoProto:
@@ -228,7 +241,8 @@ def _foreign_spec(proto: onnx.ModelProto, path: Path, output_name: str | None) -
     last = output.shape[-1] if len(output.shape) == 2 else None
     classes = 2 if len(output.shape) == 1 or last == 1 else last
     names = _mapped_classes(proto, output.name)
-    return ModelSpec(inputs=inputs, output=output, classes=classes, class_names=names, name=path.stem)
+    spec = ModelSpec(inputs=inputs, output=output, classes=classes, class_names=names, name=path.stem)
+    return ModelSpec.from_dict(spec.to_dict())
 
 
 def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> TensorSpec:
@@ -245,63 +259,76 @@ def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> T
 
 
 def _metadata(proto: onnx.ModelProto, path: Path) -> dict[str, Any] | None:
+    """What the file says of itself, every value checked; ``None`` for a file that is not ours."""
     text = next((p.value for p in proto.metadata_props if p.key == METADATA_KEY), None)
     if text is None:
         return None
     try:
-        known: dict[str, Any] = json.loads(text)
-        version = int(known["version"])
+        known = json.loads(text)
+        version = known["version"]
+        if type(version) is not int:
+            raise ValueError(f"version is {version!r:.100}; a whole number was expected")
         if version <= METADATA_VERSION:
             known["spec"] = ModelSpec.from_dict(known["spec"])
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
+            for key in ("provenance", "probs_output", "logits_output"):
+                known.setdefault(key, {} if key == "provenance" else None)
+            _check_provenance(known["provenance"])
+            _check_against_graph(proto, known)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise ModelError(
-            f"opening the model {path}: its fo-onnx metadata is damaged ({err}). Export it again."
+            f"{DOING} {path}: its fo-onnx metadata is damaged ({first_line(err)}). Export it again."
         ) from err
     if version > METADATA_VERSION:
         raise ModelError(
-            f"opening the model {path}: it was written by a newer fo-onnx (metadata version {version}; this one reads up "
+            f"{DOING} {path}: it was written by a newer fo-onnx (metadata version {version}; this one reads up "
             f"to {METADATA_VERSION}). Upgrade fo-onnx."
         )
-    return known
+    return known  # type: ignore[no-any-return]
 
 
-def _external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    import onnx
-
-    return [
-        t for t in onnx.external_data_helper._get_all_tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL
-    ]
-
-
-def _locations(proto: onnx.ModelProto) -> Iterator[str]:
-    for tensor in _external_tensors(proto):
-        yield next((e.value for e in tensor.external_data if e.key == "location"), "")
+def _check_provenance(provenance: Any) -> None:
+    """Raises a `ValueError` for values of another type than an export records."""
+    kinds = {"created": str, "output_name": str, "versions": dict, "parity": dict}
+    if not isinstance(provenance, dict):
+        raise ValueError("its provenance is no table")
+    for key, kind in kinds.items():
+        if not isinstance(provenance.get(key), kind | None):
+            raise ValueError(f"{key} is {provenance[key]!r:.100}; a value of type {kind.__name__} was expected")
 
 
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuses external data that is missing or that lies outside the model's folder.
+def _check_against_graph(proto: onnx.ModelProto, known: dict[str, Any]) -> None:
+    """Raises a `ValueError` where the metadata speak of another graph than the one they lie in."""
+    spec: ModelSpec = known["spec"]
+    graph = {i.name: i for i in graph_inputs(proto)}
+    if set(graph) != {i.name for i in spec.inputs}:
+        raise ValueError(f"its inputs are {sorted(i.name for i in spec.inputs)}, and the graph has {sorted(graph)}")
+    for tensor in spec.inputs:
+        own = graph[tensor.name]
+        if (own.dtype and own.dtype != tensor.dtype) or not _fit(own.shape, tensor.shape):
+            raise ValueError(f"its input is {tensor}, and the graph has {own}")
+    outputs = {v.name: tensor_spec(v) for v in proto.graph.output}
+    heads = [name for name in (known["probs_output"], known["logits_output"]) if name is not None]
+    if heads and (known["probs_output"] is None or spec.output_kind is None or spec.classes is None):
+        raise ValueError("it has a head, and does not say what it gives")
+    for name in heads or [spec.output.name]:
+        if name not in outputs:
+            raise ValueError(f"its output is {name!r:.100}, and the graph has {sorted(outputs)}")
+        columns = None if spec.classes is None or not heads else (None, spec.classes)
+        if columns and not _fit(outputs[name].shape, columns):
+            raise ValueError(f"it has {spec.classes} classes, and the graph has {outputs[name]}")
+    if not heads and not _fit(outputs[spec.output.name].shape, spec.output.shape):
+        raise ValueError(f"its output is {spec.output}, and the graph has {outputs[spec.output.name]}")
+    if heads and not any(spec.output.name in node.output for node in proto.graph.node):
+        raise ValueError(f"no node gives its output {spec.output.name!r:.100}")
+    if spec.output_kind is not None and spec.output.shape:
+        check_raw_shape(spec.output.shape, spec.output_kind, None, spec.name)
 
-    ONNX Runtime loads hard links and followed links of older versions without a word; onnx's own loader refuses them
-    since onnx 1.21, and so does this.
-    """
-    folder = path.parent.resolve()
-    for location in dict.fromkeys(_locations(proto)):
-        file = path.parent / location
-        inside = bool(location) and not os.path.isabs(location) and file.resolve().is_relative_to(folder)
-        if not inside or file.is_symlink():
-            raise ModelError(
-                f"opening the model {path}: its external data {location!r} lies outside the model's folder, or is a link "
-                "there; such a file could make any file of this machine be read. Put the data beside the model."
-            )
-        if not file.is_file():
-            raise ModelNotFoundError(
-                f"opening the model {path}: its external data {location!r} is missing. Copy it beside the model."
-            )
-        if file.stat().st_nlink > 1:
-            raise ModelError(
-                f"opening the model {path}: its external data {location!r} is a hard link, which could lead outside the "
-                "model's folder. Copy the data beside the model."
-            )
+
+def _fit(one: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:
+    """Whether two shapes can be one tensor's; an unknown shape is ``()``."""
+    if not one or not other:
+        return True
+    return len(one) == len(other) and all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
 
 
 def _sha256(path: Path, proto: onnx.ModelProto) -> str:

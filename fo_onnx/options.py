@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from .errors import OptionError
@@ -29,6 +30,14 @@ def positive_int(argument: str, value: Any, *, least: int = 1) -> None:
     """Raises an `OptionError` unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise OptionError(f"{argument}={value!r} is not usable: an integer of at least {least} was expected.")
+
+
+def check_timeout(timeout_s: Any) -> None:
+    """Raises an `OptionError` unless it is ``None`` or a number of seconds above 0."""
+    if timeout_s is None:
+        return
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not float(timeout_s) > 0:
+        raise OptionError(f"timeout_s={timeout_s!r} is not usable: seconds above 0 were expected.")
 
 
 @dataclass(frozen=True)
@@ -170,5 +179,4 @@ class RunOptions:
             positive_int("batch_size", self.batch_size)
         if self.max_errors is not None:
             positive_int("max_errors", self.max_errors, least=0)
-        if self.timeout_s is not None and not self.timeout_s > 0:
-            raise OptionError(f"timeout_s={self.timeout_s!r} is not usable: seconds above 0 were expected.")
+        check_timeout(self.timeout_s)

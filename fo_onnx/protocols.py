@@ -83,6 +83,7 @@ class Source(Protocol):
         class_names: Names of the classes that labels count, where the source knows them (folders of images).
         columns_named: Whether `class_names` may be taken for the columns of a model that names none: so it is with folders
             of images, which are numbered in sorted order wherever models are trained on them, and not with text labels.
+        sequential: Whether reading from a position reads all rows before it, as with iterables.
         in_memory: Whether a batch is a mere slice, so that reading ahead would cost more than it brings.
         preprocessing: What is done to a row before the model gets it, as JSON types; empty where nothing is.
     """
@@ -98,6 +99,8 @@ class Source(Protocol):
     @property
     def columns_named(self) -> bool: ...
     @property
+    def sequential(self) -> bool: ...
+    @property
     def in_memory(self) -> bool: ...
     @property
     def preprocessing(self) -> dict[str, Any]: ...
@@ -112,6 +115,12 @@ class Source(Protocol):
         one did; a `start` within a batch gives that batch's rest first. Where batches can be cut freely they end at
         multiples of `size`. A row that cannot be read ends up in `Batch.bad` unless ``on_error="fail"``: then the rows
         before it are yielded first, and a `DataError` with its position is raised after them.
+        """
+
+    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+        """Ids and labels of the rows at positions `start` to ``stop − 1``, without reading the rows.
+
+        Ids are always known so. Labels are ``None`` where there are none, and where only reading a row tells its label.
         """
 
     def fingerprint(self) -> str:

@@ -6,6 +6,7 @@ in memory, for a part of another result, and for a folder of files.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections import Counter
@@ -17,11 +18,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from .errors import DataError, StoreError, StoreWriteError
 from .probabilities import UNIT_SUM_TOLERANCE, invalid_rows
 
 Array = NDArray[Any]
 COLUMNS = ("ids", "probs", "labels", "logits")
+_SHOWN_LETTERS = 100
+"""How much of an id a message shows."""
 IN_MEMORY_BYTES = 64 * 2**20
 """A column that is decoded and larger than this goes into a temporary file that is mapped into memory."""
 
@@ -144,6 +147,48 @@ class PartRows:
         return self._rows.read(self._start + start, self._start + stop, columns)
 
 
+class SelectedRows:
+    """Rows of others at some positions, in any order.
+
+    They are read in blocks of the others, as large as those are best read: quick where positions ascend; in a mixed order
+    every block is read again for each part of the selection that needs it.
+
+    Args:
+        rows: The others.
+        positions: (m,) positions in them.
+    """
+
+    resident = False
+
+    def __init__(self, rows: Rows, positions: NDArray[np.int64]) -> None:
+        self._rows, self._positions = rows, positions
+        self.length, self.classes, self.id_kind = len(positions), rows.classes, rows.id_kind
+        self.has_labels, self.has_logits = rows.has_labels, rows.has_logits
+        self.step, self.where = rows.step, rows.where
+
+    def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
+        """The rows at these positions of the selection."""
+        wanted = self._positions[start:stop]
+        if len(wanted) == 0:
+            return self._rows.read(0, 0, columns)
+        order = np.argsort(wanted, kind="stable")
+        ascending = wanted[order]
+        ends = [*(np.flatnonzero(np.diff(ascending // self.step)) + 1).tolist(), len(ascending)]
+        blocks = []
+        for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+            first, last = int(ascending[begin]), int(ascending[end - 1])
+            block = self._rows.read(first, last + 1, columns)
+            blocks.append([_taken(getattr(block, name), ascending[begin:end] - first) for name in COLUMNS])
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        whole = (None if parts[0] is None else np.concatenate(parts)[place] for parts in zip(*blocks, strict=True))
+        return Columns(*whole)
+
+
+def _taken(column: Array | None, positions: NDArray[np.int64]) -> Array | None:
+    return None if column is None else column[positions]
+
+
 class ReorderedRows:
     """Rows of others with their classes in another order.
 
@@ -166,11 +211,24 @@ class ReorderedRows:
     def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
         """The rows at these positions, reordered; labels count the new columns."""
         part = self._rows.read(start, stop, columns)
+        if part.labels is not None:
+            require_classes(part.labels, self.classes, self.where)
         return Columns(
             ids=part.ids,
             probs=None if part.probs is None else np.ascontiguousarray(part.probs[:, self._order]),
             labels=None if part.labels is None else self._new_label[part.labels],
             logits=None if part.logits is None else np.ascontiguousarray(part.logits[:, self._order]),
+        )
+
+
+def require_classes(labels: NDArray[np.int64], classes: int, where: str) -> None:
+    """Raises a `StoreError` for labels (n,) in the file `where` that are no class, 0 … `classes` − 1."""
+    # A negative number is a huge one without its sign.
+    if len(labels) and int(np.ascontiguousarray(labels).view(np.uint64).max()) >= classes:
+        wrong = labels[(labels < 0) | (labels >= classes)]
+        raise StoreError(
+            f"Reading {where or 'rows'}: labels that are no class, classes are 0 … {classes - 1}: {some(wrong.tolist())}. "
+            "The file is damaged, or was not written by fo-onnx."
         )
 
 
@@ -263,17 +321,30 @@ def _ones(classes: int) -> NDArray[np.float32]:
 
 def some(values: Collection[Any], most: int = 10) -> str:
     """A list for a message, cut short where it is long: ``1, 2, 3 … (500 in all)``."""
-    shown = ", ".join(repr(v) for _, v in zip(range(most), values, strict=False))
+    texts = (repr(v) for _, v in zip(range(most), values, strict=False))
+    shown = ", ".join(text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}…" for text in texts)
     return shown if len(values) <= most else f"{shown} … ({len(values)} in all)"
 
 
 def new_array(shape: tuple[int, ...], dtype: Any) -> Array:
-    """An array to decode into: in memory, or in a temporary file where it is large; that file goes with the array."""
-    size_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    """An array to decode into: in memory, or in a temporary file where it is large; that file goes with the array.
+
+    Raises:
+        StoreWriteError: Where there is no room for that file.
+    """
+    size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if size_bytes <= IN_MEMORY_BYTES:
         return np.empty(shape, dtype=dtype)
-    with tempfile.TemporaryFile(prefix="fo_onnx-") as file:
-        if hasattr(os, "posix_fallocate"):
-            # Without it a full disk would end the process with SIGBUS at some later write into the map.
-            os.posix_fallocate(file.fileno(), 0, size_bytes)
-        return np.memmap(file, dtype=dtype, mode="r+", shape=shape).view(np.ndarray)
+    try:
+        with tempfile.TemporaryFile(prefix="fo_onnx-") as file:
+            if hasattr(os, "posix_fallocate"):
+                # Without it a full disk would end the process with SIGBUS at some later write into the map.
+                os.posix_fallocate(file.fileno(), 0, size_bytes)
+            return np.memmap(file, dtype=dtype, mode="r+", shape=shape).view(np.ndarray)
+    except (OSError, OverflowError) as err:
+        folder = tempfile.tempdir or os.environ.get("TMPDIR") or "the system's temporary folder"
+        raise StoreWriteError(
+            f"Decoding rows into a temporary file of {size_bytes} bytes in {folder}: "
+            f"{getattr(err, 'strerror', None) or err}. Free room there, set the environment variable TMPDIR to a folder "
+            "that has room, or read fewer rows at once."
+        ) from err

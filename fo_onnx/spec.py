@@ -5,6 +5,7 @@ Nothing here knows a framework, a file or a session.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,28 @@ LOGIT_KINDS: tuple[str, ...] = ("logits", "log_probs", "binary_logits")
 """The kinds on which a temperature acts, and of which logits can be kept."""
 PROBABILITY_KINDS: tuple[str, ...] = ("probs", "log_probs", "binary_probs")
 """The kinds of which not every row of numbers is one."""
+DTYPES = frozenset(
+    [
+        "bool",
+        "str",
+        "float16",
+        "float32",
+        "float64",
+        "bfloat16",
+        "complex64",
+        "complex128",
+        "float4_e2m1fn",
+        "int2",
+        "uint2",
+    ]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (4, 8, 16, 32, 64)]
+    + [f"float8_{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")]
+)
+"""The element types that a tensor of a model can have, by numpy's (and ml_dtypes') names."""
+MOST_CLASSES = 10_000_000
+MOST_ROWS = 1_000_000
+MOST_ELEMENTS = 2**31
+"""Bounds on what a spec out of a file may ask for: classes, a batch that is built in, numbers in one tensor of a batch."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +123,75 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelSpec:
-        """The spec that `to_dict` was called on."""
+        """The spec that `to_dict` was called on.
 
-        def tensor(d: dict[str, Any]) -> TensorSpec:
-            return TensorSpec(d["name"], d["dtype"], tuple(d["shape"]))
-
-        names = data.get("class_names")
+        Raises:
+            ValueError: What `data` holds is of a type, or in a range, that no spec has; the message says what.
+            KeyError: Something is missing.
+        """
+        inputs = tuple(_tensor(d) for d in _list(data["inputs"], "inputs"))
+        if not inputs or len({i.name for i in inputs}) < len(inputs):
+            raise ValueError(f"inputs are {[i.name for i in inputs]}; one or more of different names were expected")
+        output, kind, names = _tensor(data["output"]), data.get("output_kind"), data.get("class_names")
+        if kind not in (None, *OUTPUT_KINDS):
+            raise ValueError(f"output_kind is {kind!r:.100}; one of {', '.join(OUTPUT_KINDS)} was expected")
+        classes = data.get("classes")
+        if classes is not None and not (type(classes) is int and 1 <= classes <= MOST_CLASSES):
+            raise ValueError(f"classes is {classes!r:.100}; a whole number up to {MOST_CLASSES} was expected")
+        counts = {c for c in (classes, output_classes(output.shape)) if c is not None}
+        if names is not None:
+            names = tuple(_text(n, "a class name") for n in _list(names, "class_names"))
+            if len(set(names)) < len(names):
+                raise ValueError("two classes have one name")
+            counts.add(len(names))
+        if len(counts) > 1:
+            raise ValueError(
+                f"classes are {classes}, in an output of shape {output.shape}, "
+                f"with {'no' if names is None else len(names)} names; one number was expected"
+            )
+        temperature = data.get("temperature", 1.0)
+        if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature!r:.100}; a positive number was expected")
         return cls(
-            inputs=tuple(tensor(d) for d in data["inputs"]),
-            output=tensor(data["output"]),
-            output_kind=data.get("output_kind"),
-            classes=data.get("classes"),
-            class_names=None if names is None else tuple(names),
-            temperature=float(data.get("temperature", 1.0)),
-            name=data.get("name", "model"),
-            framework=data.get("framework", "onnx"),
+            inputs=inputs,
+            output=output,
+            output_kind=kind,
+            classes=classes,
+            class_names=names,
+            temperature=float(temperature),
+            name=_text(data.get("name", "model"), "name"),
+            framework=_text(data.get("framework", "onnx"), "framework"),
         )
+
+
+def output_classes(shape: tuple[int | None, ...]) -> int | None:
+    """The number of classes that a raw output of `shape` stands for; ``None`` where the shape does not tell."""
+    if len(shape) not in (1, 2):
+        return None
+    return 2 if len(shape) == 1 or shape[1] == 1 else shape[1]
+
+
+def _tensor(data: Any) -> TensorSpec:
+    name, dtype = _text(data["name"], "the name of a tensor"), data["dtype"]
+    if type(dtype) is not str or dtype not in DTYPES:
+        raise ValueError(f"{name!r:.100} has the dtype {dtype!r:.100}, which is none")
+    shape = tuple(_list(data["shape"], "a shape"))
+    if not all(d is None or (type(d) is int and d >= 1) for d in shape):
+        raise ValueError(f"{name!r:.100} has the shape {shape!r:.100}; whole numbers from 1 on, or null, were expected")
+    rows = shape[0] if shape else None
+    if (rows is not None and rows > MOST_ROWS) or math.prod(d or 1 for d in shape) > MOST_ELEMENTS:
+        raise ValueError(f"{name!r:.100} has the shape {shape!r:.100}, which is more than memory holds")
+    return TensorSpec(name, dtype, shape)
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{what} is {value!r:.100}; a list was expected")
+    return list(value)
+
+
+def _text(value: Any, what: str) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{what} is {value!r:.100}; text was expected")
+    value.encode()  # half a surrogate pair, which no file of results can hold, is a ValueError too
+    return value

@@ -4,10 +4,14 @@ import copy
 import gc
 import io
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import fo_onnx as fo
 from fo_onnx import rows as rows_module
 from fo_onnx.distributions import Distributions
 from fo_onnx.errors import DataError, OutputError, RowNotFoundError, StoreError
@@ -95,19 +99,19 @@ def test_a_row_is_a_copy():
 
 def test_rows_by_position():
     d = Distributions(some_probs(), ids=[f"{i:03d}" for i in range(20)], labels=np.arange(20) % 4)
-    part = d.rows(5, 9)
+    part = d.slice(5, 9)
     assert list(part) == ["005", "006", "007", "008"]
     assert np.array_equal(part.probs, d.probs[5:9])
     assert np.array_equal(part.labels, d.labels[5:9])
     assert np.array_equal(part["007"], d["007"])
-    assert len(d.rows(-3)) == 3
-    assert len(d.rows(15, 99)) == 5
-    assert len(d.rows(9, 5)) == 0
-    assert list(d.rows(2, 10).rows(1, 3)) == ["003", "004"]
+    assert len(d.slice(-3)) == 3
+    assert len(d.slice(15, 99)) == 5
+    assert len(d.slice(9, 5)) == 0
+    assert list(d.slice(2, 10).slice(1, 3)) == ["003", "004"]
 
 
 def test_rows_by_position_of_default_ids_keep_their_ids():
-    part = Distributions(some_probs()).rows(5, 9)
+    part = Distributions(some_probs()).slice(5, 9)
     assert list(part) == [5, 6, 7, 8]
     assert np.array_equal(part[8], some_probs()[8])
     assert 2 not in part
@@ -118,11 +122,160 @@ def test_rows_say_how_many_they_are_in_meta():
     d = Distributions(
         some_probs(), meta={"rows": {"written": 20}, "data": {"length": 20, "x": 1}, "metrics": {"rows": 20}}
     )
-    part = d.rows(0, 3)
+    part = d.slice(0, 3)
     assert part.meta["rows"] == {"written": 3, "skipped": 0, "quarantined": 0}
     assert part.meta["data"] == {"length": 3, "x": 1}
     assert part.metrics()["rows"] == 3
-    assert d.meta["rows"] == {"written": 20}
+    assert d.meta["rows"] == {"written": 20, "skipped": 0, "quarantined": 0}
+
+
+@pytest.fixture(params=["memory", "parquet", "run folder"])
+def generated(request: pytest.FixtureRequest, tmp_path: Path) -> Distributions:
+    """50 rows of a run, of which the model is right on all, wherever they lie."""
+    x = np.random.default_rng(3).normal(size=(50, 3)).astype(np.float32)
+    out = {"memory": None, "parquet": tmp_path / "d.parquet", "run folder": tmp_path / "d"}[request.param]
+    return fo.generate(
+        lambda rows: rows * 3, (x, x.argmax(1)), ids=[f"id {i}" for i in range(50)], out=out, output="logits",
+        keep_logits=True, class_names=["cat", "dog", "emu"], meta={"who": "me"},
+    )  # fmt: skip
+
+
+PARTS = {
+    "constructed": lambda d: Distributions(
+        d.probs[5:15], ids=d.ids[5:15], labels=d.labels[5:15], logits=d.logits[5:15], meta=d.meta
+    ),
+    "sliced": lambda d: d.slice(5, 15),
+    "masked": lambda d: d.select(np.isin(np.arange(50), np.arange(5, 15))),
+    "by ids": lambda d: d.select(d.ids[5:15]),
+}
+
+
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
+def test_a_part_is_described_by_its_own_numbers(generated: Distributions, make, tmp_path: Path) -> None:
+    generated.metrics()  # leaves those of the whole in meta
+    generated.meta |= {"complete": False, "digest": {"rows": "ab", "meta": "cd"}}
+    part = make(generated)
+    assert part.equals(generated.slice(5, 15))
+    wrong = Distributions(part.probs, ids=part.ids, labels=(part.labels + 1) % 3, meta=part.meta)
+    assert (part.metrics()["accuracy"], wrong.metrics()["accuracy"]) == (1, 0)
+    alone = Distributions(part.probs, labels=part.labels).metrics()
+    path = fo.save(part, tmp_path / "part.parquet")
+    for found in (part, fo.load(path)):
+        assert found.metrics() == alone
+        assert found.meta["rows"] == {"written": 10, "skipped": 0, "quarantined": 0}
+        assert found.meta["data"]["length"] == 10
+        assert "identity" not in found.meta
+        assert "fingerprint" not in found.meta["data"]
+        assert found.meta.get("complete", True) is True
+        assert found.meta["model"] == generated.meta["model"]
+        assert found.meta["user"] == {"who": "me"}
+    assert "digest" not in make(generated).meta
+    assert fo.check(path).ok, fo.check(path).problems
+    assert generated.metrics()["rows"] == 50
+
+
+def test_a_part_without_labels_or_logits_says_so(generated: Distributions) -> None:
+    part = Distributions(generated.probs, meta=generated.meta)
+    assert [part.meta["data"][key] for key in ("id_kind", "labels", "logits", "classes")] == ["int", False, False, 3]
+    assert "accuracy" not in part.metrics()
+
+
+def test_an_aligned_result_has_its_own_counts_of_classes(generated: Distributions) -> None:
+    before = generated.metrics()
+    aligned = generated.align(["emu", "cat", "dog"])
+    assert aligned.metrics()["predicted_classes"] == [before["predicted_classes"][i] for i in (2, 0, 1)]
+    assert aligned.metrics()["accuracy"] == 1
+
+
+def test_metrics_that_are_not_of_these_rows_are_not_given() -> None:
+    d = Distributions(some_probs(), labels=np.arange(20) % 4)
+    other = Distributions.from_rows(d.source, {"metrics": {"rows": 19}})
+    unlabelled = Distributions.from_rows(d.source, {"metrics": {"rows": 20, "confidence": {}}})
+    assert other.metrics() == unlabelled.metrics() == d.metrics()
+
+
+@settings(max_examples=50, deadline=None)
+@given(order=st.permutations(range(20)), taken=st.integers(0, 20), step=st.integers(1, 9))
+def test_select_gives_the_rows_of_the_ids_in_their_order(order, taken, step) -> None:
+    rows = Distributions(some_probs(), ids=np.arange(20) * 7, labels=np.arange(20) % 4).source
+    rows.step = step  # as the row groups of a file
+    d, wanted = Distributions.from_rows(rows, {}), order[:taken]
+    part = d.select([7 * i for i in wanted])
+    assert part.ids.tolist() == list(part) == [7 * i for i in wanted]
+    assert np.array_equal(part.probs, some_probs()[wanted])
+    assert np.array_equal(part.labels, np.asarray(wanted, int) % 4)
+    assert all(np.array_equal(part[7 * i], some_probs()[i]) for i in wanted)
+    mask = np.isin(np.arange(20), wanted)
+    assert d.select(mask).equals(d.select(np.flatnonzero(mask) * 7))
+    assert part.select(part.ids[::-1]).ids.tolist() == part.ids[::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        [3, 5],
+        (3, 5),
+        {3: "x", 5: "y"},
+        np.array([3, 5], np.uint8),
+        [np.int64(3), 5],
+        (i for i in (3, 5)),
+        [i in (3, 5) for i in range(20)],
+        np.array([i in (3, 5) for i in range(20)], object),
+        Distributions(some_probs(2), ids=[3, 5]),
+    ],
+)
+def test_select_takes_masks_and_ids_of_every_kind(chosen) -> None:
+    assert list(Distributions(some_probs()).select(chosen)) == [3, 5]
+
+
+@pytest.mark.parametrize("nothing", [[], np.array([]), np.zeros(20, bool)])
+def test_select_of_nothing(nothing) -> None:
+    part = Distributions(some_probs(), labels=np.arange(20) % 4).select(nothing)
+    assert (len(part), part.probs.shape, part.labels.shape, part.ids.shape) == (0, (0, 4), (0,), (0,))
+    assert part.metrics()["rows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ([3, 99, -1, "a"], "ids must be all integers or all text"),
+        ([3, 99, -1], r"there are no rows with the ids 99, -1\. Its ids are integers, from 0 to 19"),
+        (["3"], r"there are no rows with the ids '3'\."),
+        ([3, 3, 4], "given twice, each may be there once: 3"),
+        (np.ones(19, bool), r"a mask of shape \(19,\) was given; one truth value per row, shape \(20,\), was expected"),
+        (np.ones((20, 1), bool), r"a mask of shape \(20, 1\)"),
+        ([True, False], r"a mask of shape \(2,\)"),
+        ("abc", "'abc' was given; a boolean mask"),
+        (3, r"3 was given; a boolean mask \(20,\) or several ids were expected\. One row alone is d\[id\]"),
+        ([0.5], "ids must be all integers or all text; found 0.5"),
+    ],
+)
+def test_select_refuses_what_is_no_selection(chosen, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Distributions(some_probs()).select(chosen)
+
+
+def test_an_array_of_distributions_is_their_probs(tmp_path: Path) -> None:
+    probs = some_probs()
+    d = Distributions(probs, ids=[f"x{i}" for i in range(20)])
+    for found in (d, fo.load(fo.save(d, tmp_path / "d.parquet"))):
+        assert np.array_equal(np.asarray(found), probs)
+        assert np.asarray(found).dtype == np.float32
+        assert np.asarray(found) is not np.array(found)
+        assert np.array_equal(np.asarray(found, np.float64), probs.astype(np.float64))
+        assert np.mean(found) == probs.mean()
+        assert np.array_equal(np.max(found, axis=1), probs.max(axis=1))
+        assert np.stack([found, found]).shape == np.array([found, found]).shape == (2, 20, 4)
+        assert np.concatenate([found, found]).shape == (40, 4)
+        assert np.array_equal(np.log1p(found), np.log1p(probs))
+        assert (len(found), list(found)[1], "x3" in found) == (20, "x1", True)
+        assert np.array_equal(np.asarray(found, copy=False), probs)
+        with pytest.raises(ValueError, match="an array of float64 without a copy cannot be had"):
+            np.asarray(found, np.float64, copy=False)
+    copied = np.array(d)
+    copied[:] = 0
+    assert np.array_equal(d.probs, probs)
+    assert np.asarray(d.slice(0, 0)).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +327,7 @@ def test_quick_and_thorough_validation_agree():
 def test_nothing_is_read_before_it_is_asked_for():
     rows = Counting(some_probs(100), where="x.parquet")
     d = Distributions.from_rows(rows, {})
-    repr(d), len(d), d.classes, d.class_names, d.rows(3, 50)
+    repr(d), len(d), d.classes, d.class_names, d.slice(3, 50)
     assert rows.reads == []
     d[42]
     assert rows.reads
@@ -289,7 +442,7 @@ def test_equality_is_identity_and_equals_compares_bits():
     assert not d.equals(Distributions(changed))
     assert not d.equals(Distributions(some_probs(), ids=range(1, 21)))
     assert not d.equals(Distributions(some_probs(), labels=[0] * 20))
-    assert not d.equals(d.rows(0, 19))
+    assert not d.equals(d.slice(0, 19))
     a, b = Distributions(some_probs(), labels=[0] * 20), Distributions(some_probs(), labels=[1] * 20)
     assert not a.equals(b)
 

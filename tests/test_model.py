@@ -13,7 +13,8 @@ from onnx_files import CLASSES, expected, linear, node, rows
 import fo_onnx as fo
 from fo_onnx import head
 from fo_onnx.errors import ModelError
-from fo_onnx.model import METADATA_KEY, describe, load_proto, tensor_spec
+from fo_onnx.model import METADATA_KEY, describe, tensor_spec
+from fo_onnx.model_file import load_proto
 from fo_onnx.probabilities import total_variation
 from fo_onnx.spec import ModelSpec, TensorSpec
 

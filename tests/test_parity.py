@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx_files import WEIGHTS, expected, linear, node, rows
 
 import fo_onnx as fo
-from fo_onnx.parity import row_spread
-from fo_onnx.probabilities import total_variation
+from fo_onnx.cli.parity_text import parity_line
+from fo_onnx.parity import ParityReport, row_spread, uniform_distance
+from fo_onnx.printable import escaped
+from fo_onnx.probabilities import softmax, total_variation
 
 X = rows(300)
 
@@ -104,6 +108,69 @@ def test_arguments_the_wrong_way_round(model):
 
 def test_the_spread_of_rows():
     probs = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert row_spread(probs) == 1
+    assert row_spread(probs) == 0.5
     assert row_spread(probs[:1]) == 0
     assert row_spread(np.repeat(probs[:1], 10, axis=0)) == 0
+    assert row_spread(probs[:0]) == uniform_distance(probs[:0]) == 0
+    assert uniform_distance(probs) == 0.5
+    assert uniform_distance(np.full((3, 4), 0.25)) == 0
+
+
+def rows_of(logits, factor=1.0):
+    return softmax(np.asarray(logits, np.float64) * factor)
+
+
+def confident(classes, n=256, of=2, seed=0):
+    """Logits whose largest is the one of the class, by a margin of about 6."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, of)) * 0.3 + 6 * np.eye(of)[np.resize(classes, n)]
+
+
+RNG = np.random.default_rng(1)
+INFORMATIVE = {
+    "binary, balanced, confident": rows_of(confident([0, 1])),
+    "binary, 3 % of one kind": rows_of(confident([0] * 97 + [1] * 3)),
+    "one class for nearly every row": rows_of(confident([0] * 255 + [1])),
+    "one class for every row, saturated": rows_of(confident([3], of=10), 20),
+    "ten classes": rows_of(confident(range(10), of=10)),
+    "not confident, but different": rows_of(RNG.normal(size=(256, 1000)) * 0.3),
+}
+UNINFORMATIVE = {
+    "uniform": np.full((256, 10), 0.1),
+    "rows that differ by 1e-12": rows_of(RNG.normal(size=(256, 1000)) * 1e-12),
+    "biases of a fresh layer of 512 inputs": rows_of(
+        RNG.uniform(-1, 1, 1000) / 512**0.5 + RNG.normal(size=(256, 1000)) * 1e-9
+    ),
+    "biases of a fresh layer of 6 inputs": rows_of(RNG.uniform(-1, 1, 4) / 6**0.5 + RNG.normal(size=(256, 4)) * 1e-5),
+    "one row": np.full((1, 3), 1 / 3),
+}
+
+
+@pytest.mark.parametrize("name", [*INFORMATIVE, *UNINFORMATIVE])
+def test_what_an_agreement_proves(name):
+    probs = {**INFORMATIVE, **UNINFORMATIVE}[name]
+    report = replace(SOME_REPORT, row_spread=row_spread(probs), uniform_distance=uniform_distance(probs))
+    assert report.passed
+    assert report.informative == (name in INFORMATIVE)
+    assert ("near-uniform" in report.verdict()) == (name in UNINFORMATIVE)
+    assert ("near-uniform" in parity_line(report.to_dict())) == (name in UNINFORMATIVE)
+    assert ParityReport.from_dict(report.to_dict()) == report
+
+
+def test_a_record_that_does_not_tell_the_distance_from_uniform_says_nothing_of_it():
+    record = SOME_REPORT.to_dict()
+    del record["uniform_distance"]
+    assert parity_line(record).startswith("passed: max total variation")
+    assert "spread of the rows    0.000\n" in ParityReport.from_dict(record).table()
+
+
+def test_a_table_of_a_hostile_record_is_escaped():
+    report = replace(SOME_REPORT, reference="torch\x1b[2J\nverdict   passed", problem="a\u202eb")
+    assert report.table().count("\n") == SOME_REPORT.table().count("\n")
+    assert escaped(report.table(), keep_newlines=True) == report.table()
+
+
+SOME_REPORT = ParityReport(
+    reference="torch, native, on cpu", rows=256, batch_sizes=(256, 1), max_tv=1e-7, p99_tv=1e-7, mean_tv=1e-8, max_kl=1e-9,
+    argmax_flips=0, tolerance=1e-4, row_spread=0.0, deterministic=True, uniform_distance=0.0,
+)  # fmt: skip

@@ -280,19 +280,18 @@ def _nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def _save(proto: onnx.ModelProto, path: Path) -> None:
-    """Writes a model and has the file checked, types and shapes included; a file that fails is taken away."""
+    """Has a model checked, types and shapes included, and writes it; a large one can be checked only as a file."""
     import onnx
 
-    weights = path.with_name(f"{path.name}.data")
     external = sum(len(t.raw_data) for t in proto.graph.initializer) > EXTERNAL_DATA_BYTES
-    weights.unlink(missing_ok=True)  # onnx appends to what is there
-    try:
-        onnx.save_model(proto, path, save_as_external_data=external, location=weights.name)
-        onnx.checker.check_model(str(path), full_check=True)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        weights.unlink(missing_ok=True)
-        raise
+    if not external:
+        onnx.checker.check_model(proto, full_check=True)
+    # A name that is free, since onnx appends to what is there.
+    names = (f"{path.name}{'' if i == 0 else f'.{i}'}.data" for i in itertools.count())
+    weights = next(name for name in names if not path.with_name(name).exists())
+    onnx.save_model(proto, path, save_as_external_data=external, location=weights)
+    if external:
+        onnx.checker.check_model(path, full_check=True)
 
 
 def _first_cause(err: BaseException) -> str:

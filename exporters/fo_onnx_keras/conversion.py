@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from fo_onnx_tfgraph.conversion import write_onnx
 
-from fo_onnx.errors import ExportError, ModelError
+from fo_onnx.errors import ExportError
 from fo_onnx.options import ModelOptions, OutputOptions
 from fo_onnx.protocols import Inputs
 from fo_onnx.spec import ModelSpec, TensorSpec
@@ -62,9 +62,6 @@ def _write(run: Program, inputs: tuple[TensorSpec, ...], path: Path, opset: int)
                 stack.enter_context(computing_in_float32(run.model))
             with run.no_new_weights():
                 spec: TensorSpec = write_onnx(flat, inputs, path, opset=opset, who=run.who)
-    except ModelError:
-        path.unlink(missing_ok=True)
-        raise
     except ExportError as err:
         if _PYTHON_FUNCTION.search(str(err)) is None:
             raise

@@ -46,24 +46,50 @@ def samples(data: Any) -> tuple[Any, int]:
     return tf.data.Dataset.from_generator(one_by_one, output_signature=spec), len(data)
 
 
-def beside(found: Any, rows: NDArray[np.float32], input_getter: Callable[[Any], Any] | None) -> Any:
+def beside(
+    found: Any,
+    rows: NDArray[np.float32],
+    input_getter: Callable[[Any], Any] | None,
+    numbers: NDArray[np.int64] | None = None,
+) -> Any:
     """Each sample of a pipeline with its row (k,): (input, label, row), or (input, row) where samples are no tuples.
 
     Args:
         found: The samples, in order.
         rows: (n, k), one per sample.
         input_getter: Takes a sample, as tensors, and returns its input.
+        numbers: (n, 2) what the label of each sample may be where it is one integer, −1 for any; another one ends the
+            pipeline with TensorFlow's ``InvalidArgumentError``, since it is read within TensorFlow.
     """
+    if numbers is None:
+        numbers = np.full((len(rows), 2), -1, np.int64)
 
     def joined(*parts: Any) -> tuple[Any, ...]:
-        *sample, row = parts
+        *sample, row, allowed = parts
         whole = sample[0] if len(sample) == 1 else tuple(sample)
         apart = isinstance(whole, tuple) and len(whole) >= 2
         plain = whole[0] if isinstance(whole, tuple) else whole
         first = plain if input_getter is None else input_getter(whole)
+        if apart:
+            _require_label(whole[1], allowed)
         return (first, whole[1], row) if apart else (first, row)
 
-    return tf.data.Dataset.zip((found, tf.data.Dataset.from_tensor_slices(rows))).map(joined)
+    known = (tf.data.Dataset.from_tensor_slices(part) for part in (rows, numbers))
+    return tf.data.Dataset.zip((found, *known)).map(joined)
+
+
+def _require_label(label: Any, allowed: Any) -> None:
+    if not isinstance(label, tf.Tensor) or not label.dtype.is_integer or label.shape.num_elements() != 1:
+        return
+    number = tf.cast(tf.reshape(label, []), tf.int64)
+    tf.debugging.Assert(
+        tf.reduce_any((allowed == number) | (allowed < 0)),
+        [
+            "a sample has another label than its row in the file, so that they are of another dataset:",
+            number,
+            allowed[0],
+        ],
+    )
 
 
 def batches(found: Any, count: int, *, batch_size: int, shuffle: bool) -> Any:

@@ -76,11 +76,10 @@ def write_onnx(
         _require_converted(proto, records, who)
     fold_sigmoids(proto)
     data = path.with_name(f"{path.name}.data")
-    data.unlink(missing_ok=True)
     if weights:
         put_back(proto, weights, data)
     _name_inputs_and_output(proto, traced, inputs, spec)
-    _save(proto, path, data, who)
+    _save(proto, path, who)
     return spec
 
 
@@ -181,12 +180,14 @@ def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(spec.name, dtype, axes)
 
 
-def _save(proto: onnx.ModelProto, path: Path, data: Path, who: str) -> None:
+def _save(proto: onnx.ModelProto, path: Path, who: str) -> None:
+    external = any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer)
     try:
+        if not external:
+            onnx.checker.check_model(proto, full_check=True)
         path.write_bytes(proto.SerializeToString())
-        onnx.checker.check_model(path, full_check=True)
+        if external:  # which only a file can be checked with
+            onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         # The second is for dtypes that an operator does not take; tf2onnx leaves them to whoever runs the model.
-        path.unlink()
-        data.unlink(missing_ok=True)
         raise ExportError(f"tf2onnx made an invalid model of {who}: {_first_line(err)}") from err

@@ -90,7 +90,6 @@ def _require_opset(path: Path, asked: int) -> None:
     model = onnx.load_model(path, load_external_data=False)
     found = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     if found != asked:
-        path.unlink()
         raise ExportError(
             f"opset={asked} was asked for, and torch.onnx.export gives {found} instead; say opset={found}."
         )

@@ -19,8 +19,8 @@ def command(ctx: click.Context, path: Path) -> None:
     """Read a file of results or a run folder whole, and say what is wrong with it.
 
     Hashes, checksums, sums, ids, labels, counts and metrics are compared with what is recorded. The exit code is 1 where
-    something is wrong. JSON, npy and safetensors files hold no checksums: there a changed value that is still a
-    distribution goes unseen.
+    something is wrong. Files of older versions hold no digest: there, in JSON, npy and safetensors, a changed value that
+    is still a distribution goes unseen.
     """
     from .. import store
 
@@ -30,7 +30,7 @@ def command(ctx: click.Context, path: Path) -> None:
         ("rows", f"{report.rows} x {report.classes} classes"),
         ("bad rows", f"{report.bad_rows}, recorded as such" if report.bad_rows else None),
         ("complete", None if report.complete else "no: the run has not ended; generate --resume goes on with it"),
-        ("verdict", "sound" if report.ok else "DAMAGED: " + "\n".join(report.problems)),
+        ("verdict", "sound" if report.ok else ["DAMAGED: " + report.problems[0], *report.problems[1:]]),
     ]
     show(report.as_dict(), pairs(lines))
     if not report.ok:

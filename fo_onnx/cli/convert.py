@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..printable import escaped
 from .options import PATH, common
 from .output import say, show, size_of, size_text
 
@@ -27,7 +28,7 @@ def command(source: Path, target: Path, overwrite: bool) -> None:
     if dists.meta.get("complete") is False:
         say(f"{source} is an unfinished run; its {len(dists)} finished rows are converted.")
     if form is not None and not form.whole:
-        say(f"{form.suffix} keeps the distributions alone, without ids, labels, logits and meta.")
+        say(f"{form.suffix} keeps the distributions and meta, without ids, labels and logits.")
     store.save(dists, target, overwrite=overwrite)
     written = size_of(target)
     show(
@@ -38,5 +39,6 @@ def command(source: Path, target: Path, overwrite: bool) -> None:
             "classes": dists.classes,
             "size_bytes": written,
         },
-        f"{len(dists)} rows x {dists.classes} classes: {source} ({size_text(size_of(source))}) -> {target} ({size_text(written)})",
+        f"{len(dists)} rows x {dists.classes} classes: {escaped(source)} ({size_text(size_of(source))}) -> "
+        f"{escaped(target)} ({size_text(written)})",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, DataNotFoundError, OptionError
+from ..array_files import read_npy
+from ..errors import DataError, DataNotFoundError, OptionError, reading
+from ..limits import check_regular, check_sparse
 from .objects import DATA, imported, is_reference, made
 
 RANDOM_ROWS = 64
@@ -33,7 +36,7 @@ def load_data(text: str, images: dict[str, Any]) -> Any:
         DataError: There are no such data.
         OptionError: `images` for something else than a folder.
     """
-    if Path(text).is_dir():
+    if os.path.isdir(text):
         from ..sources import ImageFolder
 
         return ImageFolder(text, **images)
@@ -54,23 +57,32 @@ def load_ids(path: Path | None) -> list[int] | list[str] | None:
     """
     if path is None:
         return None
+    with reading(path, DataError, "Reading the ids"):
+        return _read_ids(path)
+
+
+def _read_ids(path: Path) -> list[int] | list[str]:
+    from ..sources.beside import given_ids
+
     if not path.exists():
         raise DataNotFoundError(f"there is no file of ids at {path}.")
     suffix = path.suffix.lower()
     if suffix not in ID_SUFFIXES:
         raise DataError(f"ids cannot be read from {path}: {', '.join(ID_SUFFIXES)} were expected.")
-    try:
-        if suffix == ".npy":
-            found: Any = np.load(path, allow_pickle=False).tolist()
-        elif suffix == ".json":
+    if suffix == ".npy":
+        found: Any = read_npy(path, DataError, "Reading the ids").tolist()
+    else:
+        check_regular(path, DataError, "Reading the ids")
+        check_sparse(path, DataError)
+        if suffix == ".json":
             found = json.loads(path.read_text(encoding="utf-8"))
         else:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
             found = [int(line) for line in lines] if all(map(_is_integer, lines)) else lines
-    except (OSError, ValueError, EOFError) as err:
-        raise DataError(f"the ids in {path} cannot be read: {err}. A sound {suffix} file was expected.") from err
     if not isinstance(found, list):
         raise DataError(f"{path} holds a {type(found).__name__}; a list with one id per row was expected.")
+    # What is no id is said here, where the file is known; the source would speak of ids=.
+    given_ids(found, f"Reading the ids {path}: it")
     return found
 
 

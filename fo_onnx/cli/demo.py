@@ -13,11 +13,14 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ParityError, PluginError, StoreError
+from ..errors import FoOnnxError, ParityError, PluginError, StoreError, StoreExistsError
 from .options import PATH, common
 from .output import columns, rate_text, say, show, size_of, size_text, time_text
 
 CLASS_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+MODEL_NAME = "digits of the fo-onnx demo"
+"""By which the files of an earlier demo are known."""
+FILES = ("digits.onnx", "train.parquet", "train.json", "held-out.parquet", "held-out.json")
 TURNS = 5
 REST_S = 0.05
 TIMED_COPIES = 2
@@ -33,7 +36,7 @@ Array = NDArray[Any]
 def command(out: Path) -> None:
     """Train, export, verify and generate on scikit-learn's digits, in half a minute.
 
-    Files of an earlier demo in FOLDER are replaced.
+    Files of an earlier demo in FOLDER are replaced; where others have their names, nothing is done.
     """
     from .. import api, store
     from ..parity import ParityReport
@@ -44,12 +47,15 @@ def command(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise StoreError(f"the demo writes to the folder {out}, which cannot be made: {err.strerror}.") from err
+    _require_own(out)
     images, labels = torch_demo.digits()
     train, held_out = torch_demo.splits(len(images))
     say(f"training a small convolutional net on {len(train)} of scikit-learn's {len(images)} digits ...")
     net = torch_demo.train(images[train], labels[train])
     say(f"trained ({time_text(time.perf_counter() - begun)}); exporting to ONNX ...")
-    model = api.export(net, images[train], out / "digits.onnx", class_names=CLASS_NAMES, overwrite=True)
+    model = api.export(
+        net, images[train], out / "digits.onnx", class_names=CLASS_NAMES, model_name=MODEL_NAME, overwrite=True
+    )
     parity: ParityReport = api.verify(model, net, images[held_out])
     if not parity.passed:
         raise ParityError(f"comparing {model.path} with the net on held-out digits: {parity.verdict()}.")
@@ -81,6 +87,25 @@ def command(out: Path) -> None:
     }  # fmt: skip
     show(document, text)
     say(f"done in {time_text(time.perf_counter() - begun)}.")
+
+
+def _require_own(folder: Path) -> None:
+    """Raises a `StoreExistsError` where a file of the demo's names is not of an earlier demo."""
+    from .. import store
+    from ..model import OnnxModel
+
+    for path in (folder / name for name in FILES):
+        if not path.exists() and not path.is_symlink():
+            continue
+        try:
+            named = OnnxModel.open(path).spec.name if path.suffix == ".onnx" else store.load(path).meta["model"]["name"]
+        except (FoOnnxError, KeyError, TypeError) as err:
+            named = str(err)
+        if named != MODEL_NAME or path.is_symlink():
+            raise StoreExistsError(
+                f"the demo writes {path}, and the file that is there is not of an earlier demo. Choose another folder with "
+                "--out."
+            )
 
 
 def _torch_demo() -> ModuleType:

@@ -27,24 +27,27 @@ TELEMETRY = "ORT_DISABLE_TELEMETRY"
 def command(ctx: click.Context, clear_cache: bool) -> None:
     """Show versions, plugins, devices and the cache of exports, and what is wrong with them.
 
-    The exit code is 1 where something is to be mended.
+    Temporary folders that killed runs of yours left are removed. The exit code is 1 where something is to be mended.
     """
     from ..engine.cache import ExportCache
+    from ..store import files
 
+    removed = files.remove_temporary_remains()
     cleared = ExportCache.of_user().clear() if clear_cache else None
-    found = examine() | {"cleared": cleared}
+    found = examine() | {"cleared": cleared, "removed": removed}
     lines = [
         ("python", found["python"]),
         ("platform", found["platform"]),
         ("cores", found["cores"]),
-        ("packages", "\n".join(f"{n} {v}" for n, v in found["packages"].items())),
-        ("plugins", "\n".join(map(_plugin_text, found["plugins"]))),
+        ("packages", [f"{n} {v}" for n, v in found["packages"].items()]),
+        ("plugins", list(map(_plugin_text, found["plugins"]))),
         ("onnxruntime", ", ".join(found["wheels"]) or "not installed"),
         ("providers", ", ".join(found["providers"]) or "none"),
-        ("devices", "\n".join(f"{d['device']}: {d['problem'] or 'works'}" for d in found["devices"]) or "none"),
+        ("devices", [f"{d['device']}: {d['problem'] or 'works'}" for d in found["devices"]] or "none"),
         ("cache", _cache_text(found["cache"], cleared)),
+        ("remains", f"{removed} temporary folders of killed runs were removed" if removed else None),
         ("telemetry", found["telemetry"]),
-        ("verdict", "all is well" if not found["problems"] else "TO BE MENDED: " + "\n".join(found["problems"])),
+        ("verdict", _verdict(found["problems"])),
     ]  # fmt: skip
     show(found, pairs(lines))
     if found["problems"]:
@@ -62,6 +65,9 @@ def examine() -> dict[str, Any]:
     wheels = installed_wheels()
     providers, devices, problems = _devices()
     problems += [s.problem for s in states if s.problem is not None]
+    kept = cache.state()
+    if kept["problem"] is not None:
+        problems.append(f"exports are not kept, and not taken from the cache: {kept['problem']}")
     if len(wheels) > 1:
         problems.append(
             f"{' and '.join(wheels)} are installed together and overwrite each other. Mend it with pip uninstall -y "
@@ -79,10 +85,14 @@ def examine() -> dict[str, Any]:
         "wheels": wheels,
         "providers": providers,
         "devices": devices,
-        "cache": cache.state(),
+        "cache": kept,
         "telemetry": telemetry,
         "problems": problems,
     }  # fmt: skip
+
+
+def _verdict(problems: list[str]) -> str | list[str]:
+    return ["TO BE MENDED: " + problems[0], *problems[1:]] if problems else "all is well"
 
 
 def _plugin_text(state: dict[str, Any]) -> str:

@@ -89,7 +89,7 @@ def spec_lines(model: Any) -> list[tuple[str, Any]]:
     scaled = f", divided by a temperature of {spec.temperature:g}" if spec.temperature != 1 else ""
     return [
         ("model", f"{spec.name}, from {spec.framework}"),
-        ("inputs", "\n".join(map(str, spec.inputs))),
+        ("inputs", list(map(str, spec.inputs))),
         ("output", str(spec.output)),
         ("meaning", f"{meaning}{scaled}"),
         ("gives", ", ".join(n for n in (model.probs_output, model.logits_output) if n) or None),

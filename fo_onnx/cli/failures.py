@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import re
@@ -12,11 +13,13 @@ from typing import Any, NoReturn
 
 import click
 
+from ..command_start import INTERRUPTED
 from ..errors import FallbackWarning, FoOnnxError
-from .output import JSON, print_json
+from ..printable import escaped
+from ..signals import ended_like_ctrl_c, ignore_signals, signals_deferred
+from .output import JSON, print_json, say
 
 FAILED = 1
-INTERRUPTED = 130
 DEBUG, COMMAND = "fo_onnx.debug", "fo_onnx.command"
 """Keys of the context's meta, set by `fo_onnx.cli.options.common`."""
 
@@ -26,22 +29,52 @@ def as_lines(ctx: click.Context) -> Iterator[None]:
     """Runs a command: its errors, warnings and log records become lines, and its errors an exit code.
 
     Raises:
-        click.exceptions.Exit: With code 1 after an error, 130 after Ctrl-C.
+        click.exceptions.Exit: With code 1 after an error, 130 after Ctrl-C, SIGTERM or SIGHUP.
     """
-    with _warnings(ctx), _log(ctx):
+    with ended_like_ctrl_c(), _warnings(ctx), _log(ctx), escaped_usage():
         try:
             yield
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except KeyboardInterrupt as err:
-            first, *rest = [*_notes(ctx, err), ""]
-            _fail(ctx, err, f"interrupted. {first}".rstrip(), list(filter(None, rest)), INTERRUPTED)
+            _interrupted(ctx, err)
         except FoOnnxError as err:
+            if (interrupt := _interrupt_behind(err)) is not None:
+                _interrupted(ctx, interrupt)
             _fail(ctx, err, in_words_of(ctx.meta.get(COMMAND), str(err)), _notes(ctx, err), FAILED)
         except Exception as err:
+            if (interrupt := _interrupt_behind(err)) is not None:
+                _interrupted(ctx, interrupt)
             first = (str(err).strip().splitlines() or [""])[0]
             said = f"unexpected {type(err).__name__}: {first}".rstrip(": ")
             _fail(ctx, err, f"{said}. --debug shows where it came from.", _notes(ctx, err), FAILED)
+
+
+def _interrupted(ctx: click.Context, err: KeyboardInterrupt) -> NoReturn:
+    # Who presses twice must not get a traceback in the place of the line, nor after it.
+    atexit.register(ignore_signals)
+    with signals_deferred(err):
+        first, *rest = [*_notes(ctx, err), ""]
+        _fail(ctx, err, f"interrupted. {first}".rstrip(), list(filter(None, rest)), INTERRUPTED)
+    raise AssertionError("unreachable")
+
+
+def _interrupt_behind(err: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt that an error came of, as where an extension module was being imported and says that it failed."""
+    cause = err.__cause__ or err.__context__
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+@contextlib.contextmanager
+def escaped_usage() -> Iterator[None]:
+    """Escapes what click says of wrong usage: it repeats arguments, which a shell may have taken from names of files."""
+    try:
+        yield
+    except click.ClickException as err:
+        vars(err)["message"] = escaped(err.message)  # final for those who write classes, not for one error
+        raise
 
 
 def in_words_of(command: click.Command | None, message: str) -> str:
@@ -68,13 +101,22 @@ def in_words_of(command: click.Command | None, message: str) -> str:
 
 def _fail(ctx: click.Context, err: BaseException, message: str, notes: list[str], code: int) -> NoReturn:
     if ctx.meta.get(DEBUG):
-        click.echo("".join(traceback.format_exception(err)).rstrip(), err=True)
-    click.echo(f"fo-onnx: {'' if code == INTERRUPTED else 'error: '}{message}", err=True)
+        click.echo(_traceback_text(err), err=True)
+    say(f"{'' if code == INTERRUPTED else 'error: '}{message}")
     for note in notes:
-        click.echo(f"fo-onnx: {note}", err=True)
+        say(note)
     if ctx.meta.get(JSON):
         print_json({"error": {"type": type(err).__name__, "message": message, "notes": notes}})
     ctx.exit(code)
+
+
+def _traceback_text(err: BaseException) -> str:
+    """A traceback, in which what an exception says is one line."""
+    # Lines of code begin with spaces, and those between an error and its cause with a newline.
+    parts = (
+        p if p[:1] in (" ", "\n") else f"{escaped(p.removesuffix(chr(10)))}\n" for p in traceback.format_exception(err)
+    )
+    return escaped("".join(parts).rstrip(), keep_newlines=True)
 
 
 def _notes(ctx: click.Context, err: BaseException) -> list[str]:
@@ -88,9 +130,9 @@ def _warnings(ctx: click.Context) -> Iterator[None]:
 
         def line(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
             if issubclass(category, FallbackWarning):
-                click.echo(f"fo-onnx: warning: {in_words_of(ctx.meta.get(COMMAND), str(message))}", err=True)
+                say(f"warning: {in_words_of(ctx.meta.get(COMMAND), str(message))}")
             else:
-                show(message, category, *rest, **more)
+                show(escaped(message), category, *rest, **more)
 
         warnings.simplefilter("always", FallbackWarning)
         warnings.showwarning = line
@@ -101,7 +143,7 @@ class _Lines(logging.Handler):
     """Log records of fo-onnx as lines on what standard error is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"fo-onnx: {record.levelname.lower()}: {record.getMessage()}", err=True)
+        say(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
 @contextlib.contextmanager

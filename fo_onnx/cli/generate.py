@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import FoOnnxError, OptionError, ResumeError, StoreExistsError
+from ..run_control import begin
 from .options import DATA_HELP, PATH, KeyValue, common, image_options, model_options, output_options
 from .output import class_text, cut_text, pairs, rate_text, show, size_of, size_text, time_text
 from .parity_text import parity_line
@@ -114,21 +111,31 @@ def command(
         raise click.UsageError("--resume and --overwrite exclude each other.")
     if out is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--out'; only --dry-run goes without.")
-    opened = load_model(model, weights=weights, params=params, framework=options["framework"], trust=options["trust"])
-    rows = load_data(data, images)
-    options |= {"labels": None if labels is None else str(labels), "ids": load_ids(ids)}
-    if dry_run:
-        from .plan import dry_run as plan
-
-        found = plan(opened, rows, out=out, replace=resume or overwrite, **options)
-        show(found.document(), found.text())
-        return
-    assert out is not None
     try:
-        with _ended_like_ctrl_c():
+        # The command's own time counts too.
+        with begin(options["timeout_s"]) as control:
+            with control.calling("the opening of the model"):
+                opened = load_model(
+                    model, weights=weights, params=params, framework=options["framework"], trust=options["trust"]
+                )
+            with control.calling("the opening of the data"):
+                rows = load_data(data, images)
+                options |= {"labels": None if labels is None else str(labels), "ids": load_ids(ids)}
+            if dry_run:
+                from .plan import dry_run as plan
+
+                found = plan(opened, rows, out=out, resume=resume, overwrite=overwrite, **options)
+                show(found.document(), found.text())
+                return
+            assert out is not None
             dists = api.generate(opened, rows, out=out, resume=resume, overwrite=overwrite, meta=dict(meta), **options)
     except (FoOnnxError, KeyboardInterrupt) as err:
-        if _unfinished(out) and not isinstance(err, ResumeError | StoreExistsError | OptionError):
+        if (
+            out is not None
+            and not dry_run
+            and _unfinished(out)
+            and not isinstance(err, ResumeError | StoreExistsError | OptionError)
+        ):
             err.add_note(f"go on with: {_again(ctx)}")
         raise
     document, text = _summary(dists, out)
@@ -146,23 +153,6 @@ def _again(ctx: click.Context) -> str:
     return shlex.join(["fo-onnx", *arguments, "--resume"])
 
 
-@contextlib.contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """Lets SIGTERM, by which schedulers and containers end a process, keep the finished rows as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _summary(dists: Any, out: Path) -> tuple[dict[str, Any], str]:
     meta, metrics = dists.meta, dists.metrics()
     document = {
@@ -177,15 +167,15 @@ def _summary(dists: Any, out: Path) -> tuple[dict[str, Any], str]:
         ("rows", f"{len(dists)} written" + "".join(f", {n} {k}" for k, n in lost.items()) + where),
         ("classes", class_text(dists.classes, dists.class_names)),
         ("file", f"{out} ({size_text(size_of(out))})"),
-        ("runner", runner_line(meta)),
+        ("runner", runner_lines(meta)),
         ("parity", parity_line(meta.get("parity"))),
-        ("metrics", metrics_line(metrics)),
+        ("metrics", metrics_lines(metrics)),
         ("speed", None if not speed else f"{rate_text(speed)} ({_times(timing)})"),
     ]
     return document, pairs(lines)
 
 
-def runner_line(meta: dict[str, Any]) -> str | None:
+def runner_lines(meta: dict[str, Any]) -> list[str] | None:
     """The runner of a record with how it ran and why; ``None`` where there is no record."""
     runner, engine = meta.get("runner") or {}, meta.get("engine") or {}
     if not runner:
@@ -193,19 +183,19 @@ def runner_line(meta: dict[str, Any]) -> str | None:
     how = cut_text(engine.get("batch_size"), engine.get("sessions"), engine.get("threads"))
     switched = runner.get("switched_at")
     kind = runner["kind"] if switched is None else f"{runner['kind']}, native from row {switched} on"
-    reason = f"\nbecause {runner['reason']}" if runner.get("reason") else ""
-    return f"{kind} on {engine.get('device')}, {how}{reason}"
+    reason = [f"because {runner['reason']}"] if runner.get("reason") else []
+    return [f"{kind} on {engine.get('device')}, {how}", *reason]
 
 
-def metrics_line(metrics: dict[str, Any]) -> str | None:
+def metrics_lines(metrics: dict[str, Any]) -> list[str] | None:
     """The metrics in one line or two; ``None`` where there are no rows."""
     if not metrics["rows"]:
         return None
     always = f"mean confidence {metrics['confidence']['mean']:.4f}, mean entropy {metrics['entropy']['mean']:.4f} nats"
     if metrics.get("accuracy") is None:
-        return always
+        return [always]
     named = (("accuracy", "accuracy"), ("NLL", "nll"), ("Brier", "brier"), ("ECE", "ece"))
-    return ", ".join(f"{name} {metrics[key]:.4f}" for name, key in named) + f"\n{always}"
+    return [", ".join(f"{name} {metrics[key]:.4f}" for name, key in named), always]
 
 
 def _times(timing: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..errors import ModelError, StoreError, reading
 from .options import PATH, common, shape_options
 from .output import class_text, columns, pairs, rate_text, say, show, size_of, size_text
 from .parity_text import parity_line
@@ -51,7 +52,8 @@ def command(
 
 
 def _model(path: Path, output_name: str | None) -> tuple[dict[str, Any], str]:
-    from ..model import OnnxModel, external_files, load_proto
+    from ..model import OnnxModel
+    from ..model_file import external_files, load_proto
     from .export import spec_lines
 
     model = OnnxModel.open(path, output_name=output_name)
@@ -59,8 +61,10 @@ def _model(path: Path, output_name: str | None) -> tuple[dict[str, Any], str]:
     opsets = {i.domain or "ai.onnx": i.version for i in proto.opset_import}
     beside = external_files(proto, path.parent)
     size = size_of(path) + sum(size_of(f) for f in beside)
-    made, parity = model.provenance, model.provenance.get("parity")
-    versions = ", ".join(f"{n} {v}" for n, v in made.get("versions", {}).items())
+    made = model.provenance
+    with reading(path, ModelError, "reading the comparison that is recorded in"):
+        parity = parity_line(made.get("parity"))
+    versions = ", ".join(f"{n} {v}" for n, v in (made.get("versions") or {}).items())
     document = {
         "path": str(path), "kind": "model", "size_bytes": size, "external_data": [f.name for f in beside],
         "sha256": model.sha256, "ours": bool(made), "spec": model.spec.to_dict(), "outputs": [o.name for o in proto.graph.output],
@@ -72,8 +76,8 @@ def _model(path: Path, output_name: str | None) -> tuple[dict[str, Any], str]:
         *spec_lines(model),
         ("graph", f"{len(proto.graph.node)} nodes, opset {', '.join(f'{v} of {d}' for d, v in opsets.items())}"),
         ("producer", document["producer"] or None),
-        ("exported", f"{made['created']}, {versions}" if made else "not by fo-onnx"),
-        ("parity", parity_line(parity) or ("not measured" if made else None)),
+        ("exported", f"{made.get('created')}, {versions}" if made else "not by fo-onnx"),
+        ("parity", parity or ("not measured" if made else None)),
         ("sha256", model.sha256),
     ]
     return document, pairs(lines)
@@ -120,18 +124,20 @@ def _timing(path: Path, output_name: str | None, device: str, shapes: Any, dtype
 
 def _results(path: Path) -> tuple[dict[str, Any], str]:
     from .. import store
-    from .generate import metrics_line, runner_line
+    from .generate import metrics_lines, runner_lines
 
     dists = store.load(path)
     meta, metrics = dists.meta, dists.metrics()
     complete, size = meta.get("complete", True) is not False, size_of(path)
-    first = dists.rows(0, SHOWN_ROWS)
+    first = dists.slice(0, SHOWN_ROWS)
     document = {
         "path": str(path), "kind": "results", "size_bytes": size, "complete": complete, "rows": len(dists),
         "classes": dists.classes, "class_names": dists.class_names, "id_kind": dists.id_kind,
         "labels": dists.labels is not None, "logits": dists.source.has_logits, "metrics": metrics, "meta": meta,
         "first_rows": {str(k): p for k, p in first.to_dict().items()},
     }  # fmt: skip
+    with reading(path, StoreError, "reading the comparison that is recorded in"):
+        parity = parity_line(meta.get("parity"))
     model, data, timing = meta.get("model") or {}, meta.get("data") or {}, meta.get("timing") or {}
     lost = {k: v for k, v in (meta.get("rows") or {}).items() if k != "written" and v}
     beside = [n for n, there in (("labels", document["labels"]), ("logits", document["logits"])) if there]
@@ -144,12 +150,12 @@ def _results(path: Path) -> tuple[dict[str, Any], str]:
         ("classes", class_text(dists.classes, dists.class_names)),
         ("model", _model_line(model)),
         ("data", _preprocessing(data)),
-        ("runner", runner_line(meta)),
-        ("parity", parity_line(meta.get("parity"))),
-        ("metrics", metrics_line(metrics)),
+        ("runner", runner_lines(meta)),
+        ("parity", parity),
+        ("metrics", metrics_lines(metrics)),
         ("speed", rate_text(timing["rows_per_s"]) if timing.get("rows_per_s") else None),
         ("created", f"{meta['created']}, fo-onnx {meta.get('fo_onnx')}" if meta.get("created") else None),
-        ("user", "\n".join(f"{k} = {v}" for k, v in (meta.get("user") or {}).items()) or None),
+        ("user", [f"{k} = {v}" for k, v in (meta.get("user") or {}).items()] or None),
     ]  # fmt: skip
     return document, pairs(lines) + (f"\n\n{_table(first)}" if len(first) else "")
 

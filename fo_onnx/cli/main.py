@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from .. import command_start
 from ..version import __version__
-from .failures import as_lines
+from .failures import as_lines, escaped_usage
 
 COMMANDS = {
     "export": "Convert a model to an ONNX file that gives distributions, and compare the two.",
@@ -61,11 +62,13 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # How a run is gone on with is printed as the command that began it.
         ctx.meta["fo_onnx.arguments"] = list(args)
-        return super().parse_args(ctx, args)
+        with escaped_usage():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         # TensorFlow's C++ part greets on standard error, past every logger; read when it is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        command_start.over()
         with as_lines(ctx):
             return super().invoke(ctx)
 

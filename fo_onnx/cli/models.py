@@ -49,7 +49,7 @@ def load_model(
     # A pickle names the modules of its classes, which are found where a reference would be.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    if not path.exists():
+    if not os.path.exists(path):  # also for names that are too long
         known = ", ".join([".onnx", *sorted({s for e in plugins.exporters() for s in e.suffixes})])
         raise ModelNotFoundError(
             f"opening the model {text}: there is no such file, and it is no package.module:attribute. Suffixes of model files "

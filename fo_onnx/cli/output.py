@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from ..printable import escaped, escaped_json
+
 JSON = "fo_onnx.json"
 
 
@@ -18,28 +20,33 @@ def show(document: Mapping[str, Any], text: str) -> None:
     if click.get_current_context().meta.get(JSON):
         print_json(document)
     else:
-        click.echo(text)
+        click.echo(escaped(text, keep_newlines=True))
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """Prints one JSON document; numbers that JSON lacks (NaN, infinities) become null."""
-    click.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+    """Prints one JSON document that a terminal cannot obey; numbers that JSON lacks (NaN, infinities) become null."""
+    click.echo(escaped_json(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def say(message: str) -> None:
-    """Prints a message for people on standard error."""
-    click.echo(f"fo-onnx: {message}", err=True)
+    """Prints a message for people on standard error, in one line."""
+    click.echo(f"fo-onnx: {escaped(message)}", err=True)
 
 
 def pairs(lines: Iterable[tuple[str, Any]]) -> str:
-    """Names and values in two columns; further lines of a value are indented, and pairs without a value left out."""
-    known = [(name, str(value)) for name, value in lines if value is not None]
+    """Names and values in two columns; a list is a value of several lines, and pairs without a value are left out.
+
+    Each line is escaped, so that a name from a file cannot forge another one.
+    """
+    known = [(name, value if isinstance(value, list) else [value]) for name, value in lines if value is not None]
     width = max((len(name) for name, _ in known), default=0) + 2
-    return "\n".join(f"{name:<{width}}{value.replace(chr(10), chr(10) + ' ' * width)}" for name, value in known)
+    below = "\n" + " " * width
+    return "\n".join(f"{name:<{width}}{below.join(map(escaped, value))}" for name, value in known)
 
 
 def columns(rows: Sequence[Sequence[str]], *, left: Sequence[int] = ()) -> str:
-    """Rows of text in aligned columns, on the right but for those whose numbers are in `left`."""
+    """Rows of text in aligned columns, escaped; on the right but for those whose numbers are in `left`."""
+    rows = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     return "\n".join(
         "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()

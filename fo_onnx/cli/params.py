@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
+from ..array_files import read_npz
 from ..calls import nest
-from ..errors import ModelError, ModelNotFoundError
+from ..errors import ModelError, ModelNotFoundError, reading
+from ..limits import check_regular, check_sparse
 from .objects import Kind, imported, is_reference, made
 
+_DOING = "Reading the parameters"
 PARAMS = Kind("parameters", ModelError, ModelNotFoundError)
 
 
@@ -28,39 +30,27 @@ def load_params(text: str) -> Any:
     if is_reference(text):
         return made(imported(text, PARAMS), text, PARAMS)
     path = Path(text)
-    if not path.is_file():
+    if not os.path.exists(path):
         raise ModelNotFoundError(
             f"opening the parameters {text}: there is no such file, and it is no package.module:attribute."
         )
-    arrays = _arrays(path)
-    if not any("." in name for name in arrays):
-        arrays = {name.replace("/", "."): array for name, array in arrays.items()}
-    nested = nest(arrays)
-    # Numbers in the names are positions, in the outermost structure as in the inner ones.
-    return tuple(nested[k] for k in sorted(nested, key=int)) if all(map(str.isdecimal, nested)) else nested
+    with reading(path, ModelError, _DOING):
+        check_regular(path, ModelError, _DOING)
+        check_sparse(path, ModelError)
+        arrays = _arrays(path)
+        if not any("." in name for name in arrays):
+            arrays = {name.replace("/", "."): array for name, array in arrays.items()}
+        nested = nest(arrays)
+        # Numbers in the names are positions, in the outermost structure as in the inner ones.
+        return tuple(nested[k] for k in sorted(nested, key=int)) if all(map(str.isdecimal, nested)) else nested
 
 
 def _arrays(path: Path) -> dict[str, Any]:
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        import numpy as np
-
-        try:
-            with path.open("rb") as file:
-                content = np.load(file, allow_pickle=False)
-                if not isinstance(content, np.lib.npyio.NpzFile):
-                    raise ValueError("it holds a single array")
-                return dict(content)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
-            raise ModelError(
-                f"the parameters in {path} cannot be read: {err}. A sound .npz file was expected."
-            ) from err
+        return read_npz(path, ModelError, _DOING)
     if suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        try:
-            return dict(load_file(os.fspath(path)))
-        except SafetensorError as err:
-            raise ModelError(f"{path} is no safetensors file, or is truncated: {err}") from err
+        return dict(load_file(os.fspath(path)))
     raise ModelError(f"opening the parameters {path}: .npz, .safetensors or package.module:attribute was expected.")

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..engine import Engine
+from ..engine.run import Run, Target
 from ..engine.tuning import first_rows
-from ..errors import DataError, OutputError
-from ..options import DataOptions
-from ..probabilities import invalid_rows
+from ..errors import DataError
+from ..options import DataOptions, OutputOptions, RunOptions
+from ..run_control import begin
 from .output import class_text, cut_text, pairs, rate_text, size_text, time_text
 from .parity_text import parity_line
 
@@ -74,14 +75,14 @@ class Plan:
 
     def text(self) -> str:
         """Lines for people."""
-        because = f"\nbecause {self.reason}" if self.reason else ""
+        because = [f"because {self.reason}"] if self.reason else []
         slower = "reading" if self.read_s > self.run_s / self.sessions else "the model"
         about = "" if self.total_s is None else f"about {time_text(self.total_s)}, "
         lines = [
             ("plan", "nothing was written (--dry-run)"),
             ("rows", "not known before the end" if self.rows is None else self.rows),
             ("classes", class_text(self.classes, self.class_names)),
-            ("runner", f"{self.runner} on {self.device}, {cut_text(self.batch_size, self.sessions, self.threads)}{because}"),
+            ("runner", [f"{self.runner} on {self.device}, {cut_text(self.batch_size, self.sessions, self.threads)}", *because]),
             ("parity", parity_line(self.parity)),
             ("output", None if self.output_bytes is None else f"{self.out or 'in memory'}, about {size_text(self.output_bytes)}"),
             ("time", f"{about}{rate_text(self.rows_per_s)} by one batch; {slower} is the slower part"),
@@ -91,7 +92,7 @@ class Plan:
 
 
 def dry_run(
-    model: Any, data: Any, *, out: Path | None, replace: bool, labels: Any, ids: Any, limit: int | None, device: Any,
+    model: Any, data: Any, *, out: Path | None, resume: bool, overwrite: bool, labels: Any, ids: Any, limit: int | None, device: Any,
     engine: str, batch_size: Any, precision: str, num_workers: int, on_error: Any, max_errors: int | None,
     timeout_s: float | None, keep_logits: bool, progress: bool | None, output: str, output_name: str | None,
     temperature: float, class_names: list[str] | None, model_name: str | None, framework: str | None, trust: bool,
@@ -102,32 +103,34 @@ def dry_run(
         FoOnnxError: What `fo_onnx.generate` would raise before its first row, or for the rows of the first batch.
         DataError: There are no rows to run.
     """
-    from ..store import RunFolder
-
-    if out is not None:
-        RunFolder.check_target(out, overwrite=replace)
-    # What ends a run early has no part in its plan.
-    del max_errors, timeout_s, progress
+    run = RunOptions(
+        device=device, engine=engine, batch_size=batch_size, precision=precision, max_errors=max_errors, timeout_s=timeout_s,
+        progress=progress,
+    )  # fmt: skip
+    meaning = OutputOptions(
+        output=output,
+        output_name=output_name,
+        temperature=temperature,
+        keep_logits=keep_logits,
+        class_names=class_names,
+    )
+    target = Target(None if out is None else out.expanduser(), overwrite, resume)
     opened = Engine(
         model, device=device, engine=engine, batch_size=batch_size, precision=precision, framework=framework, output=output,
         output_name=output_name, temperature=temperature, keep_logits=keep_logits, class_names=class_names,
         model_name=model_name, trust=trust,
     )  # fmt: skip
-    with opened:
-        source = opened.source(
-            data,
-            DataOptions(labels=labels, ids=ids, num_workers=num_workers, on_error=on_error, limit=limit, signature=opened.signature),
-        )  # fmt: skip
-        example = first_rows(source)
-        if len(example) == 0:
+    with opened, begin(timeout_s):
+        options = DataOptions(
+            labels=labels, ids=ids, num_workers=num_workers, on_error=on_error, limit=limit, signature=opened.signature
+        )
+        source = opened.source(data, options)
+        if len(first_rows(source)) == 0:
             raise DataError("planning the run: the data hold no row that could be run.")
-        selection = opened.selection(example, source.length)
+        selection = Run(opened, source, options, run, meaning, target).prepare()
         size = selection.tuning.batch_size
         read_s, batch = _timed(lambda: source.peek(size))
         runner = selection.runners[0]
-        bad = invalid_rows(runner.run(batch.inputs).probs)  # also warms up
-        if len(bad) and on_error == "fail":
-            raise OutputError(f"planning the run: the output of row {batch.ids.tolist()[bad[0]]!r} is no distribution.")
         run_s, _ = _timed(lambda: runner.run(batch.inputs))
         scale = size / len(batch)
         rows, classes = source.length, selection.spec.classes or 0

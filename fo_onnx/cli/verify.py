@@ -11,6 +11,8 @@ from .failures import FAILED
 from .options import DATA_HELP, PATH, common, image_options, model_options
 from .output import show
 
+WEIGHTS = "If the file was exported with --weights, give the same --weights here, beside --against."
+
 
 @click.command()
 @click.argument("file", type=PATH, metavar="FILE.onnx")
@@ -51,6 +53,11 @@ def command(
         file, load_model(against, weights=weights, params=params, framework=framework, trust=trust), load_data(data, images),
         rows=rows, tolerance=tolerance, device=device, framework=framework, trust=trust,
     )  # fmt: skip
-    show({**report.to_dict(), "verdict": report.verdict()}, report.table())
+    differ = report.deterministic and report.problem is None and not report.passed
+    advice = WEIGHTS if differ and weights is None else None
+    show(
+        {**report.to_dict(), "verdict": report.verdict(), "advice": advice},
+        report.table() + ("" if advice is None else f"\n\n{advice}"),
+    )
     if not report.passed:
         ctx.exit(FAILED)

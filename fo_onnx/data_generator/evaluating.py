@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..distributions import Distributions
-from ..errors import RunError, StoreError, StoreNotFoundError
+from ..errors import RunError, StoreError, StoreNotFoundError, reading
+from ..limits import check_regular
 from ..store import files
 from .generator import FirstOrderDataGenerator, LastRun, make_folder_of
 from .rows import RowDict
@@ -75,17 +76,20 @@ class DataGenerator:
         return self._generator.generate_distributions(self.dataset if dataset is None else dataset, progress=progress)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the results into a JSON file; replaces what is there.
+        """Writes the results into a JSON file; replaces one that it wrote before, and nothing else.
 
         Raises:
             RunError: There are none yet.
+            StoreExistsError: Something else is there.
             StoreError: The file cannot be written.
         """
         if not self.results:
             raise RunError(f"saving to {path}: there are no results yet; call generate() first.")
         path = Path(path)
         make_folder_of(path)
-        files.write_bytes(path, json.dumps(self.results, indent=2).encode())
+        doing, content = "saving results", json.dumps(self.results, indent=2).encode()
+        with files.work_folder(path, doing) as folder:
+            files.write_bytes(path, content, doing, temporary=folder / files.WORK_FILES[0], replaces=_holds_results)
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """The results in a file that `save` wrote.
@@ -93,22 +97,33 @@ class DataGenerator:
         Raises:
             StoreError: It cannot be read, or is no such file.
         """
-        try:
-            found = json.loads(Path(path).read_bytes())
-        except FileNotFoundError:
-            raise StoreNotFoundError(f"Loading {path}: nothing is there.") from None
-        except (OSError, ValueError) as err:
-            raise StoreError(f"Loading {path}: it cannot be read as JSON ({err}).") from err
-        if not isinstance(found, dict) or not set(SECTIONS) <= set(found):
+        self.results = _read_results(Path(path))
+        return self.results
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise StoreNotFoundError(f"Loading {path}: nothing is there.")
+    with reading(path, StoreError, "Loading"):
+        check_regular(path, StoreError, "Loading")
+        results = json.loads(path.read_bytes())
+        if not isinstance(results, dict) or not set(SECTIONS) <= set(results):
             raise StoreError(
                 f"Loading {path}: no results of generate(); an object with {', '.join(SECTIONS)} was expected. Distributions are "
                 "loaded with load_distributions() or fo_onnx.load()."
             )
         # JSON has text keys only, and classes are numbers.
-        counts = found["class_distribution"].items()
-        found["class_distribution"] = {what: {int(c): n for c, n in table.items()} for what, table in counts}
-        self.results = found
-        return found
+        counts = results["class_distribution"].items()
+        results["class_distribution"] = {what: {int(c): n for c, n in table.items()} for what, table in counts}
+    return results
+
+
+def _holds_results(path: Path) -> bool:
+    try:
+        _read_results(path)
+    except StoreError:
+        return False
+    return True
 
 
 def _statistics(found: Distributions) -> dict[str, Any]:

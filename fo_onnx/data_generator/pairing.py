@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
-from ..engine.fallback import warn_at_caller
 from ..errors import DataError, RowNotFoundError
 from ..sources.arrays import is_arrays
 from ..sources.opening import is_sequence
 from ..sources.tree import leaves, map_leaves
+from .agreement import Agreement
 from .rows import distributions_of
 from .tensors import NumpyTensors, Tensors
 
@@ -30,7 +30,7 @@ class FirstOrderDataset:
     """What of a sample is taken apart into input and label; a list is a row of features unless it is named here."""
 
     def __init__(self, base_dataset: Any, distributions: Any, input_getter: Callable[[Any], Any] | None = None) -> None:
-        """Puts both side by side; warns where their numbers differ.
+        """Puts both side by side. Labels of samples in memory are compared at once, those of others as samples are read.
 
         Args:
             base_dataset: Anything with ``__len__`` and ``__getitem__``, or arrays (n, …) in a tuple or dict.
@@ -38,18 +38,22 @@ class FirstOrderDataset:
             input_getter: Takes a sample and returns its input.
 
         Raises:
-            DataError: Samples cannot be taken from `base_dataset` by position.
+            DataError: Samples cannot be taken from `base_dataset` by position; or it is not the one that the distributions
+                are of: it has more or fewer samples, or labels that contradict theirs.
         """
         self.base_dataset, self.input_getter = by_position(base_dataset), input_getter
         self.distributions = distributions_of(distributions, self.tensors)
-        warn_of_counts(len(self.distributions), len(self.base_dataset))
+        self.agreement = Agreement(self.distributions, self.base_dataset, len(self.base_dataset))
+        labels = labels_in_memory(self.base_dataset, self.unpacked)
+        if labels is not None:
+            self.agreement.require_all(labels)
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.base_dataset)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """One item. Raises `KeyError` where there is no distribution for `index`."""
+        """One item. Raises `KeyError` where there is no distribution for `index`, `DataError` where its label is another."""
         index = operator.index(index)
         index = index + len(self) if index < 0 else index
         sample = self.base_dataset[index]
@@ -57,7 +61,10 @@ class FirstOrderDataset:
         apart = isinstance(sample, self.unpacked)
         plain = sample[0] if apart and len(sample) else sample
         first = plain if self.input_getter is None else self.input_getter(sample)
-        return (first, sample[1], row) if apart and len(sample) >= 2 else (first, row)
+        if not apart or len(sample) < 2:
+            return first, row
+        self.agreement.require(index, sample[1])
+        return first, sample[1], row
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """The items in order."""
@@ -76,6 +83,7 @@ class _Columns:
                 f"the arrays of the dataset have unequal numbers of rows: {', '.join(map(str, sorted(lengths)))}."
             )
         (self._length,) = lengths
+        self.labels = arrays[1] if isinstance(arrays, tuple) and len(arrays) >= 2 else None
 
     def __len__(self) -> int:
         return self._length
@@ -150,9 +158,26 @@ def row_of(distributions: Any, index: int) -> Any:
         raise RowNotFoundError(f"there is no distribution for the sample at index {index}. {err.args[0]}") from None
 
 
-def warn_of_counts(rows: int, samples: int) -> None:
-    """Warns where there is not one distribution per sample."""
-    if rows != samples:
-        warn_at_caller(
-            f"there are {rows} distributions for {samples} samples; a sample without one is a KeyError.", UserWarning
-        )
+def labels_in_memory(dataset: Any, unpacked: tuple[type, ...]) -> Any:
+    """The labels of samples that cost nothing to read: of arrays, torch's ``TensorDataset``, lists; ``None`` for others.
+
+    Args:
+        dataset: The samples, by position.
+        unpacked: What of a sample is taken apart into input and label.
+    """
+    labels: Any = None
+    samples = len(dataset)
+    columns = getattr(dataset, "tensors", None)
+    if isinstance(dataset, _Columns):
+        labels = dataset.labels
+    elif isinstance(columns, tuple) and type(dataset).__name__ == "TensorDataset":
+        labels = columns[1] if len(columns) >= 2 else None
+    elif isinstance(dataset, list):
+        apart = all(isinstance(s, unpacked) and len(cast(Any, s)) >= 2 for s in dataset)
+        return [s[1] for s in dataset] if apart else None
+    else:
+        return None
+    if labels is None:
+        return None
+    array = NumpyTensors().array(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+    return array if array.ndim and len(array) == samples else None

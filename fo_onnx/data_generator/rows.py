@@ -64,7 +64,7 @@ class RowDict(dict[Any, Any]):
             super().__setitem__(key, self._tensors.rows(row[None])[0])
             return
         start = int(key) - int(key) % _BLOCK
-        part = self.source.rows(start, start + _BLOCK)
+        part = self.source.slice(start, start + _BLOCK)
         for other, row in zip(part, self._tensors.rows(part.probs.copy()), strict=True):
             if super().get(other) is _UNMADE:
                 super().__setitem__(other, row)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ..distributions import Distributions
 from . import evaluating, generator
-from .pairing import row_of, warn_of_counts
+from .agreement import Agreement
+from .pairing import by_position, labels_in_memory, row_of
 from .rows import distributions_of
 
 __all__ = ["FirstOrderDataGenerator", "FirstOrderDataset", "TensorFlowDataGenerator", "output_dataloader"]
@@ -83,8 +84,12 @@ def _paired(
 ) -> tuple[training.Dataset, int]:
     found, count = training.samples(base_dataset)
     known = distributions_of(distributions, TensorFlowTensors())
-    warn_of_counts(len(known), count)
-    return training.beside(found, _aligned(known, count), input_getter), count
+    agreement = Agreement(known, base_dataset, count)
+    if isinstance(base_dataset, list | tuple):
+        labels = labels_in_memory(by_position(base_dataset), (tuple,))
+        if labels is not None:
+            agreement.require_all(labels)
+    return training.beside(found, _aligned(known, count), input_getter, agreement.numbers()), count
 
 
 def _aligned(known: Distributions, count: int) -> NDArray[np.float32]:

@@ -4,6 +4,9 @@ An entry is a folder named by the digest of everything that an export depends on
 structure and weights, the versions of what converts it, the options, the inputs. Two models can differ in what no digest
 sees, so a hit is compared like a fresh export, and dropped where it is not the same.
 
+The comparison sees some rows only, so that an entry must be this user's own: what belongs to somebody else, or may be
+written by others, is not taken. An entry holds files of fixed names; its digest covers its key, its spec and its files.
+
 ``FO_ONNX_CACHE_DIR`` names another folder than the user's cache; ``FO_ONNX_CACHE_GB`` another limit than 10 (0 keeps
 nothing). The entries that were used longest ago go first.
 """
@@ -15,16 +18,18 @@ import json
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import OptionError, StoreError
-from ..model import external_files, load_proto
+from ..errors import FoOnnxError, OptionError, StoreError
+from ..model_file import external_locations, file_sha256, load_proto, rename_external_data
 from ..options import ModelOptions, OutputOptions
 from ..protocols import Exporter, Inputs
+from ..run_control import current
 from ..spec import ModelSpec
 from ..store import files
 from ..version import __version__
@@ -33,8 +38,14 @@ log = logging.getLogger("fo_onnx.cache")
 FOLDER_VARIABLE = "FO_ONNX_CACHE_DIR"
 LIMIT_VARIABLE = "FO_ONNX_CACHE_GB"
 DEFAULT_LIMIT_GB = 10.0
-SCHEMA = 1
-_MODEL, _SPEC, _LOCK = "model.onnx", "spec.json", ".lock"
+SCHEMA = 2
+_MODEL, _SPEC = "model.onnx", "spec.json"
+_DATA = tuple(f"data.{i}" for i in range(16))
+"""The names of external data in an entry. Exporters write one file; what has more than these is not kept."""
+_NAMES = (_MODEL, _SPEC, *_DATA)
+_FILES = (*_NAMES, *(name + files.TEMPORARY for name in _NAMES))
+"""Everything that an entry may hold beside its marker."""
+_SPEC_BYTES = 2**24
 _DOING = "keeping an export in the cache"
 _ENTRY = re.compile(r"[0-9a-f]{40}(\.tmp)?")
 _LOCK_S = 60.0
@@ -43,19 +54,28 @@ _LOCK_S = 60.0
 
 @dataclass(frozen=True)
 class CacheState:
-    """What ``fo-onnx doctor`` shows of the cache."""
+    """What ``fo-onnx doctor`` shows of the cache.
+
+    Attributes:
+        folder: Where it lies.
+        entries: How many exports it holds.
+        size_bytes: What they take.
+        limit_bytes: What they may take.
+        problem: Why nothing is taken from it or kept in it; ``None`` where all is well.
+    """
 
     folder: str
     entries: int
     size_bytes: int
     limit_bytes: int
+    problem: str | None = None
 
 
 class ExportCache:
     """Exported files in a folder, by key. Safe for several processes: each step holds the folder's lock."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
-        """Takes a folder, which is made when the first entry is kept.
+        """Takes a folder, which is made, for this user alone, when the first entry is kept.
 
         Args:
             folder: Where the entries lie.
@@ -87,63 +107,84 @@ class ExportCache:
         return cls(platformdirs.user_cache_path("fo-onnx") / "exports", int(limit_gb * 1e9))
 
     def fetch(self, key: str, path: Path) -> ModelSpec | None:
-        """Copies an entry's file (and its external data, beside it) to `path`.
+        """Copies an entry's file to `path`, and its external data beside it.
+
+        Args:
+            key: The entry.
+            path: A file in a folder of ours.
 
         Returns:
-            The spec that the exporter gave, or ``None`` where there is no such entry, or none that is whole.
+            The spec that the exporter gave, or ``None`` where there is no such entry, or none that may be taken.
         """
         entry = self.folder / key
-        if not self.limit_bytes or not entry.is_dir():
+        if not self.limit_bytes or not os.path.lexists(entry):
+            return None
+        if problem := _problem(self.folder) or _problem(entry):
+            _warn_once(f"the cached export {entry} is not taken: {problem}")
             return None
         try:
             with self._locked():
-                if not entry.is_dir():
+                if not os.path.lexists(entry):
                     return None
-                kept = json.loads((entry / _SPEC).read_bytes())
-                for name, digest in kept["files"].items():
-                    if not (entry / name).is_file():
-                        raise ValueError(f"{name} is missing")
+                if problem := _problem_inside(entry):
+                    _warn_once(f"the cached export {entry} is not taken: {problem}")
+                    return None
+                spec, digests = _read_record(entry, key)
+                for name, digest in digests.items():
                     target = path if name == _MODEL else path.parent / name
                     files.copy(entry / name, target, "opening a cached export")
-                    if _digest(target) != digest:
+                    if file_sha256(target) != digest:
                         raise ValueError(f"{name} is damaged")
                 os.utime(entry)
-                return ModelSpec.from_dict(kept["spec"])
-        except (ValueError, KeyError, TypeError) as err:
+                return spec
+        except StoreError as err:
+            log.warning("the cached export %s cannot be taken: %s", entry, err)
+        except (ValueError, KeyError, TypeError, RecursionError, FileNotFoundError) as err:
             log.warning("the cached export %s is damaged and is dropped: %s", entry, err)
             self.drop(key)
-        except (OSError, NotImplementedError, StoreError) as err:
+        except (OSError, NotImplementedError) as err:
             log.warning("the cached export %s cannot be taken: %s", entry, err)
         return None
 
     def keep(self, key: str, path: Path, spec: ModelSpec) -> None:
         """Copies an exported file into the cache, and makes room. What hinders it is logged: a cache is no result."""
-        sources = {_MODEL: path} | {f.name: f for f in external_files(load_proto(path), path.parent)}
-        size = sum(f.stat().st_size for f in sources.values())
-        if size > self.limit_bytes:
-            return
-        record = {"spec": spec.to_dict(), "files": {name: _digest(file) for name, file in sources.items()}}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            proto = load_proto(path)
+            locations = external_locations(proto)
+            sources = dict(zip(_DATA, (path.parent / location for location in locations), strict=False))
+            size = path.stat().st_size + sum(f.stat().st_size for f in sources.values())
+            if size > self.limit_bytes or len(locations) > len(_DATA):
+                return
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if problem := _problem(self.folder):
+                _warn_once(f"an export could not be kept in the cache {self.folder}: {problem}")
+                return
+            rename_external_data(proto, dict(zip(locations, sources, strict=True)))
             with self._locked():
                 self._make_room(size, key)
-                # The lock's holder is the only one that makes such a folder; one that is there was left by a kill.
-                new = self.folder / f"{key}{files.TEMPORARY}"
-                _remove(new, _DOING)
-                files.make_folder(new, _DOING)
-                for name, file in sources.items():
-                    files.copy(file, new / name, _DOING)
-                files.write_bytes(new / _SPEC, json.dumps(record).encode(), _DOING)
-                _remove(self.folder / key, _DOING)
-                files.move(new, self.folder / key, _DOING)
-        except (OSError, NotImplementedError, StoreError) as err:
+                if os.path.lexists(self.folder / key):
+                    _remove(self.folder / key, _DOING)
+                new = self._begin(key)
+                try:
+                    files.write_bytes(new / _MODEL, proto.SerializeToString(), _DOING, private=True)
+                    for name, file in sources.items():
+                        files.copy(file, new / name, _DOING, private=True)
+                    record = _record(key, spec, {name: file_sha256(new / name) for name in (_MODEL, *sources)})
+                    files.write_bytes(new / _SPEC, json.dumps(record).encode(), _DOING, private=True)
+                    files.move_folder(new, self.folder / key, _DOING)
+                except BaseException:
+                    with suppress(StoreError):
+                        files.remove_folder(new, _FILES, _DOING)
+                    raise
+        except (OSError, NotImplementedError, FoOnnxError) as err:
             log.warning("an export could not be kept in the cache %s: %s", self.folder, err)
 
     def drop(self, key: str) -> None:
-        """Removes an entry that may be gone."""
+        """Removes an entry that may be gone. One that holds what is not of fo-onnx stays, and is logged."""
         try:
             with self._locked():
-                _remove(self.folder / key, "dropping a cached export")
+                if os.path.lexists(self.folder / key):
+                    _remove(self.folder / key, "dropping a cached export")
         except (OSError, NotImplementedError, StoreError) as err:
             log.warning("%s", err)
 
@@ -154,20 +195,39 @@ class ExportCache:
             How many there were.
 
         Raises:
-            StoreError: One cannot be removed.
+            StoreError: The cache is not this user's own, or some entry cannot be removed; all others are gone then.
         """
-        if not self.folder.is_dir():
+        if not os.path.lexists(self.folder):
             return 0
+        if problem := _problem(self.folder):
+            raise StoreError(f"Clearing the cache of exports at {self.folder}: {problem}")
+        removed, stay = 0, []
         with self._locked():
-            entries = self._entries()
-            for entry in (*entries, *self._entries(unfinished=True)):
-                files.remove_tree(entry, "clearing the cache of exports")
-        return len(entries)
+            for entry in (*self._entries(), *self._entries(unfinished=True)):
+                try:
+                    _remove(entry, "clearing the cache of exports")
+                    removed += entry.suffix != files.TEMPORARY
+                except StoreError as err:
+                    stay.append(str(err))
+        if stay:
+            more = f" (and {len(stay) - 1} more)" if len(stay) > 1 else ""
+            raise StoreError(f"{removed} cached exports were removed, and {len(stay)} stay: {stay[0]}{more}")
+        return removed
 
     def state(self) -> CacheState:
         """Its folder, how many entries it has and what they take."""
-        entries = self._entries() if self.folder.is_dir() else []
-        return CacheState(str(self.folder), len(entries), sum(map(_size, entries)), self.limit_bytes)
+        problem = _problem(self.folder) if os.path.lexists(self.folder) else None
+        entries = self._entries() if problem is None and self.folder.is_dir() else []
+        return CacheState(str(self.folder), len(entries), sum(map(_size, entries)), self.limit_bytes, problem)
+
+    def _begin(self, key: str) -> Path:
+        """The folder in which an entry is made. The lock's holder is the only one that makes such a folder."""
+        new = self.folder / f"{key}{files.TEMPORARY}"
+        if os.path.lexists(new) and not files.may_begin_in(new):
+            files.remove_folder(new, _FILES, _DOING)
+        files.make_folder(new, _DOING, private=True)
+        files.write_marker(new, files.MARKERS[-1], files.marker(files.KIND_CACHED), _DOING, private=True)
+        return new
 
     def _make_room(self, size: int, key: str) -> None:
         entries = [e for e in self._entries() if e.name != key]
@@ -175,8 +235,11 @@ class ExportCache:
         for entry in sorted(entries, key=lambda e: e.stat().st_mtime):
             if sum(sizes.values()) + size <= self.limit_bytes:
                 return
-            files.remove_tree(entry, "making room in the cache of exports")
-            del sizes[entry]
+            try:
+                _remove(entry, "making room in the cache of exports")
+                del sizes[entry]
+            except StoreError as err:
+                log.warning("%s", err)
 
     def _entries(self, *, unfinished: bool = False) -> list[Path]:
         """The folders of this cache, and no others that the user may have there."""
@@ -191,10 +254,15 @@ class ExportCache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        from filelock import FileLock
-
-        with FileLock(self.folder / _LOCK, timeout=_LOCK_S):
+        if problem := _problem(self.folder):
+            raise StoreError(f"Opening the cache of exports at {self.folder}: {problem}")
+        left_s = current().left_s()
+        lock = files.take_lock(self.folder, wait_s=_LOCK_S if left_s is None else min(_LOCK_S, left_s))
+        try:
+            files.remove_remains(self.folder, _files_of)
             yield
+        finally:
+            lock.release()
 
 
 def key_of(exporter: Exporter, fingerprint: str, example: Inputs, options: ModelOptions, output: OutputOptions) -> str:
@@ -228,18 +296,101 @@ def state() -> dict[str, Any]:
     return asdict(ExportCache.of_user().state())
 
 
+def _record(key: str, spec: ModelSpec, digests: dict[str, str]) -> dict[str, Any]:
+    record = {"schema": SCHEMA, "key": key, "spec": spec.to_dict(), "files": digests}
+    return record | {"digest": _digest(record)}
+
+
+def _read_record(entry: Path, key: str) -> tuple[ModelSpec, dict[str, str]]:
+    """The spec and the digests of the files of an entry.
+
+    Raises:
+        ValueError, KeyError, TypeError: It is damaged, of another schema, or another key's.
+    """
+    if (entry / _SPEC).stat().st_size > _SPEC_BYTES:
+        raise ValueError(f"{_SPEC} is too large")
+    record = json.loads((entry / _SPEC).read_bytes())
+    digest = record.pop("digest")
+    if record["schema"] != SCHEMA or record["key"] != key or digest != _digest(record):
+        raise ValueError(f"{_SPEC} is of another entry or schema, or was changed")
+    digests = record["files"]
+    if _MODEL not in digests or not set(digests) <= {_MODEL, *_DATA}:
+        raise ValueError(f"{_SPEC} names other files than an entry has")
+    return ModelSpec.from_dict(record["spec"]), digests
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _problem(path: Path) -> str | None:
+    """Why a folder or file of the cache is not taken, with the cure; ``None`` where it is this user's alone."""
+    cure = f"remove it, or name a folder of your own with {FOLDER_VARIABLE}."
+    try:
+        status = path.lstat()
+    except OSError as err:
+        return f"it cannot be looked at ({err.strerror}); {cure}"
+    if stat.S_ISLNK(status.st_mode):
+        return f"{path} is a link, and links are not followed; {cure}"
+    if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+        return f"{path} is neither a folder nor a regular file; {cure}"
+    if not hasattr(os, "getuid"):  # Windows: a user's folders are the user's
+        return None
+    if status.st_uid != os.getuid():
+        return f"{path} belongs to another user (number {status.st_uid}), who could put another model there; chown it, {cure}"
+    if status.st_mode & 0o022:
+        return f"others may write to {path}, and could put another model there; chmod go-w it, {cure}"
+    return None
+
+
+def _problem_inside(entry: Path) -> str | None:
+    """`_problem` of the entry, or of a file in it."""
+    return next(filter(None, map(_problem, (entry, *sorted(entry.iterdir())))), None)
+
+
+def _files_of(entry: Path) -> tuple[str, ...]:
+    """The files that an entry may hold, for the file room."""
+    return _FILES
+
+
 def _remove(entry: Path, doing: str) -> None:
-    if entry.is_dir():
-        files.remove_tree(entry, doing)
+    """Removes an entry, whole or begun. Raises `StoreError` where it holds what is not of fo-onnx, which is named."""
+    names: tuple[str, ...] = _FILES
+    if files.read_marker(entry) is None:
+        # A kill came before its marker, or it is of a time when entries had none.
+        names = _FILES if files.may_begin_in(entry) else _files_of_unmarked(entry)
+        if names:
+            files.write_marker(entry, files.MARKERS[-1], files.marker(files.KIND_CACHED), doing)
+    files.remove_folder(entry, names, doing)
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _files_of_unmarked(entry: Path) -> tuple[str, ...]:
+    """The files of an entry without a marker: nothing but those that its record names, as the record digests them.
+
+    Empty where it is no such entry.
+    """
+    try:
+        digests = json.loads((entry / _SPEC).read_bytes())["files"]
+        regular = {e.name for e in os.scandir(entry) if e.is_file(follow_symlinks=False)}
+        same = regular == set(os.listdir(entry)) == {_SPEC, *digests}
+        if same and all(file_sha256(entry / name) == digest for name, digest in digests.items()):
+            return (_SPEC, *digests)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        log.info("%s is no entry of the cache", entry)
+    return ()
+
+
+def _warn_once(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        log.warning("%s", text)
+
+
+_said: set[str] = set()
 
 
 def _size(entry: Path) -> int:
     try:
-        return sum(f.stat().st_size for f in entry.iterdir())
+        return sum(f.lstat().st_size for f in entry.iterdir())
     except FileNotFoundError:  # another process has just removed it
         return 0

@@ -25,10 +25,12 @@ from ..errors import (
     RunError,
     StoreError,
 )
-from ..model import OnnxModel, describe, load_proto, raw_output_info
+from ..model import OnnxModel, describe, raw_output_info
+from ..model_file import load_proto
 from ..options import ModelOptions, OutputOptions
 from ..probabilities import check_raw_shape
 from ..protocols import Exporter, Inputs, RawModel
+from ..run_control import current
 from ..spec import ModelSpec
 from ..store import files
 from .cache import ExportCache
@@ -136,7 +138,8 @@ class Cached:
     def commit(self) -> None:
         """Puts a new export into the cache: it was compared, and is the same as the model."""
         if self.made is not None:
-            self.cache.keep(self.key, *self.made)
+            with current().calling("keeping its export in the cache"):
+                self.cache.keep(self.key, *self.made)
 
 
 def converted_or_anew(cached: Cached, converted: Callable[[Cached], Result]) -> Result:
@@ -169,10 +172,14 @@ def export_raw(
     cached: Cached | None = None,
 ) -> OnnxModel:
     """Exports `model` without a head: its raw output is the file's only one."""
-    kept = spec = None if cached is None else cached.fetch(path)
+    control = current()
+    with control.calling("the copy of its cached export"):
+        kept = spec = None if cached is None else cached.fetch(path)
     if spec is None:
         traced = {k: _at_least(v[:EXAMPLE_ROWS], 2) for k, v in example.items()}
-        spec = exporter.export(model, traced, path, model_options, output)
+        with control.calling("its export"):
+            spec = exporter.export(model, traced, path, model_options, output)
+        control.check("after the export")
     found = OnnxModel.open(path)
     fixed = [str(i) for i in found.spec.inputs if i.shape[:1] != (None,)]
     if fixed:

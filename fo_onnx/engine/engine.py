@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -18,20 +19,42 @@ from ..errors import DataError, RunError
 from ..options import DataOptions, ModelOptions, OutputOptions, RunOptions
 from ..probabilities import invalid_rows
 from ..protocols import Batch, Source
+from ..run_control import begin, current, is_endless
 from ..sources import open_source
 from ..spec import InputSignature, ModelSpec
-from .pool import Interruptible
+from .bounded_source import BoundedSource
 from .resolve import resolve
 from .run import Run, Target
 from .select import select
 from .selection import Job, Selection
 from .tuning import Tuning, first_rows
+from .turns import native_in_turn
+
+
+@dataclass
+class _Opened:
+    """A selection, and how many calls use it. It is closed by the last of them, once it is no longer the engine's.
+
+    Attributes:
+        selection: The runners.
+        key: What they were chosen for.
+        calls: Calls in progress that use them.
+        retired: Whether another one has taken its place, or the engine was closed.
+    """
+
+    selection: Selection
+    key: tuple[Any, ...]
+    calls: int = 0
+    retired: bool = False
 
 
 class Engine:
     """Gives distributions for batches and datasets, with the model opened once.
 
     A model of a framework is exported, compared and opened with the first rows that come; a file is opened at once.
+
+    For any number of threads: a run ends at its own ``timeout_s`` or interrupt and touches no other, and `close` lets the
+    calls in progress end. A model of a framework is called by one of them at a time.
 
     Example:
         >>> with Engine("digits.onnx") as engine:  # doctest: +SKIP
@@ -73,10 +96,13 @@ class Engine:
             output_transform=output_transform, class_names=class_names,
         )  # fmt: skip
         self._run = RunOptions(device=device, engine=engine, batch_size=batch_size, precision=precision)
-        self._model, self._exporter = resolve(model, self._model_options, self._output)
-        self._selection: Selection | None = None
-        self._key: tuple[Any, ...] = ()
+        with current().calling("the opening of the model"):
+            self._model, self._exporter = resolve(model, self._model_options, self._output)
+        self._opened: _Opened | None = None
         self._closed = False
+        self._lock = threading.Lock()  # of the two above, and of what they hold
+        self._opening = threading.Lock()
+        self._turn = threading.RLock()
 
     def predict(self, inputs: Any) -> NDArray[np.float32]:
         """Distributions for some rows.
@@ -90,16 +116,19 @@ class Engine:
         Raises:
             DataError: The rows do not fit the model, or one came to no distribution.
         """
+        with begin(None):
+            return self._predict(inputs)
+
+    def _predict(self, inputs: Any) -> NDArray[np.float32]:
         source = self.source(inputs, DataOptions(signature=self.signature))
         example = first_rows(source)
         if len(example) == 0:
-            classes = None if self._selection is None else self._selection.spec.classes
+            opened = self._opened
+            classes = None if opened is None else opened.selection.spec.classes
             return np.empty((0, classes or 0), np.float32)
         # Planned for any number of rows, since what comes next may be many.
         selection = self.selection(example, None)
         runner = selection.runners[0]
-        if isinstance(runner, Interruptible):
-            runner.reset()
         parts = []
         for batch in source.batches(selection.tuning.batch_size):
             probs = runner.run(batch.inputs).probs
@@ -138,7 +167,8 @@ class Engine:
             on_error=on_error, limit=limit, signature=self.signature,
         )  # fmt: skip
         target = Target(None if out is None else Path(out).expanduser(), overwrite, resume, meta)
-        return Run(self, self.source(data, options), options, run, self._output, target).execute()
+        with begin(timeout_s):
+            return Run(self, self.source(data, options), options, run, self._output, target).execute()
 
     @property
     def signature(self) -> InputSignature | None:
@@ -153,7 +183,9 @@ class Engine:
     def source(self, data: Any, options: DataOptions) -> Source:
         """The rows of `data`."""
         self._require_open()
-        return open_source(data, options, tuple(plugins.source_factories()))
+        factories = tuple(plugins.source_factories())
+        opened = current().bounded(lambda: open_source(data, options, factories), "while the data were opened")
+        return BoundedSource(opened)
 
     def selection(
         self, example: Batch, rows: int | None, run: RunOptions | None = None, tuning: Tuning | None = None
@@ -165,17 +197,54 @@ class Engine:
             rows: Number of rows, where it is known.
             run: How they are run, where that is not the engine's own.
             tuning: The plan of a run that is gone on with.
+
+        Returns:
+            The runners. They stay open until the call that asks for them is over; outside of `predict` and `generate`, until
+            the engine is closed or others are chosen.
+
+        Raises:
+            RunError: The engine is closed.
         """
-        self._require_open()
         run = run or self._run
         key = (run.engine, run.batch_size, tuning)
-        if self._selection is not None and self._key != key:
-            self._selection.close()
-            self._selection = None
-        if self._selection is None:
-            job = Job(self._model, self._exporter, example.inputs, rows, self._model_options, self._output, run, tuning)
-            self._selection, self._key = select(job), key
-        return self._selection
+        with current().holding(self._opening, "while another call opened the model"):
+            self._require_open()
+            opened = self._opened
+            if opened is None or opened.key != key:
+                job = Job(
+                    self._model, self._exporter, example.inputs, rows, self._model_options, self._output, run, tuning,
+                    self._turn,
+                )  # fmt: skip
+                self._replace(None)
+                opened = _Opened(select(job), key)
+                self._replace(opened)
+            with self._lock:
+                if opened.retired:
+                    self._require_open()
+                opened.calls += 1
+        if is_endless(current()):
+            self._release(opened)
+        else:
+            current().at_end(lambda: self._release(opened))
+        return opened.selection
+
+    def _replace(self, new: _Opened | None) -> None:
+        """Puts another selection in the place of the engine's; the old one is closed now, or by the last call that uses it."""
+        with self._lock:
+            old, self._opened = self._opened, None if self._closed else new
+            retired = [o for o in (old, new if self._closed else None) if o is not None]
+            for opened in retired:
+                opened.retired = True
+            unused = [o for o in retired if o.calls == 0]
+        for opened in unused:
+            opened.selection.close()
+
+    def _release(self, opened: _Opened) -> None:
+        with self._lock:
+            opened.calls -= 1
+            unused = opened.retired and opened.calls == 0
+        if unused:
+            opened.selection.close()
 
     def classes_without_rows(self, example: Batch) -> int:
         """The number of classes where there is no row to run: from the file, the names, or an empty batch; else 0."""
@@ -186,7 +255,9 @@ class Engine:
         if not example.inputs:
             return 0
         try:
-            raw = self._exporter.native(self._model, example.inputs, "auto", self._model_options, self._output)
+            raw = native_in_turn(
+                self._exporter, self._model, example.inputs, "auto", self._model_options, self._output, self._turn
+            )
             found = raw.forward(example.inputs)
             if self._output.output_transform is not None:
                 return int(np.shape(self._output.output_transform(found))[-1])
@@ -196,11 +267,10 @@ class Engine:
             return 0
 
     def close(self) -> None:
-        """Closes the sessions. May be called twice."""
-        if self._selection is not None:
-            self._selection.close()
-            self._selection = None
-        self._closed = True
+        """Closes the sessions, once the calls in progress have ended; it does not wait for them. May be called twice."""
+        with self._lock:
+            self._closed = True
+        self._replace(None)
 
     def _require_open(self) -> None:
         if self._closed:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from ..errors import FallbackWarning
+from ..printable import escaped
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -24,4 +25,4 @@ def warn_at_caller(message: str, category: type[Warning]) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, level)
+    warnings.warn(escaped(message), category, level)

@@ -6,8 +6,6 @@ gives no distribution would get one.
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
 from ..errors import RunError
@@ -21,16 +19,15 @@ class NanRowsNative:
 
     kind = "onnx"
 
-    def __init__(self, runner: OnnxRunner, original: NativeRunner, turn: threading.Lock) -> None:
+    def __init__(self, runner: OnnxRunner, original: NativeRunner) -> None:
         """Takes both.
 
         Args:
             runner: The session; closed with this one.
-            original: The model in its own framework.
-            turn: Held while `original` runs, which several of these may share.
+            original: The model in its own framework, which several of these may share.
         """
         self.spec, self.device = runner.spec, runner.device
-        self._runner, self._original, self._turn = runner, original, turn
+        self._runner, self._original = runner, original
 
     def run(self, inputs: Inputs) -> RunOutput:
         """Distributions of one batch. A row that the original gives none, or refuses, is NaN."""
@@ -47,19 +44,10 @@ class NanRowsNative:
 
     def _answer(self, inputs: Inputs) -> RunOutput | None:
         try:
-            with self._turn:
-                return self._original.run(inputs)
+            return self._original.run(inputs)
         except RunError:
             # Some refuse NaN altogether.
             return None
-
-    def terminate(self) -> None:
-        """Ends the run in progress. For any thread."""
-        self._runner.terminate()
-
-    def reset(self) -> None:
-        """Lets it run again after `terminate`."""
-        self._runner.reset()
 
     def close(self) -> None:
         """Frees the session."""

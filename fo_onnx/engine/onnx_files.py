@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import head
-from ..errors import DeviceError, ModelError, OptionError, OutputError
-from ..model import OnnxModel, external_files, load_proto, raw_output_info
+from ..errors import DeviceError, ModelError, OptionError, OutputError, reading
+from ..model import OnnxModel, raw_output_info, without_parity
+from ..model_file import external_files, load_proto
 from ..options import OutputOptions
 from ..parity import ParityReport
 from ..probabilities import check_raw_shape
 from ..protocols import Inputs, Runner
+from ..run_control import current
 from ..spec import LOGIT_KINDS
 from .convert import fuse_head
 from .decide import check_class_names, class_count, decide
@@ -35,13 +37,20 @@ def select_file(job: Job, model: OnnxModel) -> Selection:
     """
     if job.run.engine == "native":
         raise OptionError(f"engine='native' was asked for, but {model.path} is an ONNX file and has no other runner.")
-    if OnnxModel.open(model.path, output_name=_foreign_output(model)).sha256 != model.sha256:
+    with current().calling("reading its file"):
+        sha256 = OnnxModel.open(model.path, output_name=_foreign_output(model)).sha256
+    if sha256 != model.sha256:
         raise ModelError(f"{model.path} has changed since it was opened; open it again with OnnxModel.open.")
     candidates = placements(job.run.device, job.run.precision, available_providers())
-    model = settle_output(model, job.example, job.output, candidates[-1])
-    if job.model_options.model_name is not None:
-        model = model.described(name=job.model_options.model_name)
-    return open_sessions(job, model, candidates)
+    try:
+        model = settle_output(model, job.example, job.output, candidates[-1])
+        if job.model_options.model_name is not None:
+            model = model.described(name=job.model_options.model_name)
+        return open_sessions(job, model, candidates)
+    except ModelError as err:
+        if str(model.path) in str(err):
+            raise
+        raise ModelError(f"opening the model {model.path}: {err}") from err
 
 
 def _foreign_output(model: OnnxModel) -> str | None:
@@ -62,9 +71,11 @@ def settle_output(model: OnnxModel, example: Inputs, output: OutputOptions, plac
     check_class_names(output.class_names, spec)
     changed = output.output not in ("auto", spec.output_kind) or output.temperature not in (1, spec.temperature)
     if spec.output_kind is not None and not changed:
-        return model.described(class_names=check_class_names(output.class_names, spec))
+        model = model.described(class_names=check_class_names(output.class_names, spec))
+        if output.output_transform is None:
+            return model
     if output.output_transform is not None:
-        return model
+        return _not_compared(model, "an output_transform takes the place of the head that was compared")
     if spec.output_kind is not None and output.output == "auto":
         output = replace(output, output=spec.output_kind)
     proto = load_proto(model.path)
@@ -78,7 +89,13 @@ def settle_output(model: OnnxModel, example: Inputs, output: OutputOptions, plac
     temperature = spec.temperature if output.temperature == 1 and kind in LOGIT_KINDS else float(output.temperature)
     spec = replace(spec, output_kind=kind, classes=classes, temperature=temperature)
     spec = replace(spec, class_names=check_class_names(output.class_names, spec))
+    model = _not_compared(model, "it was compared with another meaning or temperature of its output")
     return replace(model, spec=spec, probs_output=None, logits_output=None)
+
+
+def _not_compared(model: OnnxModel, why: str) -> OnnxModel:
+    """The model, whose recorded comparison was of something else than what is run."""
+    return replace(model, provenance=without_parity(model.provenance, why))
 
 
 def _run_raw(model: OnnxModel, example: Inputs, placement: Placement) -> Any:
@@ -127,7 +144,13 @@ def _open_at(job: Job, model: OnnxModel, places: list[Placement]) -> Selection:
     )
     measured = model.provenance.get("parity")
     if measured is not None:
-        found.parity = ParityReport.from_dict(measured)
+        with reading(model.path, ModelError, "reading the comparison that is recorded in"):
+            found.parity = ParityReport.from_dict(measured)
+        if found.parity.unknown is not None:
+            log.warning(
+                "%s: its parity is unknown, since %s. fo_onnx.verify compares a file anew; fo_onnx.export makes it again.",
+                model.path, found.parity.unknown,
+            )  # fmt: skip
     return counted(found, job)
 
 

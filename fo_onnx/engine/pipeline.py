@@ -20,6 +20,7 @@ from ..errors import DataError, DeviceError, FoOnnxError, RunError
 from ..options import DataOptions, RunOptions
 from ..probabilities import invalid_rows
 from ..protocols import BadRow, Batch, Runner, RunOutput, Sink, Source
+from ..run_control import RunControl, begin
 from ..sources import read_ahead
 from .binding import RowShapeError
 from .fallback import warn_of_fallback
@@ -57,7 +58,6 @@ class Pipeline:
         self,
         runners: Sequence[Runner],
         source: Source,
-        sink: Sink,
         *,
         batch_size: int,
         start: int = 0,
@@ -65,36 +65,36 @@ class Pipeline:
         run: RunOptions,
         class_names: tuple[str, ...] | None = None,
         class_numbers: bool = False,
-        deadline: float | None = None,
         bad_before: int = 0,
         native: Callable[[], Runner] | None = None,
         on_switch: Callable[[int, str], None] | None = None,
         progress: Progress | None = None,
         assumed: str | None = None,
+        batches: Callable[[int, int], Iterator[Batch]] | None = None,
     ) -> None:
         """Sets a run up.
 
         Args:
             runners: Those that run batches, side by side.
             source: Rows in.
-            sink: Rows out.
             batch_size: Rows per batch.
             start: Position of the first row to run.
             data: What happens to bad rows.
             run: Limits of the run.
             class_names: The model's, to which the source's labels are matched by name.
             class_numbers: Whether names that are numbers are those that the rows' labels count by, as scikit-learn's are.
-            deadline: When the run is stopped, on the clock of `time.monotonic`.
             bad_before: Bad rows of the part of the run that is gone on with.
             native: Gives the native runner that steps in where an ONNX runner fails on the way.
             on_switch: Told the position and the reason when it does.
             progress: Told of finished rows.
             assumed: What the model's output was taken for, where nobody said what it is.
+            batches: What gives the batches of a size from a position on, where that is not the source itself.
         """
-        self._runners, self._source, self._sink = runners, source, sink
+        self._runners, self._source = runners, source
+        self._read = batches or source.batches
         self._batch_size, self._start = batch_size, start
         self._data, self._run = data, run
-        self._deadline, self._bad_before = deadline, bad_before
+        self._bad_before = bad_before
         self._native, self._on_switch, self._progress = native, on_switch, progress
         self._assumed = assumed
         self._recode = label_codes(source.class_names, class_names)
@@ -102,23 +102,31 @@ class Pipeline:
         self._numbers = label_numbers(class_names) if class_numbers and source.class_names is None else None
         self.outcome = Outcome()
 
-    def execute(self) -> Outcome:
-        """Runs every row.
+    def execute(self, sink: Sink) -> Outcome:
+        """Runs every row, until the deadline of the run that this belongs to (`fo_onnx.run_control`).
+
+        Args:
+            sink: Rows out.
 
         Raises:
             DataError: A row cannot be read or run (``on_error="fail"``), or there are more than ``max_errors`` of them.
             RunError: The model failed, or the time was up.
             KeyboardInterrupt: Ctrl-C. In all three cases what was finished before is in the sink.
         """
+        self._sink = sink
+        with begin(None) as control:
+            return self._execute(control)
+
+    def _execute(self, control: RunControl) -> Outcome:
         self._begun = time.monotonic()
-        batches = self._source.batches(self._batch_size, self._start)
+        batches = self._read(self._batch_size, self._start)
         if not self._source.in_memory:
-            batches = read_ahead(batches, deadline=self._deadline)
+            batches = read_ahead(batches)
         try:
             try:
-                self._run_all(self._runners, batches)
+                self._run_all(self._runners, batches, control)
             except Failure as failure:
-                self._switch(failure, batches)
+                self._switch(failure, batches, control)
         finally:
             _end(batches)
             self.outcome.total_s = time.monotonic() - self._begun
@@ -134,13 +142,13 @@ class Pipeline:
                 "__len__, and at how it is split among workers; or give it as a plain iterable, which says no length."
             )
 
-    def _run_all(self, runners: Sequence[Runner], batches: Iterator[Batch]) -> None:
+    def _run_all(self, runners: Sequence[Runner], batches: Iterator[Batch], control: RunControl) -> None:
         if len(runners) == 1 and runners[0].kind == "native":
-            run_inline(runners[0], batches, self._deliver, self._deadline)
+            run_inline(runners[0], batches, self._deliver, control)
         else:
-            run_in_threads(runners, batches, self._deliver, self._deadline)
+            run_in_threads(runners, batches, self._deliver, control)
 
-    def _switch(self, failure: Failure, batches: Iterator[Batch]) -> None:
+    def _switch(self, failure: Failure, batches: Iterator[Batch], control: RunControl) -> None:
         """Lets the native runner go on from the batch on which another one failed."""
         position, error = failure.left[0].start, failure.error
         where = f"It happened on the batch of rows {position} to {failure.left[0].stop - 1}."
@@ -167,7 +175,7 @@ class Pipeline:
         warn_of_fallback(f"the ONNX runner failed, and the native one goes on from row {position}: {error}")
         rest: Iterator[Batch] = iter(failure.left) if failure.then is not None else chain(failure.left, batches)
         try:
-            run_inline(runner, rest, self._deliver, self._deadline)
+            run_inline(runner, rest, self._deliver, control)
         except Failure as second:
             raise second.error from error
         if failure.then is not None:
@@ -231,6 +239,12 @@ class Pipeline:
                 position=_positions(batch)[first],
             )
         return columns
+
+    def relabel(self, batch: Batch) -> NDArray[np.int64] | None:
+        """The labels of a batch as columns of the model. Raises `DataError` for one that is no class."""
+        classes = self._runners[0].spec.classes
+        assert classes is not None
+        return self._labels(batch, classes)
 
     def _labels(self, batch: Batch, classes: int) -> NDArray[np.int64] | None:
         labels = batch.labels

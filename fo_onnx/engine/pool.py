@@ -8,28 +8,15 @@ reaches it at once and ends the runs in progress.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from ..errors import RunError
 from ..protocols import Batch, Runner, RunOutput
+from ..run_control import RunControl, RunEnded
+from ..signals import signals_deferred
+from .session import GRACE_S
 
 Deliver = Callable[[Batch, RunOutput | None], None]
-GRACE_S = 0.7
-"""How long workers get to end after an interrupt before the caller goes on without them."""
-
-
-@runtime_checkable
-class Interruptible(Protocol):
-    """A runner whose run can be ended from another thread."""
-
-    def terminate(self) -> None:
-        """Ends the run in progress, and makes later ones fail, until `reset`."""
-
-    def reset(self) -> None:
-        """Lets it run again."""
 
 
 @dataclass
@@ -47,35 +34,33 @@ class Failure(Exception):
     then: BaseException | None = None
 
 
-class TimeUp(RunError):
-    """The run took longer than ``timeout_s``."""
+def run_inline(runner: Runner, batches: Iterator[Batch], deliver: Deliver, control: RunControl) -> None:
+    """Runs every batch in the calling thread, as models of a framework want it.
 
-
-def run_inline(runner: Runner, batches: Iterator[Batch], deliver: Deliver, deadline: float | None) -> None:
-    """Runs every batch in the calling thread, as models of a framework want it."""
+    Raises:
+        Failure: The runner failed; everything before that batch was delivered.
+        RunEnded: `control` ended the run.
+    """
     for batch in batches:
-        _check_deadline(deadline)
+        control.check()
         try:
             output = runner.run(batch.inputs) if len(batch) else None
         except Exception as err:
             raise Failure(err, [batch]) from err
-        deliver(batch, output)
+        # An interrupt in the middle would leave what takes the rows in an unknown state.
+        with signals_deferred():
+            deliver(batch, output)
 
 
-def run_in_threads(
-    runners: Sequence[Runner], batches: Iterator[Batch], deliver: Deliver, deadline: float | None
-) -> None:
+def run_in_threads(runners: Sequence[Runner], batches: Iterator[Batch], deliver: Deliver, control: RunControl) -> None:
     """Runs every batch on whichever runner is free; `deliver` gets them in order, one at a time.
 
     Raises:
         Failure: A runner failed; everything before that batch was delivered.
-        TimeUp: `deadline` (of `time.monotonic`) passed.
+        RunEnded: `control` ended the run.
         BaseException: What `batches` or `deliver` raised, after everything before it was delivered.
     """
-    for runner in runners:
-        if isinstance(runner, Interruptible):
-            runner.reset()
-    pool = _Pool(runners, batches, deliver)
+    pool = _Pool(runners, batches, deliver, control)
     threads = [
         threading.Thread(target=pool.work, args=(r,), name=f"fo-onnx-{i}", daemon=True) for i, r in enumerate(runners)
     ]
@@ -83,22 +68,20 @@ def run_in_threads(
         for thread in threads:
             thread.start()
         # Not Thread.join: on Python 3.11 an interrupted join reports a live thread as dead.
-        if not pool.finished.wait(None if deadline is None else max(deadline - time.monotonic(), 0)):
-            raise TimeUp("the run reached its timeout_s.")
-    except BaseException:
-        pool.stop()
+        if not pool.finished.wait(control.left_s()):
+            raise control.time_up()
+    except BaseException as err:
+        with signals_deferred(err):
+            pool.stop()
         raise
     pool.raise_outcome()
 
 
-def _check_deadline(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() > deadline:
-        raise TimeUp("the run reached its timeout_s.")
-
-
 class _Pool:
-    def __init__(self, runners: Sequence[Runner], batches: Iterator[Batch], deliver: Deliver) -> None:
-        self._runners, self._batches, self._deliver = runners, batches, deliver
+    def __init__(
+        self, runners: Sequence[Runner], batches: Iterator[Batch], deliver: Deliver, control: RunControl
+    ) -> None:
+        self._batches, self._deliver, self._control = batches, deliver, control
         self._reading = threading.Lock()
         self._state = threading.Condition()
         self._read = 0
@@ -114,6 +97,10 @@ class _Pool:
         self.finished = threading.Event()
 
     def work(self, runner: Runner) -> None:
+        with self._control.entered():
+            self._work(runner)
+
+    def _work(self, runner: Runner) -> None:
         try:
             while (taken := self._take()) is not None:
                 index, batch = taken
@@ -137,9 +124,7 @@ class _Pool:
         with self._state:
             self._stopped = True
             self._state.notify_all()
-        for runner in self._runners:
-            if isinstance(runner, Interruptible):
-                runner.terminate()
+        self._control.stop()
         self.finished.wait(GRACE_S)
         with self._state:
             self._state.wait_for(lambda: not self._delivering)
@@ -148,6 +133,8 @@ class _Pool:
         if self._undeliverable is not None:
             raise self._undeliverable
         if self._failed is not None:
+            if isinstance(self._failed[1], RunEnded):
+                raise self._failed[1]
             left = [self._undelivered[i] for i in sorted(self._undelivered)]
             raise Failure(self._failed[1], left, self._unreadable)
         if self._unreadable is not None:

@@ -42,7 +42,7 @@ def identity(
             "labels": source.has_labels,
             "id_kind": source.id_kind,
         },
-        "options": {"keep_logits": output.keep_logits, "precision": run.precision, "on_error": data.on_error},
+        "options": {"keep_logits": output.keep_logits, "precision": run.precision},
         # Rows are the same in every bit only by the same versions of what runs them.
         "versions": {k: v for k, v in versions(selection).items() if k not in ("python", "numpy", "onnx")},
     }
@@ -51,8 +51,14 @@ def identity(
     return found
 
 
-def settings(selection: Selection, known: dict[str, Any]) -> dict[str, Any]:
-    """What a resumed run takes over from the one begun, and what its unfinished rows are loaded with."""
+def settings(selection: Selection, known: dict[str, Any], sample: dict[str, str]) -> dict[str, Any]:
+    """What a resumed run takes over from the one begun, and what its unfinished rows are loaded with.
+
+    Args:
+        selection: The runners.
+        known: The run's `identity`.
+        sample: Digests of some of the rows by position, to tell whether they are the same when it goes on.
+    """
     tuning = selection.tuning
     return {
         "runner": selection.runners[0].kind,
@@ -62,6 +68,7 @@ def settings(selection: Selection, known: dict[str, Any]) -> dict[str, Any]:
         "sessions": tuning.sessions,
         "threads": tuning.threads,
         "parity": None if selection.parity is None else selection.parity.to_dict(),
+        "sample": sample,
         "meta": {
             "model": {"name": selection.spec.name, **known["model"]},
             "data": {"id_kind": known["data"]["id_kind"]},
@@ -75,10 +82,8 @@ def meta(
     known: dict[str, Any],
     outcome: Outcome,
     *,
-    data: DataOptions,
-    run: RunOptions,
-    written: int,
-    bad: int,
+    rows: dict[str, int],
+    on_error: list[tuple[int, str]],
     switched_at: int | None,
     reason: str | None,
     user: dict[str, Any] | None,
@@ -90,10 +95,8 @@ def meta(
         source: The rows.
         known: The run's `identity`.
         outcome: What this part of the run came to.
-        data: How bad rows were treated.
-        run: The options of the run.
-        written: Rows that have a distribution, those of an earlier part included.
-        bad: Rows that have none, likewise.
+        rows: How many rows were written, skipped and quarantined, those of an earlier part included.
+        on_error: From which position on bad rows were treated how.
         switched_at: Where the native runner stepped in.
         reason: Why.
         user: The caller's own.
@@ -112,7 +115,8 @@ def meta(
             **{k: known["model"][k] for k in ("sha256", "class_names", "output", "temperature")},
         },
         "data": {
-            "length": written + bad,
+            "length": sum(rows.values()),
+            "on_error": [{"from": position, "on_error": choice} for position, choice in on_error],
             **{k: known["data"][k] for k in ("fingerprint", "id_kind", "labels", "preprocessing")},
         },
         "runner": {
@@ -136,11 +140,7 @@ def meta(
         "parity": None
         if parity is None
         else parity.to_dict() | {"measured": "in this run" if selection.path is None else "at export"},
-        "rows": {
-            "written": written,
-            "skipped": bad if data.on_error == "skip" else 0,
-            "quarantined": bad if data.on_error == "record" else 0,
-        },
+        "rows": rows,
         "timing": {
             "export_s": selection.export_s,
             "first_row_s": outcome.first_row_s,

@@ -55,8 +55,9 @@ def _from_file(path: Path, options: ModelOptions, output: OutputOptions) -> tupl
     found = plugins.exporter(options.framework) if options.framework else plugins.exporter_for_file(path)
     if found is None:
         known = sorted({s for e in plugins.exporters() for s in e.suffixes})
-        missing = "" if path.exists() else ", and there is no such file"
-        error = ModelError if path.exists() else ModelNotFoundError
+        there = os.path.exists(path)  # also for names that are too long, or hold a NUL
+        missing = "" if there else ", and there is no such file"
+        error = ModelError if there else ModelNotFoundError
         raise error(f"opening the model {path}: known suffixes are .onnx, {', '.join(known)}{missing}.")
     model = found.load(path, trust=options.trust)
     return model if options.params is None else found.bound(model, options.params), found

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..distributions import Distributions
 from ..errors import DataError, FoOnnxError, OptionError, ResumeError, StoreExistsError
 from ..options import DataOptions, OutputOptions, RunOptions
 from ..parity import ParityReport
-from ..protocols import Runner, Source
+from ..protocols import Batch, Runner, Sink, Source
+from ..run_control import current
+from ..signals import signals_deferred
 from ..spec import PROBABILITY_KINDS
-from ..store import MemorySink, RunFolder, differences, load
-from . import record
+from ..store import MemorySink, RunFolder, load
+from ..store.run_sink import InputDigests, RunSink
+from ..store.shards import MANIFEST
+from . import record, resuming
 from .pipeline import Outcome, Pipeline, label_codes
 from .progress import Progress
 from .selection import Selection, empty_selection
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 log = logging.getLogger("fo_onnx.engine")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,21 +71,61 @@ class Run:
             FoOnnxError: Something failed. What was finished is kept: in ``<name>.partial`` beside `out`, else as the
                 error's attribute ``finished``.
         """
-        out = self._target.out
-        timeout_s = self._run.timeout_s
-        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        out, folder = self._target.out, self._reopened()
         if out is None:
-            if self._data.on_error == "record":
-                raise OptionError("on_error='record' writes bad rows down beside the result, so that it needs out=.")
             return self._in_memory()
-        folder = RunFolder.reopen(out) if self._target.resume else None
-        if folder is None:
-            RunFolder.check_target(out, overwrite=self._target.overwrite or self._target.resume)
         try:
             return self._in_folder(out, folder)
         finally:
             if folder is not None:
                 folder.close()
+
+    def prepare(self) -> Selection:
+        """Does what `execute` does before its first row, and runs the first batch into memory; no row is written.
+
+        Raises:
+            FoOnnxError: What `execute` would raise before its first row, or for the rows of its first batch.
+        """
+        out, folder = self._target.out, self._reopened()
+        try:
+            selection = self._select(folder)
+            known = self._identity(selection)
+            if folder is not None:
+                resuming.require_same_run(folder, known, self._source, self._data.limit)
+                relabel = self._pipeline(selection, folder.position, folder).pipeline.relabel
+                self._reading(lambda: resuming.require_same_rows(folder, self._source, relabel))
+            elif out is not None and self._target.resume and _is_finished(out):
+                _finished_before(out, known)
+        finally:
+            if folder is not None:
+                folder.close()
+        self._first_batch(selection)
+        return selection
+
+    def _first_batch(self, selection: Selection) -> None:
+        source = _FirstBatch(self._source, selection.tuning.batch_size)
+        # Where bad rows would be written down, they are left out here.
+        data = replace(self._data, on_error="skip") if self._data.on_error == "record" else self._data
+        first = Run(self._engine, source, data, replace(self._run, progress=False), self._output, Target())
+        sink = MemorySink(
+            source.length, classes=_classes(selection), id_kind=source.id_kind, labels=source.has_labels,
+            logits=self._output.keep_logits,
+        )  # fmt: skip
+        first._pipeline(selection, 0).execute(sink)
+
+    def _reopened(self) -> RunFolder | None:
+        """The unfinished run that is gone on with, if there is one; else the target must be one that may be written."""
+        out = self._target.out
+        if out is None:
+            if self._data.on_error == "record":
+                raise OptionError("on_error='record' writes bad rows down beside the result, so that it needs out=.")
+            return None
+        if self._data.on_error == "record":
+            RunFolder.check_place_of_bad_rows(out)
+        folder = RunFolder.reopen(out) if self._target.resume else None
+        if folder is None:
+            RunFolder.check_target(out, overwrite=self._target.overwrite or self._target.resume)
+        return folder
 
     def _in_memory(self) -> Distributions:
         selection = self._select(None)
@@ -88,49 +134,59 @@ class Run:
             self._source.length, classes=_classes(selection), id_kind=self._source.id_kind, labels=self._source.has_labels,
             logits=self._output.keep_logits,
         )  # fmt: skip
-        pipeline = self._pipeline(selection, sink, 0, None)
+        pipeline = self._pipeline(selection, 0)
         try:
-            outcome = pipeline.execute()
+            outcome = pipeline.execute(sink)
         except BaseException as err:
-            finished = sink.distributions(
-                self._meta(selection, known, pipeline.outcome, pipeline.outcome.written, pipeline.outcome.bad)
-            )
-            _annotate(err, f"The {len(finished)} finished rows are in this error's attribute `finished`.")
-            err.finished = finished  # type: ignore[attr-defined]
+            with signals_deferred(err):
+                finished = sink.distributions(self._meta(selection, known, pipeline.outcome))
+                _annotate(err, f"The {len(finished)} finished rows are in this error's attribute `finished`.")
+                err.finished = finished  # type: ignore[attr-defined]
             raise
-        return sink.distributions(self._meta(selection, known, outcome, outcome.written, outcome.bad))
+        return sink.distributions(self._meta(selection, known, outcome))
 
     def _in_folder(self, out: Path, folder: RunFolder | None) -> Distributions:
         selection = self._select(folder)
         known = self._identity(selection)
         if folder is not None:
-            folder.require(known)
-        elif self._target.resume and out.exists():
+            resuming.require_same_run(folder, known, self._source, self._data.limit)
+        elif self._target.resume and _is_finished(out):
             return _finished_before(out, known)
         else:
-            folder = RunFolder.create(out, known, record.settings(selection, known), overwrite=self._target.overwrite)
+            folder = RunFolder.create(
+                out,
+                known,
+                record.settings(selection, known, self._reading(lambda: resuming.sample_rows(self._source))),
+                overwrite=self._target.overwrite,
+            )
         with folder:
+            inputs = InputDigests() if self._source.sequential else None
+            pipeline = self._pipeline(selection, folder.position, folder, inputs)
+            self._reading(lambda: resuming.require_same_rows(folder, self._source, pipeline.pipeline.relabel))
             sink = folder.sink(
                 classes=_classes(selection), id_kind=self._source.id_kind, labels=self._source.has_labels,
-                logits=self._output.keep_logits, record_errors=self._data.on_error == "record",
+                logits=self._output.keep_logits, on_error=self._data.on_error, inputs=inputs,
             )  # fmt: skip
-            pipeline = self._pipeline(selection, sink, folder.position, folder)
             try:
-                outcome = pipeline.execute()
-                switched, reason = folder.switched_at, folder.switch_reason
-                meta = self._meta(selection, known, outcome, sink.written, sink.bad_rows, switched, reason)
-                sink.commit(meta)
+                outcome = pipeline.execute(sink)
+                self._require_named_end(folder, sink)
+                with signals_deferred():
+                    sink.finish_shard()
+                    sink.commit(self._meta(selection, known, outcome, folder))
             except BaseException as err:
-                kept = sink.abort(err)
-                if kept is not None:
-                    _annotate(
-                        err,
-                        f"The {sink.written} finished rows are kept in {kept}; resume=True (--resume) goes on from them.",
-                    )
+                with signals_deferred(err):
+                    kept = sink.abort(err)
+                    if kept is not None:
+                        _annotate(
+                            err,
+                            f"The {sink.written} finished rows are kept in {kept}; resume=True (--resume) goes on from them.",
+                        )
                 raise
-        found = load(out)
-        # An .npy file holds the distributions alone; who has just made it need not lose the rest.
-        return found if "runner" in found.meta else Distributions.from_rows(found.source, meta)
+        return load(out)
+
+    def _reading(self, read: Callable[[], T]) -> T:
+        """What `read` gives, which is waited for no longer than the run may last."""
+        return current().bounded(read, "while a row was being read")
 
     def _select(self, folder: RunFolder | None) -> Selection:
         example = first_rows(self._source)
@@ -138,6 +194,7 @@ class Run:
             return empty_selection(self._engine.classes_without_rows(example), self._engine.file_spec, self._output)
         if folder is None:
             return self._adopting(self._engine.selection(example, self._source.length, self._run))
+        resuming.check_settings(folder.settings, folder.path)
         kept = folder.settings
         tuning = Tuning(kept["batch_size"], kept["sessions"], kept["threads"], "as recorded")
         run = replace(self._run, engine=kept["runner"], batch_size=kept["batch_size"])
@@ -170,7 +227,18 @@ class Run:
     def _identity(self, selection: Selection) -> dict[str, Any]:
         return record.identity(selection, self._source, self._data, self._output, self._run)
 
-    def _pipeline(self, selection: Selection, sink: Any, start: int, folder: RunFolder | None) -> _Shown:
+    def _require_named_end(self, folder: RunFolder, sink: RunSink) -> None:
+        """Where only ``limit=`` says how many rows a resumed run has, they must be there."""
+        limit, rows = self._data.limit, sink.written + sink.bad_rows
+        if folder.was_resumed and self._source.length is None and limit is not None and rows < limit:
+            raise DataError(
+                f"the data end after {rows} rows, but limit={limit} says how many the run has, which cannot be told otherwise "
+                f"when it goes on. If that is all, say limit={rows}."
+            )
+
+    def _pipeline(
+        self, selection: Selection, start: int, folder: RunFolder | None = None, inputs: InputDigests | None = None
+    ) -> _Shown:
         runners: list[Runner] = list(selection.runners)
         if (
             folder is not None
@@ -185,15 +253,16 @@ class Run:
             Pipeline(
                 runners,
                 self._source,
-                sink,
                 batch_size=selection.tuning.batch_size,
                 start=start,
                 data=self._data,
                 run=self._run,
                 class_names=selection.spec.class_names,
                 class_numbers=selection.spec.framework == "sklearn",
-                deadline=self._deadline,
-                bad_before=sink.bad_rows if folder is not None else 0,
+                bad_before=0 if folder is None else sum(folder.counts.values()) - folder.counts["written"],
+                batches=None
+                if folder is None or inputs is None
+                else resuming.digested_batches(self._source, inputs, folder),
                 # Asked for ONNX, a failure on the way is an error.
                 native=None if self._run.engine == "onnx" else selection.native,
                 on_switch=None if folder is None else folder.record_switch,
@@ -208,14 +277,36 @@ class Run:
         kind = selection.spec.output_kind
         return kind if self._output.output == "auto" and kind in PROBABILITY_KINDS else None
 
-    def _meta(self, selection: Selection, known: dict[str, Any], outcome: Outcome, written: int, bad: int,
-              switched_at: int | None = None, reason: str | None = None) -> dict[str, Any]:  # fmt: skip
-        if outcome.switched_at is not None:
+    def _meta(
+        self, selection: Selection, known: dict[str, Any], outcome: Outcome, folder: RunFolder | None = None
+    ) -> dict[str, Any]:
+        """The record of the run; of one in a folder, its earlier parts included."""
+        if folder is None:
+            rows = {"written": outcome.written, "skipped": outcome.bad, "quarantined": 0}
+            on_error: list[tuple[int, str]] = [(0, self._data.on_error)]
             switched_at, reason = outcome.switched_at, outcome.reason
+        else:
+            rows, on_error = folder.counts, folder.journal.on_error
+            switched_at, reason = folder.switched_at, folder.switch_reason
         return record.meta(
-            selection, self._source, known, outcome, data=self._data, run=self._run, written=written, bad=bad,
-            switched_at=switched_at, reason=reason, user=self._target.meta,
+            selection, self._source, known, outcome, rows=rows, on_error=on_error, switched_at=switched_at, reason=reason,
+            user=self._target.meta,
         )  # fmt: skip
+
+
+class _FirstBatch:
+    """A source that ends after its first batch."""
+
+    def __init__(self, source: Source, size: int) -> None:
+        self._source = source
+        self.length = None if source.length is None else min(source.length, size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
+        """See `fo_onnx.protocols.Source`."""
+        return islice(self._source.batches(size, start), 1)
 
 
 @dataclass
@@ -229,9 +320,9 @@ class _Shown:
     def outcome(self) -> Outcome:
         return self.pipeline.outcome
 
-    def execute(self) -> Outcome:
+    def execute(self, sink: Sink) -> Outcome:
         with self.progress:
-            return self.pipeline.execute()
+            return self.pipeline.execute(sink)
 
 
 def _classes(selection: Selection) -> int:
@@ -239,17 +330,23 @@ def _classes(selection: Selection) -> int:
     return selection.spec.classes
 
 
+def _is_finished(out: Path) -> bool:
+    """Whether a whole result is there; an empty folder, or one that a kill left empty, is none."""
+    return out.is_file() or (out / MANIFEST).exists()
+
+
 def _finished_before(out: Path, known: dict[str, Any]) -> Distributions:
     """The finished result of the same run, for a ``resume=True`` that has nothing left to do."""
-    found = load(out)
-    if "identity" not in found.meta:
-        raise StoreExistsError(f"{out} is there already, and holds no record of its run; overwrite=True replaces it.")
-    changed = differences(found.meta["identity"], known)
+    result = load(out)
+    if not isinstance(result.meta.get("identity"), dict):
+        raise StoreExistsError(f"{out} is there already, and holds no record of its run. Choose another name.")
+    changed = resuming.changes_in_words(result.meta["identity"], known)
     if changed:
-        listed = "; ".join(f"{key}: {old!r} then, {new!r} now" for key, (old, new) in changed.items())
-        raise StoreExistsError(f"{out} is the finished result of another run ({listed}); overwrite=True replaces it.")
+        raise StoreExistsError(
+            f"{out} is the finished result of another run: {'; '.join(changed)}. overwrite=True replaces it."
+        )
     log.info("%s is finished already", out)
-    return found
+    return result
 
 
 def _annotate(err: BaseException, text: str) -> None:

@@ -6,6 +6,7 @@ and for an `output_transform`, it is applied here.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -88,15 +89,6 @@ class OnnxRunner:
         size = self.spec.fixed_batch
         return (self._fixed(feed, rows, size) if size else self._fitting(feed, rows))[0]
 
-    def terminate(self) -> None:
-        """Ends the run in progress. For any thread."""
-        if self._session is not None:
-            self._session.terminate()
-
-    def reset(self) -> None:
-        """Lets it run again after `terminate`."""
-        self.session.reset()
-
     def close(self) -> None:
         """Frees the session."""
         self._session = None
@@ -153,6 +145,7 @@ class NativeRunner:
         self.spec = spec
         self.device = raw.device
         self._known = list(known)
+        self._known_lock = threading.Lock()
         self._raw = raw
         self._keep_logits = keep_logits
         self._transform = transform
@@ -180,11 +173,12 @@ class NativeRunner:
         self._raw.close()
 
     def _forward(self, inputs: Inputs) -> NDArray[Any]:
-        if self._known:
-            batch, out = self._known.pop(0)
-            if batch.keys() == inputs.keys() and all(np.array_equal(batch[k], inputs[k]) for k in batch):
-                return out
-            self._known = []
+        with self._known_lock:
+            if self._known:
+                batch, out = self._known.pop(0)
+                if batch.keys() == inputs.keys() and all(np.array_equal(batch[k], inputs[k]) for k in batch):
+                    return out
+                self._known = []
         return self._raw.forward(inputs)
 
 

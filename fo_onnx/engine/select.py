@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +28,9 @@ from ..options import OutputOptions
 from ..parity import measure, mixing
 from ..probabilities import apply_head
 from ..protocols import Exporter, Inputs, RawModel, Runner
+from ..run_control import current
 from ..spec import LOGIT_KINDS, ModelSpec
+from ..store import files
 from .cache import ExportCache, key_of
 from .callables import CallableExporter
 from .convert import Cached, convert, converted_or_anew, decided, export_raw, native_example
@@ -41,6 +41,7 @@ from .providers import Placement, cpu_cores, parse_device, placements
 from .runners import NativeRunner, OnnxRunner, transformed
 from .selection import Job, Selection, counted
 from .session import available_providers
+from .turns import native_in_turn
 
 
 def select(job: Job) -> Selection:
@@ -57,7 +58,7 @@ def select(job: Job) -> Selection:
 
 def _select_framework(job: Job, exporter: Exporter) -> Selection:
     begun = time.monotonic()
-    reference = exporter.native(job.model, job.example, "auto", job.model_options, job.output)
+    reference = native_in_turn(exporter, job.model, job.example, "auto", job.model_options, job.output, job.turn)
     try:
         raw = native_example(reference, job.example, job.output, job.tuning(0, None).batch_size)
     except (DataError, OutputError) as err:
@@ -65,7 +66,8 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
             raise
         # A function that holds a framework's model may take and give numpy all the same.
         return _select_plain(job, err)
-    fingerprint = exporter.fingerprint(job.model)
+    with current().calling("the digest of its weights"):
+        fingerprint = exporter.fingerprint(job.model)
     if job.run.engine == "native":
         return _native(job, exporter, reference, raw, fingerprint, None)
     if job.run.engine == "auto":
@@ -74,7 +76,7 @@ def _select_framework(job: Job, exporter: Exporter) -> Selection:
             return _by_choice(job, exporter, reference, raw, fingerprint, reason)
     stack = contextlib.ExitStack()
     try:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fo-onnx-"))
+        folder = stack.enter_context(files.temporary_folder())
         path = Path(folder) / "model.onnx"
         candidates = placements(job.run.device, job.run.precision, available_providers())
         key = key_of(exporter, fingerprint, job.example, job.model_options, job.output)
@@ -171,8 +173,7 @@ def _converted(
 def _answer_nan_natively(found: Selection, reference: RawModel, output: OutputOptions) -> None:
     """Lets the original answer rows with NaN in their input."""
     original = NativeRunner(reference, found.spec, keep_logits=output.keep_logits, transform=output.output_transform)
-    turn = threading.Lock()
-    found.runners = [NanRowsNative(r, original, turn) if isinstance(r, OnnxRunner) else r for r in found.runners]
+    found.runners = [NanRowsNative(r, original) if isinstance(r, OnnxRunner) else r for r in found.runners]
 
 
 def _instead(
@@ -226,7 +227,7 @@ def _native_runner(
     device = str(parse_device(asked)) if isinstance(asked, str) else tuple(str(parse_device(n)) for n in asked)
     raw = reference
     if device not in ("auto", reference.device):
-        raw = exporter.native(job.model, job.example, device, job.model_options, job.output)
+        raw = native_in_turn(exporter, job.model, job.example, device, job.model_options, job.output, job.turn)
     return NativeRunner(
         raw, spec, keep_logits=job.output.keep_logits, transform=job.output.output_transform,
         known=known if raw is reference and known else (),

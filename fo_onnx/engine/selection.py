@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,6 +75,7 @@ class Job:
         output: What its output means.
         run: How it is run.
         recorded: The plan of a run that is gone on with.
+        turn: A reentrant lock, held while a framework's model is called.
     """
 
     model: Any
@@ -84,6 +86,7 @@ class Job:
     output: OutputOptions
     run: RunOptions
     recorded: Tuning | None = None
+    turn: Any = field(default_factory=threading.RLock)
 
     def tuning(self, model_bytes: int, placement: Placement | None, fixed_batch: int | None = None) -> Tuning:
         """The plan for a model of `model_bytes` at a placement; ``None`` is the native runner's."""

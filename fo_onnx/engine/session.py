@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,11 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeviceError, ModelError, PluginError, RunError
+from ..run_control import ThreadCall, current
 from .providers import Placement, missing_library
 
 INSTALL_HINT = "pip install 'fo-onnx[cpu]' (or 'fo-onnx[gpu]' for CUDA)"
 _ERRORS_ONLY = 3
 _NOTHING = 4
+GRACE_S = 0.7
+"""How long calls in progress get to end after an interrupt before the caller goes on without them."""
 
 
 class MemoryExhausted(RunError):
@@ -94,7 +96,8 @@ class Session:
             providers.append("CPUExecutionProvider")
         try:
             # Where a provider does not load, onnxruntime says so on standard output, which is for data.
-            with contextlib.redirect_stdout(sys.stderr):
+            opening = current().calling("opening the model in ONNX Runtime")
+            with opening, contextlib.redirect_stdout(sys.stderr):
                 self._session = ort.InferenceSession(
                     model if isinstance(model, bytes) else str(model), options, providers
                 )
@@ -109,11 +112,8 @@ class Session:
             )
         self.provider = placement.provider
         self.cpu_nodes = _nodes_on_cpu(self._session) if accelerated else 0
-        self._run_options = ort.RunOptions()
-        # What a failed run would print is in the exception, too.
-        self._run_options.log_severity_level = _NOTHING
+        self._ort = ort
         self._who = who
-        self._closed = False
 
     def run(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
         """The named outputs for the arrays in `feed`.
@@ -122,36 +122,36 @@ class Session:
 
         Raises:
             MemoryExhausted: The batch does not fit into the device's memory.
-            RunError: ONNX Runtime failed, or `terminate` was called.
+            RunError: ONNX Runtime failed.
+            RunEnded: The run that this is called for is over (`fo_onnx.run_control`); ONNX Runtime was told to stop.
         """
+        # Of this call alone: whoever ends it ends no other one in the same session.
+        options = self._ort.RunOptions()
+        # What a failed run would print is in the exception, too.
+        options.log_severity_level = _NOTHING
         if threading.current_thread() is not threading.main_thread():
-            return self._run(outputs, feed)
-        with ThreadPoolExecutor(1, "fo-onnx-run") as thread:
-            running = thread.submit(self._run, outputs, feed)
-            try:
-                return running.result()
-            except KeyboardInterrupt:
-                self.terminate()
-                wait([running])
-                self.reset()
-                raise
-
-    def _run(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
+            return self._run(outputs, feed, options)
+        running = ThreadCall(lambda: self._run(outputs, feed, options), "fo-onnx-run")
         try:
-            found: list[NDArray[np.generic]] = self._session.run(outputs, feed, self._run_options)
+            running.ended.wait()
+        except BaseException:  # an interrupt
+            options.terminate = True
+            running.ended.wait(GRACE_S)
+            raise
+        return running.result()
+
+    def _run(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]], options: Any) -> list[NDArray[np.generic]]:
+        def end() -> None:
+            options.terminate = True
+
+        try:
+            with current().calling("a batch in ONNX Runtime", end):
+                found: list[NDArray[np.generic]] = self._session.run(outputs, feed, options)
         except Exception as err:
             if "Failed to allocate memory" in str(err) or "bad_alloc" in str(err):
                 raise MemoryExhausted(f"running {self._who}: {_first_line(err)}") from err
             raise RunError(f"running {self._who} in ONNX Runtime failed: {_first_line(err)}") from err
         return found
-
-    def terminate(self) -> None:
-        """Makes the run in progress, and every later one, end at once with a `RunError`. For any thread."""
-        self._run_options.terminate = True
-
-    def reset(self) -> None:
-        """Lets `run` work again after `terminate`."""
-        self._run_options.terminate = False
 
 
 def _first_line(err: Exception) -> str:

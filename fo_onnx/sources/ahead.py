@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 
-from ..errors import RunError
 from ..protocols import Batch
+from ..run_control import current
 
 CLOSE_WAIT_S = 0.5
 
 
-def read_ahead(batches: Iterator[Batch], depth: int = 4, deadline: float | None = None) -> Iterator[Batch]:
+def read_ahead(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
     """The same batches in the same order, up to `depth` of them read in advance by one thread.
 
     What `batches` raises is raised after the batches before it. The thread starts with the first ``next`` and ends
-    with the last batch, or when the returned generator is closed; `batches` is closed with it.
+    with the last batch, or when the returned generator is closed; `batches` is closed with it. Waiting for a batch ends with
+    the run that the caller works for (`fo_onnx.run_control`).
 
     Args:
         batches: What is read; used by the thread alone from then on.
         depth: How many batches may wait.
-        deadline: When waiting for a batch ends with a `RunError`, on the clock of `time.monotonic`.
 
     Example:
         >>> list(read_ahead(iter([1, 2, 3])))
@@ -59,14 +59,16 @@ def read_ahead(batches: Iterator[Batch], depth: int = 4, deadline: float | None 
                 condition.notify_all()
             finished.set()
 
-    thread = threading.Thread(target=work, name="fo-onnx-read-ahead", daemon=True)
+    control = current()
+    thread = threading.Thread(
+        target=contextvars.copy_context().run, args=(work,), name="fo-onnx-read-ahead", daemon=True
+    )
     thread.start()
     try:
         while True:
             with condition:
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                if not condition.wait_for(lambda: waiting or ended, left):
-                    raise RunError("the run reached its timeout_s while a row was being read.")
+                if not condition.wait_for(lambda: waiting or ended, control.left_s()):
+                    raise control.time_up("while a row was being read")
                 if not waiting:
                     break
                 batch = waiting.popleft()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..options import DataOptions
@@ -35,6 +36,7 @@ class ArraySource:
     """
 
     in_memory = True
+    sequential = False
     columns_named = False
 
     def __init__(self, inputs: dict[str, Array], beside: Beside, limit: int | None = None) -> None:
@@ -68,6 +70,10 @@ class ArraySource:
             stop = min(self.length, (begin // size + 1) * size)
             yield self._batch(begin, stop)
             begin = stop
+
+    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+        """See `fo_onnx.protocols.Source`."""
+        return self._beside.between(start, stop)
 
     def fingerprint(self) -> str:
         """See `fo_onnx.protocols.Source`."""

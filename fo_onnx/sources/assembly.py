@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..options import OnError
 from ..protocols import Array, BadRow, Batch, OwnInputs
+from ..run_control import current
 from .beside import Beside
 
 
@@ -85,7 +86,9 @@ class Assembly:
             finish: Called at the end with the number of rows seen.
         """
         pending = _Pending(self, position)
+        control = current()
         for item in items:
+            control.check("while a row was being read")
             if isinstance(item, Unreadable):
                 if item.last or self.on_error == "fail":
                     yield from pending.flush()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..options import DataOptions
 from ..protocols import Array
-from .labels import Labels, class_labels, given_labels
+from .labels import Labels, check_text, class_labels, given_labels
 
 
 class Ids:
@@ -79,6 +79,8 @@ def given_ids(values: Any, what: str = "ids=") -> Ids:
                 raise DataError(f"{what} holds {v!r} at position {i}; 64-bit integers or text were expected.")
     seen: dict[Any, int] = {}
     for i, v in enumerate(listed):
+        if text[i]:
+            check_text(v, f"{what} holds {v!r} at position {i}, which", "give other ids.")
         if seen.setdefault(v, i) != i:
             raise DataError(f"{what} holds {v!r} twice, at positions {seen[v]} and {i}; each id must be unique.")
     return Ids(_text_array(listed) if any(text) else np.array(listed, dtype=np.int64), what)
@@ -110,6 +112,11 @@ class Beside:
         if self.labels is not None:
             return self.labels.at(positions)
         return None if found is None else class_labels(found, positions, streamed=True)
+
+    def between(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+        """Ids and labels of the rows from `start` to `stop`; no labels where rows carry their own."""
+        positions = np.arange(start, stop, dtype=np.int64)
+        return self.ids.at(positions), None if self.labels is None else self.labels.at(positions)
 
     def check_length(self, length: int, limit: int | None = None) -> None:
         """Raises a `DataError` unless there is one id and one label for each of `length` rows.

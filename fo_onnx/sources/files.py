@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
-
+from ..array_files import read_npy, read_npz
 from ..errors import DataError, DataNotFoundError
 from ..options import DataOptions
-from ..protocols import Array, Source
+from ..protocols import Source
 from .arrays import open_arrays
+from .file_errors import naming
 
 FILE_SUFFIXES = (".npy", ".npz", ".parquet")
 
@@ -27,45 +26,25 @@ def open_file(path: str | Path, options: DataOptions) -> Source:
         DataError: Another suffix, or a file that is broken.
     """
     path = Path(path)
-    if path.is_dir():
-        from .images import ImageFolder, open_images
+    with naming(path):
+        if path.is_dir():
+            from .images import ImageFolder, open_images
 
-        return open_images(ImageFolder(path), options)
-    if not path.exists():
-        raise DataNotFoundError(f"there are no data at {path}.")
+            return open_images(ImageFolder(path), options)
+        if not path.exists():
+            raise DataNotFoundError(f"there are no data at {path}.")
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         from .parquet import ParquetSource
 
         return ParquetSource(path, options)
-    if suffix in (".npy", ".npz"):
-        return open_arrays(_load(path, suffix), options)
+    if suffix == ".npy":
+        with naming(path):
+            return open_arrays(read_npy(path, DataError, mapped=True), options)
+    if suffix == ".npz":
+        with naming(path):
+            return open_arrays(read_npz(path, DataError), options)
     raise DataError(
         f"{path} has the suffix {suffix!r}, from which no rows are read; {', '.join(FILE_SUFFIXES)} or a folder of "
         "images were expected."
     )
-
-
-def _load(path: Path, suffix: str) -> Any:
-    import zipfile
-
-    try:
-        if suffix == ".npy":
-            return _mapped(path)
-        # numpy leaves its own handle open where the file is broken.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
-            return {name: members[name] for name in members.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as err:
-        raise DataError(
-            f"{path} cannot be read: {err}. A sound {suffix} file of numbers, without pickled objects, was expected."
-        ) from err
-
-
-def _mapped(path: Path) -> Array:
-    try:
-        return cast(Array, np.load(path, mmap_mode="r", allow_pickle=False))
-    except ValueError as err:
-        # An array of no bytes cannot be mapped.
-        if "empty" not in str(err) and "zero" not in str(err).lower():
-            raise
-        return cast(Array, np.load(path, allow_pickle=False))

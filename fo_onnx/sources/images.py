@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, DataNotFoundError, OptionError, PluginError
+from ..limits import check_regular, limit
 from ..options import DataOptions
 from ..protocols import Source
 from .beside import beside, given_ids
-from .labels import Labels
+from .file_errors import naming
+from .labels import Labels, check_text
 from .rows import RowSource
 from .structure import Structure
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of what is decoded, whatever a file is called. Others are not, since Pillow starts Ghostscript on EPS."""
 CHANNELS = {"RGB": 3, "L": 1}
 
 
@@ -30,7 +35,7 @@ class ImageFolder:
 
     The ids are the paths within the folder (``"cat/001.png"``), the labels number the class folders by name. A folder
     that holds images and no folders of them has no labels. The orientation in a photo's EXIF data is applied, and
-    16-bit grey is scaled to 8 bits.
+    16-bit grey is scaled to 8 bits; of an animation the first frame is taken.
 
     Attributes:
         path: The folder.
@@ -96,9 +101,16 @@ class ImageFolder:
         return found
 
     def read(self, path: Path) -> NDArray[np.float32]:
-        """One image: (channels, height, width) or (height, width, channels) float32."""
-        image = self._cropped(self._resized(_decoded(path, self.mode)))
-        pixels: NDArray[Any] = np.asarray(image, dtype=np.float32) / np.float32(255)
+        """One image: (channels, height, width) or (height, width, channels) float32.
+
+        Raises:
+            DataError: It is no regular file, no image of one of `FORMATS`, damaged, larger than FO_ONNX_MAX_PIXELS says, or
+                smaller than the crop.
+        """
+        with naming(path):
+            check_regular(path, DataError)
+            image = self._resized(_decoded(path, self.mode))
+            pixels: NDArray[Any] = self._cropped(np.asarray(image)).astype(np.float32) / np.float32(255)
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
         if self.mean is not None:
@@ -120,20 +132,22 @@ class ImageFolder:
             size = (self.resize, other) if width <= height else (other, self.resize)
         else:
             size = (self.resize[1], self.resize[0])
+        _check_pixels("resize= would make the image", size)
         return image.resize(size, Resampling.BILINEAR)
 
-    def _cropped(self, image: Image) -> Image:
+    def _cropped(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self.crop is None:
-            return image
+            return pixels
         height, width = cast("tuple[int, int]", self.crop)
-        if image.height < height or image.width < width:
+        has_height, has_width = pixels.shape[:2]
+        if has_height < height or has_width < width:
             raise DataError(
-                f"the image is {image.height} by {image.width} pixels, smaller than the crop of {height} by {width}; "
+                f"the image is {has_height} by {has_width} pixels, smaller than the crop of {height} by {width}; "
                 "give resize= too."
             )
         # source: torchvision.transforms.functional.center_crop
-        top, left = round((image.height - height) / 2), round((image.width - width) / 2)
-        return image.crop((left, top, left + width, top + height))
+        top, left = round((has_height - height) / 2), round((has_width - width) / 2)
+        return pixels[top : top + height, left : left + width]
 
 
 def _pixels(name: str, value: Any) -> tuple[int, int]:
@@ -149,10 +163,20 @@ def _pixels(name: str, value: Any) -> tuple[int, int]:
     return value[0], value[1]
 
 
+def _check_pixels(what: str, size: tuple[int, int]) -> None:
+    most = limit("FO_ONNX_MAX_PIXELS")
+    if size[0] * size[1] > most:
+        raise DataError(
+            f"{what} {size[1]} by {size[0]} pixels, more than {most} in all, which would fill the memory. If "
+            "it is meant, raise the limit: FO_ONNX_MAX_PIXELS=…"
+        )
+
+
 def _decoded(path: Path, mode: str) -> Image:
     from PIL import Image, ImageOps
 
-    with Image.open(path) as opened:
+    with path.open("rb") as file, _opened(file) as opened:
+        _check_pixels("the image is", opened.size)
         image: Image.Image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I;16"):
             # Pillow would clip 16-bit grey at 255 instead of scaling it.
@@ -169,6 +193,28 @@ def _decoded(path: Path, mode: str) -> Image:
         return image.convert(mode)
 
 
+def _opened(file: BinaryIO) -> Image:
+    """An image of which nothing but the header was read.
+
+    `PIL.Image.open` is not called: it has limits of its own, which it warns of, and which only a change for the whole
+    process raises.
+    """
+    from PIL import Image
+
+    Image.init()
+    start = file.read(16)
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        # Each of these is told by its first bytes; text is the reason why this Pillow cannot read the format.
+        answer = accept is not None and accept(start)
+        if isinstance(answer, str):
+            raise DataError(f"{answer}. Install a Pillow that reads {name}, or convert the image.")
+        if answer:
+            file.seek(0)
+            return factory(file, file.name)
+    raise DataError(f"its content is no image of the formats {', '.join(FORMATS)}. Convert it, or leave it out.")
+
+
 def open_images(folder: ImageFolder, options: DataOptions) -> Source:
     """The images of a folder.
 
@@ -182,15 +228,21 @@ def open_images(folder: ImageFolder, options: DataOptions) -> Source:
     except ImportError as err:
         raise PluginError("images are read by Pillow, which is not installed: pip install 'fo-onnx[images]'") from err
     root = Path(folder.path)
-    if not root.is_dir():
-        raise DataNotFoundError(f"there is no folder of images at {root}.")
-    paths = _image_paths(root)
+    with naming(root):
+        if not root.is_dir():
+            raise DataNotFoundError(f"there is no folder of images at {root}.")
+        paths = _image_paths(root)
     if not paths:
         raise DataError(f"{root} holds no images; {', '.join(IMAGE_SUFFIXES)} were expected, in one folder per class.")
     flat = [p for p in paths if "/" not in p]
     labels = None
     if not flat:
         names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")))
+        if options.labels is None:
+            for name in names:
+                check_text(
+                    name, f"{root} holds a folder of a class whose name, {name!r},", "rename it, or give labels=."
+                )
         number = {name: i for i, name in enumerate(names)}
         codes = np.array([number[p.split("/", 1)[0]] for p in paths], dtype=np.int64)
         labels = Labels(codes, names, "the folder's classes")
@@ -200,18 +252,35 @@ def open_images(folder: ImageFolder, options: DataOptions) -> Source:
             f"{root} holds images both beside folders ({flat[0]}) and within them ({nested}); either one folder per "
             "class or no folders were expected."
         )
+    ids = None
+    if options.ids is None:
+        for path in paths:
+            check_text(path, f"{root} holds an image whose name, {path!r},", "rename it, or give ids=.")
+        ids = given_ids(paths, "the paths")
     return RowSource(
         lambda i: folder.read(root / paths[i]),
         len(paths),
         options,
         Structure(options),
-        beside(options, given_ids(paths, "the paths"), labels),
+        beside(options, ids, labels),
         made=folder.preprocessing,
         hint="Give ImageFolder(path, resize=…, crop=…) to make all images equal in size.",
     )
 
 
 def _image_paths(root: Path) -> list[str]:
-    found = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    relative = (p.relative_to(root) for p in found)
-    return sorted(p.as_posix() for p in relative if not any(part.startswith(".") for part in p.parts))
+    """The images by their paths within the folder, sorted; a pipe or a dangling link that is called like one is among them."""
+
+    def refuse(err: OSError) -> None:
+        raise err
+
+    paths = []
+    for folder, names, files in os.walk(root, onerror=refuse):
+        names[:] = [n for n in names if not n.startswith(".")]
+        inside = Path(folder).relative_to(root).as_posix()
+        paths += [
+            n if inside == "." else f"{inside}/{n}"
+            for n in files
+            if not n.startswith(".") and os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES
+        ]
+    return sorted(paths)

@@ -7,9 +7,13 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import DataError
 from ..options import DataOptions
-from ..protocols import Batch
+from ..protocols import Array, Batch
+from ..run_control import current
 from .assembly import Assembly, Item, Rows, Unreadable
 from .beside import beside, preprocessing
 from .fingerprints import fingerprint
@@ -34,6 +38,7 @@ class IterableSource:
     """
 
     in_memory = False
+    sequential = True
     columns_named = False
 
     def __init__(
@@ -129,6 +134,7 @@ class IterableSource:
             self._stream = self._limited(self._items())
         have = _readable(self._head)
         while have < n and not self._ended:
+            current().check("while a row was being read")
             item = next(self._stream, None)
             if item is None:
                 self._ended = True
@@ -179,6 +185,10 @@ class IterableSource:
         limit = self._options.limit
         if limit is None or rows < limit:
             self._beside.check_length(rows)
+
+    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+        """See `fo_onnx.protocols.Source`."""
+        return self._beside.between(start, stop)
 
     def fingerprint(self) -> str:
         """See `fo_onnx.protocols.Source`; the sample is the first rows."""

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_files import read_npy
 from ..errors import DataError, DataNotFoundError
+from ..limits import check_regular, check_sparse
 from ..protocols import Array
+from .file_errors import naming
 
 LABEL_SUFFIXES = (".npy", ".json", ".txt", ".csv")
 _HEADERS = ("label", "labels", "y", "target", "targets", "class", "classes")
@@ -38,6 +41,16 @@ class Labels:
                 position=len(self.values),
             )
         return self.values[positions]
+
+
+def check_text(text: str, what: str, cure: str) -> None:
+    """Raises a `DataError` for text that no file of results can hold: lone surrogates."""
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise DataError(f"{what} is no text in UTF-8, which results are written in; {cure}") from err
 
 
 def _is_one_hot(values: Array) -> bool:
@@ -111,9 +124,14 @@ def known_labels(values: Array, what: str = "labels=") -> Labels:
             raise _no_class(flat, None, odd, "The labels before it are text.")
         if all(v.isascii() and v.isdecimal() for v in flat.tolist()):
             # Numbers as text are numbers: sorted as text, 10 would come before 2.
-            return Labels(class_labels(flat.astype(np.int64)), None, what)
-        names, codes = np.unique(flat.astype(np.str_), return_inverse=True)
-        return Labels(codes.astype(np.int64), tuple(names.tolist()), what)
+            return Labels(class_labels(_integers(flat)), None, what)
+        # numpy's own text would make each label as wide as the longest.
+        names = sorted(set(flat.tolist()))
+        for name in names:
+            check_text(name, f"{what} holds {name!r}, which", "give other names.")
+        numbers = {name: i for i, name in enumerate(names)}
+        codes = np.fromiter((numbers[v] for v in flat.tolist()), np.int64, len(flat))
+        return Labels(codes, tuple(names), what)
     return Labels(class_labels(values), None, what)
 
 
@@ -130,7 +148,9 @@ def given_labels(labels: Any, what: str = "labels=") -> Labels:
         DataError: They are no labels.
     """
     if isinstance(labels, str | Path):
-        return known_labels(_read(Path(labels)), what)
+        path = Path(labels)
+        with naming(path, "Reading the labels"):
+            return known_labels(_read(path), what)
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu()
     try:
@@ -150,16 +170,11 @@ def _read(path: Path) -> Array:
     suffix = path.suffix.lower()
     if suffix not in LABEL_SUFFIXES:
         raise DataError(f"labels cannot be read from {path}: {', '.join(LABEL_SUFFIXES)} were expected.")
-    try:
-        if suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        if suffix == ".json":
-            return _from_json(path)
-        return _from_lines(path, suffix)
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError) as err:
-        raise DataError(f"the labels in {path} cannot be read: {err}. A sound {suffix} file was expected.") from err
+    if suffix == ".npy":
+        return read_npy(path, DataError, "Reading the labels")
+    check_regular(path, DataError, "Reading the labels")
+    check_sparse(path, DataError)
+    return _from_json(path) if suffix == ".json" else _from_lines(path, suffix)
 
 
 def _from_json(path: Path) -> Array:
@@ -190,8 +205,23 @@ def _from_lines(path: Path, suffix: str) -> Array:
         if empty is not None:
             raise DataError(f"line {empty + 1} of {path} is empty; one label per line was expected.")
     if all(map(_is_int, lines)):
-        return np.array([int(line) for line in lines], dtype=np.int64)
+        return _integers(np.array([int(line) for line in lines], dtype=object))
     return np.array(lines, dtype=object)
+
+
+def _integers(values: Array) -> NDArray[np.int64]:
+    """Python's integers, or text of them, as int64."""
+    try:
+        return values.astype(np.int64)
+    except (OverflowError, ValueError) as err:
+        odd, text = next((i, str(v)) for i, v in enumerate(values.tolist()) if not _fits_64_bits(str(v)))
+        message = f"labels that are no class: row {odd} has the label {text[:40]}; an integer of 64 bits was expected."
+        raise DataError(message, position=odd) from err
+
+
+def _fits_64_bits(digits: str) -> bool:
+    # Python refuses to make numbers of texts of thousands of digits.
+    return len(digits.lstrip("0")) < 25 and -(2**63) <= int(digits) < 2**63
 
 
 def _is_int(text: str) -> bool:

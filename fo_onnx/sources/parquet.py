@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..limits import check_regular, check_unfolding
 from ..options import DataOptions
+from ..parquet_footer import GroupEntry, read_groups
 from ..protocols import Array, Batch
 from .assembly import Assembly, Item, Rows, Unreadable
 from .beside import Ids, beside, given_ids, preprocessing, spread
+from .file_errors import naming
 from .fingerprints import fingerprint
 from .labels import Labels, known_labels
 from .structure import LABEL_KEYS, Plan, Structure
@@ -43,27 +48,36 @@ class ParquetSource:
     """
 
     in_memory = False
+    sequential = False
     columns_named = False
 
     def __init__(self, path: Path, options: DataOptions) -> None:
         self._path = path
         self._options = options
-        with self._open() as file:
+        with self._reading(), self._open() as file:
             schema = file.schema_arrow
-            self._groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            groups = read_groups(path, DataError)
+            self._groups = [group.rows for group in groups]
             rows = sum(self._groups)
+            if rows != file.metadata.num_rows:
+                raise DataError(
+                    f"Reading {path}: {rows} rows in its row groups, {file.metadata.num_rows} in all. It is damaged; write it "
+                    "again."
+                )
             required = options.signature.required if options.signature is not None else ()
             label = next((k for k in LABEL_KEYS if k in schema.names and k not in required), None)
             self._named = bool(required) and all(n in schema.names for n in required)
             self._inputs = self._choose(schema, label)
             # An input_getter sees every column, those of ids and labels too.
             taken = [] if options.input_getter is not None else self._inputs
-            ids = self._ids(file) if ID_COLUMN in schema.names and ID_COLUMN not in taken else None
-            labels = None
-            if label is not None and label not in taken and options.labels is None:
-                labels = self._labels(file, label)
-        self._beside = beside(options, ids, labels)
-        self._beside.check_length(rows, options.limit)
+            id_column = ID_COLUMN if ID_COLUMN in schema.names and ID_COLUMN not in taken else None
+            if label is not None and (label in taken or options.labels is not None):
+                label = None
+            self._check_sizes(groups, {n for n in (id_column, label) if n is not None})
+            ids = None if id_column is None else self._ids(schema)
+            labels = None if label is None else self._labels(label, schema.field(label).type)
+            self._beside = beside(options, ids, labels)
+            self._beside.check_length(rows, options.limit)
         self.length: int = rows if options.limit is None else min(rows, options.limit)
         self.id_kind = self._beside.ids.kind
         self.has_labels = self._beside.labels is not None
@@ -74,6 +88,30 @@ class ParquetSource:
         self._plan: Plan | None = None
         self._first: Rows | None = None
         self._peeked: tuple[int, Batch] | None = None
+
+    def _reading(self, position: int | None = None) -> AbstractContextManager[None]:
+        doing = "Reading" if position is None else f"Reading the rows from {position} on of"
+        return naming(self._path, doing, position)
+
+    def _check_sizes(self, groups: list[GroupEntry], beside: set[str]) -> None:
+        """Refuses a file whose columns take much more memory than the file has bytes.
+
+        Args:
+            groups: What the file's footer says.
+            beside: Columns that are read whole; of others a few thousand rows are in memory.
+        """
+        file_bytes = self._path.stat().st_size
+        whole = 0
+        for number, group in enumerate(groups):
+            part = 0
+            for column in group.columns:
+                if column.name in beside:
+                    whole += max(8 * column.values, column.size_bytes)
+                elif column.name in self._inputs and group.rows:
+                    share = min(1.0, READ_ROWS / group.rows)
+                    part += int(max(8 * column.values * share, column.size_bytes))
+            check_unfolding(self._path, part, file_bytes, DataError, f"row group {number} of a file")
+        check_unfolding(self._path, whole, file_bytes, DataError, "the columns of ids and labels of a file")
 
     # --- columns
 
@@ -100,30 +138,32 @@ class ParquetSource:
             _log.info("columns of %s that are no inputs, and left out: %s", self._path, ", ".join(left))
         return chosen
 
-    def _ids(self, file: pq.ParquetFile) -> Ids | None:
+    def _ids(self, schema: pa.Schema) -> Ids | None:
         import pyarrow as pa
 
-        kind = file.schema_arrow.field(ID_COLUMN).type
-        if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        kind = schema.field(ID_COLUMN).type
+        if not (pa.types.is_integer(kind) or _is_text(kind)):
             return None
-        column = self._column(file, ID_COLUMN)
+        column = self._column(ID_COLUMN, kind)
         if column.null_count:
             return None
         try:
-            return given_ids(column.to_numpy() if pa.types.is_integer(kind) else column.to_pylist(), "the column id")
+            return given_ids(
+                column.to_numpy() if pa.types.is_integer(kind) else _texts(column).tolist(), "the column id"
+            )
         except DataError:
             _log.info("the column id of %s is not unique; rows are told by their position", self._path)
             return None
 
-    def _labels(self, file: pq.ParquetFile, name: str) -> Labels:
+    def _labels(self, name: str, kind: pa.DataType) -> Labels:
         import pyarrow as pa
 
-        column = self._column(file, name)
+        column = self._column(name, kind)
         self._refuse_nulls(column, name, 0)
         if pa.types.is_dictionary(column.type):
+            if _is_text(column.type.value_type):
+                return known_labels(_texts(column), f"the column {name}")
             column = column.cast(column.type.value_type)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            return known_labels(np.array(column.to_pylist(), dtype=object), f"the column {name}")
         if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
             raise DataError(
                 f"labels that are no class: the column {name} of {self._path} holds lists; one integer per row was "
@@ -131,13 +171,10 @@ class ParquetSource:
             )
         return known_labels(column.to_numpy(), f"the column {name}")
 
-    def _column(self, file: pq.ParquetFile, name: str) -> pa.ChunkedArray:
-        import pyarrow as pa
-
-        try:
+    def _column(self, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+        """A whole column; of text as a dictionary, which takes no more memory than the file has text."""
+        with self._open(as_dictionary=[name] if _is_text(kind) else None) as file:
             return file.read(columns=[name]).column(name)
-        except (pa.ArrowException, OSError) as err:
-            raise DataError(f"the column {name} of {self._path} cannot be read: {err}") from err
 
     def _refuse_nulls(self, column: pa.Array | pa.ChunkedArray, name: str, position: int) -> None:
         if column.null_count:
@@ -149,39 +186,34 @@ class ParquetSource:
 
     # --- rows
 
-    def _open(self) -> pq.ParquetFile:
-        import pyarrow as pa
+    def _open(self, as_dictionary: list[str] | None = None) -> pq.ParquetFile:
         import pyarrow.parquet as pq
 
-        try:
-            return pq.ParquetFile(self._path, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as err:
-            raise DataError(f"{self._path} cannot be opened as Parquet: {err}") from err
+        check_regular(self._path, DataError)
+        return pq.ParquetFile(self._path, page_checksum_verification=True, read_dictionary=as_dictionary)
 
     def _tables(self, start: int, rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Record batches of at most `rows` rows, each with the position of its first; earlier groups are not read."""
-        import pyarrow as pa
-
         skipped, group = 0, 0
         while group < len(self._groups) and skipped + self._groups[group] <= start:
             skipped += self._groups[group]
             group += 1
         position = skipped
-        with self._open() as file:
-            try:
-                for table in file.iter_batches(
+        with self._reading(position):
+            file = self._open()
+        with file:
+            with self._reading(position):
+                tables = file.iter_batches(
                     rows, row_groups=list(range(group, len(self._groups))), columns=self._inputs, use_threads=False
-                ):
-                    stop = position + len(table)
-                    if stop > start and position < self.length:
-                        offset = max(0, start - position)
-                        yield position + offset, table.slice(offset, min(stop, self.length) - position - offset)
-                    position = stop
-                    if position >= self.length:
-                        return
-            except (pa.ArrowException, OSError) as err:
-                message = f"{self._path} cannot be read from row {position} on: {err}"
-                raise DataError(message, position=position) from err
+                )
+            while position < self.length:
+                with self._reading(position):
+                    table = next(tables)
+                stop = position + len(table)
+                if stop > start:
+                    offset = max(0, start - position)
+                    yield position + offset, table.slice(offset, min(stop, self.length) - position - offset)
+                position = stop
 
     def _items(self, start: int, rows: int = READ_ROWS) -> Iterator[Item]:
         for position, table in self._tables(start, rows):
@@ -189,10 +221,13 @@ class ParquetSource:
 
     def _rows(self, table: pa.RecordBatch, position: int) -> Iterator[Item]:
         if self._options.input_getter is not None:
-            for element in table.to_pylist():
+            with self._reading(position):
+                elements = table.to_pylist()
+            for element in elements:
                 yield self._sample(element)
             return
-        columns = {n: self._array(table.column(n), n, position) for n in self._inputs}
+        with self._reading(position):
+            columns = {n: self._array(table.column(n), n, position) for n in self._inputs}
         if not self._named:
             arrays = list(columns.values())
             columns = {"0": arrays[0] if len(arrays) == 1 and arrays[0].ndim > 1 else np.stack(arrays, axis=1)}
@@ -267,6 +302,10 @@ class ParquetSource:
         """See `fo_onnx.protocols.Source`. Row groups before `start` are not read."""
         yield from self._assembly.batches(self._items(start, max(size, READ_ROWS)), size, position=start)
 
+    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+        """See `fo_onnx.protocols.Source`."""
+        return self._beside.between(start, stop)
+
     def fingerprint(self) -> str:
         """See `fo_onnx.protocols.Source`."""
         return fingerprint(self.length, self._sampled(spread(self.length)), self._beside)
@@ -276,6 +315,18 @@ class ParquetSource:
             for _, table in self._tables(position, READ_ROWS):
                 yield next(self._rows(table.slice(0, 1), position))
                 break
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _texts(column: pa.ChunkedArray) -> Array:
+    """A dictionary-coded column of text as objects, of which equal ones are one."""
+    parts = [np.array(c.dictionary.to_pylist(), dtype=object)[c.indices.to_numpy()] for c in column.chunks]
+    return np.concatenate([np.empty(0, dtype=object), *parts])
 
 
 def _is_number(kind: Any) -> bool:

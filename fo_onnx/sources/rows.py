@@ -11,8 +11,11 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..options import DataOptions
-from ..protocols import Batch
+from ..protocols import Array, Batch
 from .assembly import Assembly, Item, Rows, Unreadable
 from .beside import Beside, preprocessing, spread
 from .fingerprints import fingerprint
@@ -40,6 +43,7 @@ class RowSource:
     """
 
     in_memory = False
+    sequential = False
 
     def __init__(
         self,
@@ -133,6 +137,10 @@ class RowSource:
             return
         with closing(_in_threads(self._item, range(start, self.length), workers, max(size, 2 * workers))) as ahead:
             yield from assembly.batches(ahead, size, position=start)
+
+    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+        """See `fo_onnx.protocols.Source`."""
+        return self._beside.between(start, stop)
 
     def fingerprint(self) -> str:
         """See `fo_onnx.protocols.Source`."""

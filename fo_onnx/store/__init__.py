@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import cast
 
 from ..distributions import Distributions
-from ..errors import StoreError, StoreNotFoundError
+from ..errors import StoreError, StoreNotFoundError, reading
 from ..rows import Array, chunks
 from . import files
 from .check import CheckReport, check
+from .digest import RowDigest, sealed
 from .formats import FORMATS, Format, is_result, target_format
 from .memory import MemorySink
 from .run_folder import COPY, RunFolder, differences, own_entries
 from .run_sink import RunSink
-from .schema import complete_meta
+from .schema import Layout, complete_meta
 from .shards import read as read_run_folder
 
 __all__ = [
@@ -46,27 +47,22 @@ def load(path: str | Path) -> Distributions:
         StoreError: An unknown suffix; a file that is cut short, damaged, of another kind or of a newer schema.
     """
     path = Path(path)
-    if path.is_dir():
-        rows, meta = read_run_folder(path)
-        return Distributions.from_rows(rows, meta)
-    if not path.exists():
-        beside = path.with_name(f"{path.name}.partial")
-        hint = (
-            f" An unfinished run on its way there is at {beside}: load that, or go on with resume=True."
-            if beside.is_dir()
-            else ""
-        )
-        raise StoreNotFoundError(f"Loading {path}: nothing is there.{hint}")
-    form = target_format(path)
-    if form is None:
-        raise StoreError(f"Loading {path}: a file without a suffix; the suffixes are {', '.join(FORMATS)}.")
-    try:
-        found, meta = form.read(path)
-    except StoreError:
-        raise
-    except OSError as err:
-        raise StoreError(f"Loading {path}: it cannot be read ({err.strerror or err}).") from err
-    return Distributions.from_rows(found, meta)
+    with reading(path, StoreError, "Loading"):
+        if path.is_dir():
+            rows, meta = read_run_folder(path)
+            return Distributions.from_rows(rows, meta)
+        if not path.exists():
+            beside = path.with_name(f"{path.name}.partial")
+            hint = (
+                f" An unfinished run on its way there is at {beside}: load that, or go on with resume=True."
+                if beside.is_dir()
+                else ""
+            )
+            raise StoreNotFoundError(f"Loading {path}: nothing is there.{hint}")
+        form = target_format(path)
+        if form is None:
+            raise StoreError(f"Loading {path}: a file without a suffix; the suffixes are {', '.join(FORMATS)}.")
+        return Distributions.from_rows(*form.open(path))
 
 
 def save(distributions: Distributions, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -74,7 +70,7 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
 
     Args:
         distributions: What to write; read in parts.
-        path: The target. ``.npy`` holds the distributions alone.
+        path: The target. ``.npy`` holds the distributions and meta alone.
         overwrite: Whether a target that is there may be replaced.
 
     Returns:
@@ -90,6 +86,10 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
     meta = complete_meta(distributions.meta, rows)
     form = target_format(path)
     if form is not None:
+        digest = RowDigest(Layout.of(rows))
+        for part in chunks(rows):
+            digest.update(part)
+        meta = sealed(meta, digest.result(), str(path))
         RunFolder.check_target(path, overwrite=overwrite)
         files.remove_remains(path.parent, own_entries)
         doing = "writing the file"

@@ -43,6 +43,7 @@ _MARKER_BYTES = 256 * 2**20
 _MARKER_START = b'{"kind": "fo-onnx '
 WORK_FILES = ("assembled.tmp", "data.tmp", "beside.tmp")
 """What may be begun in a work folder."""
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _REMOVED = ".fo-onnx-removed-"
 _TEMPORARY_FOLDER = "fo-onnx-"
 
@@ -50,10 +51,10 @@ _TEMPORARY_FOLDER = "fo-onnx-"
 class Operations:
     """What the operating system is asked for. Tests replace single methods to make them fail."""
 
-    def open(self, path: Path, flags: int) -> int:
+    def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
         """A descriptor of `path`, created where `flags` say so; a link is not followed."""
         return os.open(
-            path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o666
+            path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), mode
         )
 
     def write(self, descriptor: int, data: memoryview) -> int:
@@ -82,9 +83,9 @@ class Operations:
         finally:
             os.close(descriptor)
 
-    def make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, mode: int = 0o777) -> None:
         """Makes one folder; it may be there."""
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode, exist_ok=True)
 
     def remove(self, path: Path) -> None:
         """Removes a file; it may be gone."""
@@ -257,6 +258,7 @@ class OutputFile(io.RawIOBase):
             in a folder of ours themselves.
         hashing: Whether sha256 is computed; such a file cannot be sought in.
         replaces: Whether a regular file that is there may be replaced; see `require_replaceable`.
+        private: Whether nobody else may read it.
 
     Attributes:
         size_bytes: How much was written.
@@ -270,6 +272,7 @@ class OutputFile(io.RawIOBase):
         temporary: Path | None = None,
         hashing: bool = False,
         replaces: Callable[[Path], bool] | None = None,
+        private: bool = False,
     ) -> None:
         super().__init__()
         self._descriptor: int | None = None
@@ -281,7 +284,7 @@ class OutputFile(io.RawIOBase):
         self.size_bytes = 0
         self._require_own_folder()
         with os_errors(path, doing):
-            self._descriptor = operations.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            self._descriptor = operations.open(self._temporary, _NEW_FILE, *_mode(private))
 
     def _require_own_folder(self) -> None:
         if read_marker(self._temporary.parent) is None:
@@ -399,15 +402,18 @@ def write_bytes(
     *,
     temporary: Path | None = None,
     replaces: Callable[[Path], bool] | None = None,
+    private: bool = False,
 ) -> None:
     """Writes a small file in one step; see `OutputFile`. Raises `StoreWriteError`, `StoreExistsError`."""
-    with OutputFile(path, doing, temporary=temporary, replaces=replaces) as file:
+    with OutputFile(path, doing, temporary=temporary, replaces=replaces, private=private) as file:
         file.write(data)
 
 
-def copy(source: Path, target: Path, doing: str = "copying a file", *, temporary: Path | None = None) -> None:
+def copy(
+    source: Path, target: Path, doing: str = "copying a file", *, temporary: Path | None = None, private: bool = False
+) -> None:
     """Copies a file, whole or not at all; see `OutputFile`. Raises `StoreWriteError`, `StoreExistsError`."""
-    with source.open("rb") as content, OutputFile(target, doing, temporary=temporary) as file:
+    with source.open("rb") as content, OutputFile(target, doing, temporary=temporary, private=private) as file:
         while block := content.read(2**22):
             file.write(block)
 
@@ -444,13 +450,19 @@ def write_at(path: Path, offset: int, data: bytes, doing: str) -> int:
 # Folders ---------------------------------------------------------------------------------------------------------
 
 
-def make_folder(folder: Path, doing: str) -> None:
-    """Makes a folder whose parent is there, durably. One that is there stays as it is; a link is refused."""
+def make_folder(folder: Path, doing: str, *, private: bool = False) -> None:
+    """Makes a folder whose parent is there, durably. One that is there stays as it is; a link is refused.
+
+    Args:
+        folder: The folder.
+        doing: What is being done, for messages.
+        private: Whether nobody else may look into it.
+    """
     with os_errors(folder, doing):
         if folder.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if not folder.is_dir():
-            operations.make_folder(folder)
+            operations.make_folder(folder, *((0o700,) if private else ()))
             operations.sync_folder(folder.parent)
 
 
@@ -464,8 +476,8 @@ def move_folder(folder: Path, target: Path, doing: str) -> None:
         operations.sync_folder(target.parent)
 
 
-def take_lock(folder: Path) -> BaseFileLock:
-    """Locks a folder for one writer; the lock is to be released.
+def take_lock(folder: Path, wait_s: float = 0) -> BaseFileLock:
+    """Locks a folder for one writer, waiting `wait_s` for another one to end; the lock is to be released.
 
     Raises:
         StoreError: Another process holds it.
@@ -478,7 +490,7 @@ def take_lock(folder: Path) -> BaseFileLock:
     with os_errors(path, "locking a folder"):
         if os.path.lexists(path) and not (stat.S_ISREG(path.lstat().st_mode) and path.lstat().st_size == 0):
             raise StoreExistsError(f"Opening {folder}: {LOCK} in it is no lock of fo-onnx. Choose another name.")
-    lock = FileLock(path, timeout=0, thread_local=False)
+    lock = FileLock(path, timeout=wait_s, thread_local=False)
     try:
         lock.acquire()
     except Timeout as err:
@@ -740,7 +752,7 @@ def _held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def write_marker(folder: Path, name: str, table: dict[str, Any], doing: str) -> None:
+def write_marker(folder: Path, name: str, table: dict[str, Any], doing: str, *, private: bool = False) -> None:
     """Marks a folder that was just made, or that `may_begin_in` accepts, as ours.
 
     Args:
@@ -748,13 +760,14 @@ def write_marker(folder: Path, name: str, table: dict[str, Any], doing: str) -> 
         name: One of `MARKERS`.
         table: What `marker` gives, and more, as JSON types.
         doing: What is being done, for messages.
+        private: Whether nobody else may read it.
     """
     path = folder / name
     text = json.dumps(table).encode()
     assert text.startswith(_MARKER_START), "a killed beginning is known by how its marker begins"
     temporary = folder / (name + TEMPORARY)
     with os_errors(path, doing):
-        descriptor = operations.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        descriptor = operations.open(temporary, _NEW_FILE, *_mode(private))
         try:
             view = memoryview(text)
             while len(view):
@@ -765,6 +778,10 @@ def write_marker(folder: Path, name: str, table: dict[str, Any], doing: str) -> 
         require_replaceable(path, None, doing)
         operations.replace(temporary, path)
         operations.sync_folder(folder)
+
+
+def _mode(private: bool) -> tuple[int, ...]:
+    return (0o600,) if private else ()
 
 
 def _require_ours(folder: Path, doing: str) -> None:

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from ..errors import StoreError
+from ..limits import check_sparse, limit
 from ..rows import COLUMNS, Array, ArrayRows, Columns, Rows, chunks, duplicated, new_array, some
 from .files import OutputFile
 from .schema import (
@@ -35,7 +35,9 @@ from .schema import (
     check_against_rows,
     check_meta,
     encode_meta,
+    fits_record,
     minimal_meta,
+    text_ids,
     with_flat_keys,
     without_flat_keys,
 )
@@ -95,27 +97,23 @@ def read(path: Path) -> tuple[Rows, dict[str, Any]]:
     """The rows and meta; rows of a file that this module wrote are decoded when they are asked for.
 
     Raises:
-        StoreError: For what is no JSON, cut short, of another kind, or of a newer schema.
+        StoreError: For JSON of another kind, or of a newer schema. `FileRows` is the border for everything else.
     """
+    check_sparse(path, StoreError)
+    longest = limit("FO_ONNX_MAX_HEADER_BYTES")
     with path.open("rb") as file:
-        first = file.readline()
+        first = file.readline(longest)
         file.seek(max(0, path.stat().st_size - len(_FILE_END)))
         ours = first.startswith(_HEAD) and first.endswith(_SECTION_END[1:]) and file.read() == _FILE_END
     if not ours:
         return _read_whole(path)
-    with _json_errors(path):
-        meta = check_meta(without_flat_keys(_loads(first[len(_HEAD) :].rstrip().removesuffix(b","))), str(path))
+    meta = check_meta(without_flat_keys(_loads(first[len(_HEAD) :].rstrip().removesuffix(b","))), str(path))
     data, counts = meta["data"], meta.get("rows") or {}
-    if not isinstance(counts.get("written"), int) or "labels" not in data or "logits" not in data:
+    if "written" not in counts or "labels" not in data or "logits" not in data:
         return _read_whole(path)
     rows = JsonRows(path, meta)
     check_against_rows(meta, rows)
     return rows, meta
-
-
-def damage(path: Path) -> list[str]:
-    """What reading all rows does not find: nothing, since JSON holds no checksum."""
-    return []
 
 
 class JsonRows:
@@ -124,39 +122,47 @@ class JsonRows:
     Args:
         path: The file.
         meta: Its meta, checked.
+
+    Raises:
+        StoreError: Where the file is too small for the rows that meta speaks of.
     """
 
     resident = True
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         self.where, self._path = str(path), path
-        self._stamp = _stamp(path)
         self._rows: Rows | None = None
         data = meta["data"]
-        self.id_kind, self.has_labels, self.has_logits = data["id_kind"], bool(data["labels"]), bool(data["logits"])
-        self.length = int(meta["rows"]["written"])
+        self.id_kind, self.has_labels, self.has_logits = data["id_kind"], data["labels"], data["logits"]
+        self.length = meta["rows"]["written"]
         names = (meta.get("model") or {}).get("class_names")
         self.classes = self._first_row() or len(names or ())
         if self.classes == 0:
             # A file without rows and without names of classes: nothing tells how many there would be.
             self.classes = int(data.get("classes") or 1)
         self.step = max(1, min(65_536, 2**22 // self.classes))
+        size_bytes = path.stat().st_size
+        # A row of probabilities takes a digit and a comma for each class, beside its id.
+        if self.length * (2 * self.classes + len('"":[]')) > size_bytes:
+            raise StoreError(
+                f"Reading {path}: meta says {self.length} rows of {self.classes} classes, which {size_bytes} bytes "
+                "cannot hold. The file is damaged or was edited."
+            )
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the decoded rows."""
-        return self.__dict__ | {"_rows": None}
+    @property
+    def opens_by_name(self) -> bool:
+        """Whether the file is still to be read."""
+        return self._rows is None
 
     def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
-        """Views of the decoded arrays. Raises `StoreError` where the file is damaged, or changed since `load`."""
+        """Views of the decoded arrays. Raises `StoreError` where the file is damaged."""
         if self._rows is None:
-            if _stamp(self._path) != self._stamp:
-                raise StoreError(f"Reading {self.where}: the file changed since it was loaded. Load it again.")
             self._rows = self._decode()
         return self._rows.read(start, stop, columns)
 
     def _first_row(self) -> int:
         """Number of classes of the first row; 0 where there is none."""
-        with self._path.open("rb") as file, _json_errors(self._path):
+        with self._path.open("rb") as file:
             lines = [file.readline() for _ in range(3)]
             row = lines[2].strip().removesuffix(b",")
             return len(next(iter(_loads(b"{" + row + b"}").values()))) if row.startswith(b'"') else 0
@@ -164,7 +170,7 @@ class JsonRows:
     def _decode(self) -> Rows:
         layout = Layout.of(self)
         arrays: dict[str, Array] = {}
-        with self._path.open("rb") as file, _json_errors(self._path):
+        with self._path.open("rb") as file:
             file.readline()
             for section, column in _SECTIONS.items():
                 if column not in layout.columns:
@@ -229,7 +235,7 @@ def _blocks(file: BinaryIO, size: int) -> Iterator[list[bytes]]:
 def _read_whole(path: Path) -> tuple[Rows, dict[str, Any]]:
     """JSON that was written by something else, an older generator for example, or was formatted anew."""
     where = str(path)
-    with _json_errors(path), path.open("rb") as file:
+    with path.open("rb") as file:
         table = json.load(file, object_pairs_hook=lambda pairs: _unique(pairs, where))
     if not isinstance(table, dict) or not isinstance(table.get("distributions"), dict):
         found = f"the keys {some(list(table))}" if isinstance(table, dict) else f"a {type(table).__name__}"
@@ -262,7 +268,14 @@ def _read_whole(path: Path) -> tuple[Rows, dict[str, Any]]:
 def _version_0(meta: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     """Meta of the generator that came before: flat, and with keys that were numbers, or were not."""
     whole = all(k.removeprefix("-").isascii() and k.removeprefix("-").isdecimal() and str(int(k)) == k for k in keys)
-    model = {"name": meta.get("model_name"), "framework": meta.get("framework"), "class_names": meta.get("class_names")}
+    model = {
+        key: value if fits_record(f"model.{key}", value) else None
+        for key, value in (
+            ("name", meta.get("model_name")),
+            ("framework", meta.get("framework")),
+            ("class_names", meta.get("class_names")),
+        )
+    }
     return {
         "schema": 0,
         "created": None,
@@ -287,9 +300,7 @@ def _refuse_duplicates(ids: Array, where: str) -> None:
 
 def _ids_from_text(keys: list[str], kind: str, where: str) -> Array:
     if kind == "str":
-        ids = np.empty(len(keys), dtype=object)
-        ids[:] = keys
-        return ids
+        return text_ids(keys, where)
     try:
         numbers = np.array([int(k) for k in keys], dtype=np.int64)
     except (ValueError, OverflowError) as err:
@@ -306,7 +317,8 @@ def _numbers(values: list[Any], section: str, classes: int | None, where: str) -
             if all(type(v) is int for v in values):
                 return np.array(values, dtype=np.int64)
         elif values:
-            table = np.array(values, dtype=np.float32)
+            with np.errstate(over="ignore"):
+                table = np.array(values, dtype=np.float32)
             if table.shape == (len(values), classes):
                 return table
         else:
@@ -316,26 +328,7 @@ def _numbers(values: list[Any], section: str, classes: int | None, where: str) -
     raise StoreError(f"Reading {where}: {section} that are no {expected}, one per id.")
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except OSError as err:
-        raise StoreError(f"Reading {path}: the file is gone since it was loaded.") from err
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
 def _loads(text: bytes) -> Any:
     import orjson
 
     return orjson.loads(text)
-
-
-@contextmanager
-def _json_errors(path: Path) -> Iterator[None]:
-    """Turns a syntax error into a `StoreError`. orjson's error is a ``json.JSONDecodeError``."""
-    try:
-        yield
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as err:
-        raise StoreError(
-            f"Reading {path}: no valid JSON ({err}). It is cut short, damaged or of another kind."
-        ) from err

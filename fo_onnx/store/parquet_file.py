@@ -8,25 +8,27 @@ was chosen by size, speed and by who can read it (pandas, polars, DuckDB, Huggin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..errors import StoreError
-from ..rows import COLUMNS, Array, Columns, Rows, chunks
+from ..limits import check_unfolding
+from ..parquet_footer import read_groups
+from ..rows import COLUMNS, Array, Columns, Rows, chunks, duplicated, some
 from .files import OutputFile
 from .schema import META_KEY, Layout, check_against_rows, decode_meta, encode_meta
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 GROUP_ROWS = 16_384
 GROUP_BYTES = 64 * 2**20
 """Above 1,024 classes a row group holds fewer rows, so that it never takes more memory than this."""
+FREE_GROUP_BYTES = 8 * GROUP_BYTES
+"""What a row group may decode to, however small the file is: rows that are all alike take next to no room."""
 _NAMES = {"ids": "id", "probs": "probs", "labels": "label", "logits": "logits"}
 
 
@@ -161,56 +163,68 @@ def read(path: Path) -> tuple[Rows, dict[str, Any]]:
     return rows, rows.meta
 
 
-def damage(path: Path) -> list[str]:
-    """What a look at every page finds: nothing beyond what reading all rows finds."""
-    return []
-
-
 class ParquetRows:
-    """Rows of one file; decodes one row group at a time and keeps the last one.
+    """Rows of one file, which it holds open; decodes one row group at a time and keeps the last one.
 
     Args:
         path: The file.
 
     Raises:
-        StoreError: Where it is cut short, of another kind, or of a newer schema.
+        StoreError: Where it is of another kind, or of a newer schema. Arrow's own errors are left to the border.
     """
 
     resident = False
 
     def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
         self.where = str(path)
-        self._path = path
-        self._file: pq.ParquetFile | None = None
-        with _arrow_errors(self.where):
-            file = self._open()
-            schema, footer = file.schema_arrow, file.metadata
+        self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        schema, footer = self._file.schema_arrow, self._file.metadata
         text = (schema.metadata or {}).get(META_KEY.encode())
         if text is None:
             raise StoreError(
                 f"Reading {self.where}: a Parquet file without {META_KEY!r} in its schema's metadata, so none of "
-                "fo-onnx. "
-                f"Its columns: {', '.join(schema.names)}."
+                f"fo-onnx. Its columns: {', '.join(schema.names)}."
             )
         self.meta = decode_meta(text, self.where)
         self.classes, self.id_kind = _recognise(schema, self.where)
+        if self.id_kind == "str":
+            # As a dictionary, ids take no more memory than the file has text for: one long text, said to be that of
+            # every row, could fill it.
+            self._file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True, read_dictionary=["id"])
         self.has_labels, self.has_logits = "label" in schema.names, "logits" in schema.names
         self.length = int(footer.num_rows)
-        sizes = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+        sizes = self._check_groups(path)
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         self.step = int(max(sizes, default=1)) or 1
         self._last: dict[str, tuple[int, Array]] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open file."""
-        return self.__dict__ | {"_file": None, "_last": {}}
-
-    def _open(self) -> pq.ParquetFile:
-        if self._file is None:
-            import pyarrow.parquet as pq
-
-            self._file = pq.ParquetFile(self._path, page_checksum_verification=True)
-        return self._file
+    def _check_groups(self, path: Path) -> list[int]:
+        """The rows of each group, once it is known that each can be decoded within the memory that it may take."""
+        file_bytes = path.stat().st_size
+        values = {_NAMES[c]: self.classes if c in ("probs", "logits") else 1 for c in Layout.of(self).columns}
+        sizes = []
+        for number, group in enumerate(read_groups(path, StoreError)):
+            wanted = 0
+            for column in group.columns:
+                if column.name not in values:
+                    continue
+                most = group.rows * values[column.name]
+                if column.values > most:
+                    raise StoreError(
+                        f"Reading {self.where}: {column.values} values of {column.name} in a group of {group.rows} rows. "
+                        "It is damaged."
+                    )
+                wanted += max(8 * group.rows, 4 * most, column.size_bytes)
+            if wanted > FREE_GROUP_BYTES:
+                check_unfolding(path, wanted, file_bytes, StoreError, f"row group {number} of a file")
+            sizes.append(group.rows)
+        if sum(sizes) != self.length:
+            raise StoreError(
+                f"Reading {self.where}: {sum(sizes)} rows in its row groups, {self.length} in all. It is damaged."
+            )
+        return sizes
 
     def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
         """Decodes the row groups that hold these rows, and of them only these columns."""
@@ -234,9 +248,8 @@ class ParquetRows:
     def _group(self, group: int, columns: list[str]) -> dict[str, Array]:
         absent = [c for c in columns if c not in self._last or self._last[c][0] != group]
         if absent:
-            with _arrow_errors(self.where):
-                table = self._open().read_row_group(group, columns=[_NAMES[c] for c in absent])
-                decoded = {c: self._to_numpy(table.column(_NAMES[c]).combine_chunks(), c) for c in absent}
+            table = self._file.read_row_group(group, columns=[_NAMES[c] for c in absent])
+            decoded = {c: self._to_numpy(table.column(_NAMES[c]).combine_chunks(), c) for c in absent}
             expected = int(self._starts[group + 1] - self._starts[group])
             for name, values in decoded.items():
                 if len(values) != expected:
@@ -257,6 +270,15 @@ class ParquetRows:
             raise StoreError(
                 f"Reading {self.where}: a {_NAMES[column]} is null; every row has one. The file is damaged."
             )
+        if column == "ids" and self.id_kind == "str":
+            texts = cast(Array, values.dictionary.to_numpy(zero_copy_only=False))
+            ids = cast(Array, texts[values.indices.to_numpy()])
+            if len(texts) < len(ids):
+                # They cannot all differ; whoever copied each could run out of memory.
+                raise StoreError(
+                    f"Reading {self.where}: duplicate ids, each may be there once: {some(duplicated(ids))}."
+                )
+            return ids
         plain = cast(Array, values.to_numpy(zero_copy_only=False))
         return plain.reshape(-1, self.classes) if wide else plain
 
@@ -282,27 +304,3 @@ def _recognise(schema: pa.Schema, where: str) -> tuple[int, str]:
             "(as probs)."
         )
     return int(list_size), kind
-
-
-@contextmanager
-def _arrow_errors(where: str) -> Iterator[None]:
-    """Turns what Arrow raises on a damaged file into a `StoreError`."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except StoreError:
-        raise
-    except FileNotFoundError as err:
-        raise StoreError(f"Reading {where}: the file is gone since it was opened.") from err
-    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as err:
-        if "CRC" in str(err) or "page integrity" in str(err):
-            raise StoreError(
-                f"Reading {where}: a page checksum does not match: the file changed after it was written, or the disk "
-                "is "
-                "failing. Generate it again, or fetch it again from where it came."
-            ) from err
-        raise StoreError(
-            f"Reading {where}: no readable Parquet file ({str(err).splitlines()[0]}). It is cut short, damaged or of "
-            "another kind."
-        ) from err

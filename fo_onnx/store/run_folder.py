@@ -42,6 +42,7 @@ from .shards import (
     RUN,
     ShardRows,
     beside_problem,
+    count_rows,
     layout_of,
     read_piece,
     read_run,
@@ -79,6 +80,7 @@ class RunFolder:
         position: Rows of the source that are finished: where to go on.
         switched_at: Position from which on the native runner ran, or ``None``.
         switch_reason: Why.
+        was_resumed: Whether it was begun earlier.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class RunFolder:
         self._lock = lock
         self._sink: RunSink | None = None
         self._mended = False
+        self.was_resumed = True
         run = read_run(path)
         self.identity: dict[str, Any] = run["identity"]
         self.settings: dict[str, Any] = run["settings"]
@@ -165,7 +168,7 @@ class RunFolder:
                     files.abandon_folder(path)
             lock.release()
             raise
-        folder._mended = True
+        folder._mended, folder.was_resumed = True, False
         return folder
 
     @classmethod
@@ -218,6 +221,16 @@ class RunFolder:
         """Refuses a target as `create` would, but makes nothing. Raises what `create` raises."""
         _place(Path(target), overwrite)
 
+    @staticmethod
+    def check_place_of_bad_rows(target: Path) -> None:
+        """Refuses a target beside which the list of bad rows would take the place of what is not ours.
+
+        Raises:
+            StoreExistsError: ``<name>.errors.jsonl`` is there, and is no such list.
+        """
+        if target_format(target) is not None:
+            files.require_replaceable(_errors_beside(target), is_list_of_bad_rows, "writing down bad rows")
+
     def __enter__(self) -> RunFolder:
         """The folder."""
         return self
@@ -240,6 +253,11 @@ class RunFolder:
     def switch_reason(self) -> str | None:
         """Why it did."""
         return self.journal.switch_reason
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows in finished shards that were written, skipped and quarantined."""
+        return count_rows(self.journal.shards)
 
     def finished_rows(self) -> ShardRows | None:
         """The rows that are finished, to compare the data with; ``None`` where there are none."""
@@ -294,8 +312,8 @@ class RunFolder:
                 f"Resuming {self.path}: the finished rows have other columns. {lines}. Begin anew with overwrite=True."
             )
         record_errors = on_error == "record"
-        if record_errors and target_format(self.target) is not None:
-            files.require_replaceable(_errors_beside(self.target), is_list_of_bad_rows, "writing down bad rows")
+        if record_errors:
+            self.check_place_of_bad_rows(self.target)
         self._mend()
         if self.journal.layout is None:
             self.journal.append({"kind": "layout", "layout": layout.as_dict()})
@@ -436,12 +454,12 @@ def _place(target: Path, overwrite: bool) -> Path:
     form = target_format(target)
     beside = _beside(target)
     if form is not None:
-        files.require_replaceable(target, lambda path: True, "writing")
+        files.require_replaceable(target, lambda path: True, "writing the result")
         if target.exists() and not overwrite:
             raise StoreExistsError(
                 f"Writing {target}: it is there already. Replace it with overwrite=True, or choose another name."
             )
-        files.require_replaceable(target, is_result, "writing")
+        files.require_replaceable(target, is_result, "writing the result")
         _refuse_unfinished(beside, overwrite)
         return beside
     path = target

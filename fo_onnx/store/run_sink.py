@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +22,7 @@ from ..protocols import BadRow
 from ..rows import Array, Columns, chunks
 from . import files
 from .checks import DOING, SeenIds, checked
+from .digest import RowDigest, sealed
 from .journal import Shard, shard_file
 from .parquet_file import ParquetOutput, group_rows
 from .schema import SCHEMA_VERSION, Layout, complete_meta
@@ -56,6 +57,7 @@ class RunSink:
         self.written = sum(s.rows for s in self._journal.shards)
         self.bad_rows = sum(s.bad_rows for s in self._journal.shards)
         self.metrics = MetricsAccumulator(layout.classes)
+        self._digest = RowDigest(layout)
         self._position = folder.position
         self._pending: Columns | None = None
         self._pending_bad: tuple[BadRow, ...] = ()
@@ -64,8 +66,8 @@ class RunSink:
         self._busy = False
         self._ended = False
         self._seen = SeenIds(self._ids_so_far)
-        for part in chunks(self._rows(), ("probs", "labels")):
-            self.metrics.update(cast(Array, part.probs), part.labels)
+        for part in chunks(self._rows()):
+            self._account_for(part)
         self._seen.restore()
 
     @property
@@ -127,6 +129,7 @@ class RunSink:
         own = {"rows": counts or count_rows(self._journal.shards)}
         whole = complete_meta({**own, **meta, "metrics": self.metrics.result()}, rows)
         whole.pop("complete", None)
+        whole = sealed(whole, self._digest.result(), str(self._folder.target))
         self._folder.finish(rows, whole, self._layout)
         self._ended = True
 
@@ -174,7 +177,7 @@ class RunSink:
         if self._pending is None:
             return
         if self._open is None:
-            self._open = _OpenShard(self._folder, self._layout, self._position, self.metrics)
+            self._open = _OpenShard(self._folder, self._layout, self._position, self._account_for)
         shard = self._open
         shard.output.add(self._pending)
         shard.rows += len(cast(Array, self._pending.ids))
@@ -196,6 +199,11 @@ class RunSink:
         if self._inputs is not None:
             entry = replace(entry, inputs_crc32=self._folder.add_inputs(self._inputs.take(entry.start, entry.stop)))
         self._journal.append_shard(entry)
+
+    def _account_for(self, part: Columns) -> None:
+        """Takes rows that are in their shard into the metrics and the digest of the whole."""
+        self.metrics.update(cast(Array, part.probs), part.labels)
+        self._digest.update(part)
 
     def _rows(self) -> ShardRows:
         return ShardRows(self._folder.path, self._journal.shards, self._layout)
@@ -265,7 +273,7 @@ class InputDigests:
 class _OpenShard:
     """The shard that is being written."""
 
-    def __init__(self, folder: RunFolder, layout: Layout, start: int, metrics: MetricsAccumulator) -> None:
+    def __init__(self, folder: RunFolder, layout: Layout, start: int, on_group: Callable[[Columns], None]) -> None:
         self._folder = folder
         self._row_bytes = 4 * layout.classes * (2 if layout.logits else 1)
         self._opened_s = time.monotonic()
@@ -282,7 +290,7 @@ class _OpenShard:
             rows_per_group=group_rows(
                 layout.classes, min(folder.group_rows, max(1, folder.shard_bytes // self._row_bytes))
             ),
-            on_group=lambda part: metrics.update(cast(Array, part.probs), part.labels),
+            on_group=on_group,
         )
 
     @property

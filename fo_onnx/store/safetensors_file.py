@@ -8,17 +8,20 @@ the bytes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from ..errors import StoreError
+from ..limits import limit
 from ..rows import Array, ArrayRows, Rows, chunks
 from .files import OutputFile
 from .npy_file import mapped
-from .schema import META_KEY, Layout, check_against_rows, decode_meta, encode_meta
+from .schema import META_KEY, Layout, check_against_rows, decode_meta, encode_meta, text_ids
 
 _HEADER_LIMIT_BYTES = 100_000_000
 """What readers of the format accept at most."""
@@ -75,24 +78,21 @@ def read(path: Path) -> tuple[Rows, dict[str, Any]]:
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or META_KEY not in metadata or "probs" not in header:
         raise StoreError(
-            f"Reading {where}: safetensors with {', '.join(header) or 'nothing'} and without {META_KEY!r} in the "
-            "metadata, so "
-            "no file of fo-onnx."
+            f"Reading {where}: safetensors with {', '.join(list(header)[:10]) or 'nothing'} and without {META_KEY!r} in "
+            "the metadata, so no file of fo-onnx."
         )
     meta = decode_meta(metadata[META_KEY], where)
     size_bytes = path.stat().st_size - begin
-    arrays: dict[str, Array] = {}
-    for name, entry in header.items():
-        if name in _TYPES:
-            arrays[name] = _map_tensor(path, name, entry, begin, size_bytes)
-    furthest = max((entry["data_offsets"][1] for name, entry in header.items() if name in _TYPES), default=0)
-    if furthest != size_bytes:
-        raise StoreError(
-            f"Reading {where}: {size_bytes} bytes of tensors, {furthest} expected. It is cut short or damaged."
-        )
-    n = len(arrays["probs"])
+    places = {name: _place(where, name, entry, size_bytes) for name, entry in header.items() if name in _TYPES}
+    if (end := max(stop for _, _, stop in places.values())) != size_bytes:
+        raise StoreError(f"Reading {where}: {size_bytes} bytes of tensors, {end} expected. It is cut short or damaged.")
+    for (_, _, stop), (_, start, _) in pairwise(sorted(places.values(), key=lambda place: place[1:])):
+        if start < stop:
+            raise StoreError(f"Reading {where}: tensors that overlap. The file is damaged.")
+    arrays = {n: mapped(path, np.dtype(_TYPES[n][1]), shape, begin + at) for n, (shape, at, _) in places.items()}
     if "ids" not in arrays:
         arrays["ids"] = _text_ids(metadata, where)
+    n = len(arrays["probs"])
     if any(len(a) != n for a in arrays.values()) or (
         "logits" in arrays and arrays["logits"].shape != arrays["probs"].shape
     ):
@@ -106,55 +106,44 @@ def read(path: Path) -> tuple[Rows, dict[str, Any]]:
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_HEADER_LIMIT_BYTES, path.stat().st_size - 8):
+        longest = limit("FO_ONNX_MAX_HEADER_BYTES")
+        if not 2 <= length <= path.stat().st_size - 8:
             raise StoreError(f"Reading {path}: no safetensors header. It is cut short, damaged or of another kind.")
-        try:
-            header = json.loads(file.read(length))
-        except (json.JSONDecodeError, UnicodeDecodeError) as err:
+        if length > longest:
             raise StoreError(
-                f"Reading {path}: its safetensors header is no JSON ({err}). The file is damaged."
-            ) from err
+                f"Reading {path}: a safetensors header of {length} bytes; the format allows {_HEADER_LIMIT_BYTES}. If it "
+                "is meant, raise the limit: FO_ONNX_MAX_HEADER_BYTES=…"
+            )
+        header = json.loads(file.read(length))
     if not isinstance(header, dict):
         raise StoreError(f"Reading {path}: its safetensors header is no object. The file is damaged.")
     return header, 8 + length
 
 
-def _map_tensor(path: Path, name: str, entry: Any, begin: int, size_bytes: int) -> Array:
+def _place(where: str, name: str, entry: Any, size_bytes: int) -> tuple[tuple[int, ...], int, int]:
+    """Shape, first byte and end of a tensor, from its entry in the header, where they fit each other and the file."""
     kind, dtype = _TYPES[name]
-    try:
-        shape, (start, end) = tuple(int(n) for n in entry["shape"]), entry["data_offsets"]
-        expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        rank = 2 if kind == "F32" else 1
-        fits = (
-            entry["dtype"] == kind
-            and len(shape) == rank
-            and 0 <= start <= end <= size_bytes
-            and end - start == expected
-        )
-        fits = fits and min(shape, default=0) >= 0
-    except (KeyError, TypeError, ValueError) as err:
-        raise StoreError(f"Reading {path}: the header's entry of {name} is {entry!r}. The file is damaged.") from err
-    if not fits:
-        raise StoreError(
-            f"Reading {path}: {name} is said to be {entry!r}, but {size_bytes} bytes of tensors are there and {kind} "
-            "with "
-            f"{rank} axes was expected. The file is cut short, damaged or of another kind."
-        )
-    return mapped(path, np.dtype(dtype), shape, begin + start)
+    rank = 2 if kind == "F32" else 1
+    if isinstance(entry, dict) and entry.get("dtype") == kind:
+        shape, offsets = _counts(entry.get("shape"), rank), _counts(entry.get("data_offsets"), 2)
+        if shape and offsets and min(shape[1:], default=1):
+            start, end = offsets
+            if start <= end <= size_bytes and end - start == math.prod(shape) * np.dtype(dtype).itemsize:
+                return shape, start, end
+    raise StoreError(
+        f"Reading {where}: {name} is said to be {str(entry)[:200]}, but {size_bytes} bytes of tensors are there and "
+        f"{kind} with {rank} axes was expected. The file is cut short, damaged or of another kind."
+    )
+
+
+def _counts(value: Any, length: int) -> tuple[int, ...] | None:
+    """A list of `length` counts; ``None`` for anything else."""
+    fits = isinstance(value, list) and len(value) == length and all(type(n) is int and 0 <= n < 2**62 for n in value)
+    return tuple(value) if fits else None
 
 
 def _text_ids(metadata: Mapping[str, Any], where: str) -> Array:
-    try:
-        values = json.loads(metadata["ids"])
-        if not all(isinstance(v, str) for v in values):
-            raise TypeError("an id is no text")
-    except (KeyError, TypeError, json.JSONDecodeError) as err:
-        raise StoreError(f"Reading {where}: neither a tensor ids nor a list of text ids is there ({err}).") from err
-    ids = np.empty(len(values), dtype=object)
-    ids[:] = values
-    return ids
-
-
-def damage(path: Path) -> list[str]:
-    """What reading all rows does not find: nothing, since the format holds no checksum."""
-    return []
+    values = json.loads(metadata["ids"]) if "ids" in metadata else None
+    if not isinstance(values, list):
+        raise StoreError(f"Reading {where}: neither a tensor ids nor a list of text ids is there. The file is damaged.")
+    return text_ids(values, where)

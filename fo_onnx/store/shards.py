@@ -15,6 +15,7 @@ from ..errors import StoreError, reading
 from ..limits import check_regular
 from ..rows import COLUMNS, Array, Columns
 from . import files
+from .file_rows import stamp
 from .journal import Journal, Shard
 from .parquet_file import ParquetRows
 from .schema import SCHEMA_VERSION, Layout, check_against_rows, check_meta, minimal_meta
@@ -100,15 +101,6 @@ class ShardRows:
                 del self._open[next(iter(self._open))]
             self._open[i] = rows
         return self._open[i]
-
-
-def stamp(path: Path) -> tuple[int, int, int] | None:
-    """What tells a file from another one that takes its place; ``None`` where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read(folder: Path) -> tuple[ShardRows, dict[str, Any]]:

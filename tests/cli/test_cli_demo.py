@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fo_onnx_torch.demo import digits, splits
+from onnx_files import linear
 
 import fo_onnx
 from fo_onnx.cli import demo
@@ -21,7 +22,7 @@ def test_the_demo_runs_twice(run, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["parity"]["passed"] is True
-    assert found["parity"]["row_spread"] > 0.9
+    assert found["parity"]["row_spread"] > 0.8
     assert found["metrics"]["held-out"]["accuracy"] > 0.97
     assert found["throughput"]["max_tv"] < 1e-5
     assert set(found["throughput"]["rows_per_s"]) == {"torch", "onnx"}
@@ -70,6 +71,23 @@ def test_the_demo_names_what_is_missing(run, tmp_path: Path, monkeypatch: pytest
         "pip install 'fo-onnx[demo]'.\n"
     )
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("name", demo.FILES)
+def test_files_of_others_stay(run, tmp_path: Path, name: str) -> None:
+    """Also files that fo-onnx wrote, but not the demo."""
+    (tmp_path / "demo").mkdir()
+    path = tmp_path / "demo" / name
+    if path.suffix == ".onnx":
+        linear(path)
+    else:
+        fo_onnx.save(fo_onnx.Distributions(np.full((3, 2), 0.5, np.float32)), path)
+    before = path.read_bytes()
+    result = run("demo", "--out", tmp_path / "demo")
+    assert result.exit_code == 1
+    assert f"{name}, and the file that is there is not of an earlier demo. Choose another folder" in result.stderr
+    assert [p.name for p in path.parent.iterdir()] == [name]
+    assert path.read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_made(run, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
+import torch
+from PIL import Image
 
 import fo_onnx
 
@@ -126,14 +128,75 @@ def test_the_plan_refuses_what_the_run_would(run, work: Path) -> None:
     result = run("generate", "d.onnx", "--data", "x.npy", "-o", "d.parquet", "--dry-run")
     assert result.exit_code == 1
     assert "it is there already. Replace it with --overwrite" in result.stderr
-    np.save("nan.npy", np.full((3, 1, 8, 8), np.nan, np.float32))
-    result = run("generate", "d.onnx", "--data", "nan.npy", "--dry-run")
-    assert result.exit_code == 1
-    assert "planning the run: the output of row 0 is no distribution." in result.stderr
     np.save("none.npy", np.empty((0, 1, 8, 8), np.float32))
     result = run("generate", "d.onnx", "--data", "none.npy", "--dry-run")
     assert result.exit_code == 1
     assert "the data hold no row that could be run" in result.stderr
+
+
+def make_class_folders(names: str) -> None:
+    for name in names:
+        Path("images", name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(Path("images", name, "1.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["d.onnx", "--data", "nan.npy"], "row 0 (id 0): its output is no distribution"),
+        (["unnamed.onnx", "--data", "images", "--mode", "L"], "which column is which cannot be told"),
+        (["d.onnx", "--data", "images", "--mode", "L"], "the data has the class(es) 'x', 'y'"),
+        (["d.onnx", "--data", "x.npy", "--labels", "wrong.npy"], "its label 99 is no class; the model has 10 classes"),
+        (["d.onnx", "--data", "x.npy", "--labels", "few.npy"], "has 599 entries, but the data have 600 rows"),
+        (["d.onnx", "--data", "x.npy", "--ids", "twice.txt"], "twice"),
+        (["d.onnx", "--data", "x.npy", "--class-names", "a,b"], "class"),
+        (["d.onnx", "--data", "x.npy", "--max-errors", "-1"], "--max-errors"),
+        (["d.onnx", "--data", "x.npy", "--timeout", "0"], "--timeout"),
+        (["d.onnx", "--data", "x.npy", "--limit", "-3"], "--limit"),
+        (["probs.onnx", "--data", "x.npy", "--keep-logits"], "logits"),
+        (
+            ["d.onnx", "--data", "x.npy", "--resume", "-o", "d.parquet"],
+            "d.parquet is the finished result of another run",
+        ),
+        (["d.onnx", "--data", "x.npy", "-o", "missing/o.parquet"], "missing"),
+        (["d.onnx", "--data", "x.npy", "-o", ".parquet"], ".parquet"),
+        (["d.onnx", "--data", "x.npy", "-o", "o.txt"], ".txt"),
+        (["d.onnx", "--data", "x.npy", "--on-error", "record", "-o", "-"], "-"),
+    ],
+)
+def test_the_plan_and_the_run_refuse_with_the_same_words(run, work: Path, arguments: list[str], message: str) -> None:
+    np.save("nan.npy", np.full((3, 1, 8, 8), np.nan, np.float32))
+    np.save("wrong.npy", np.full(600, 99))
+    np.save("few.npy", np.zeros(599, int))
+    Path("twice.txt").write_text("twice\n" * 600)
+    make_class_folders("xy")
+    x = np.load("x.npy")[:20]
+    head = {"unnamed.onnx": [], "probs.onnx": [torch.nn.Softmax(1)]}.get(arguments[0])
+    if head is not None:
+        fo_onnx.export(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2), *head), x, arguments[0])
+    target = [] if "-o" in arguments else ["-o", "o.parquet"]
+    plan, real = (run("generate", *arguments, *target, *more) for more in (["--dry-run"], []))
+    assert (plan.exit_code, plan.stderr) == (real.exit_code, real.stderr)
+    assert plan.exit_code in (1, 2)
+    assert message in plan.stderr
+
+
+def test_the_plan_of_a_run_that_is_gone_on_with(run, work: Path) -> None:
+    arguments = ["generate", "d.onnx", "--data", "app:Interrupted", "-o", "o.parquet"]
+    assert run(*arguments, "--batch-size", 50).exit_code == 130
+    before = {p: p.read_bytes() for p in Path("o.parquet.partial").rglob("*") if p.is_file()}
+    plan = run(*arguments, "--resume", "--dry-run", "--json")
+    assert plan.exit_code == 0, plan.stderr
+    assert json.loads(plan.stdout)["batch_size"] == 50
+    other = run("generate", "d.onnx", "--data", "nan.npy", "-o", "o.parquet", "--resume", "--dry-run")
+    assert other.exit_code == 1
+    np.save("other.npy", np.load("x.npy")[::-1])
+    other = [
+        run("generate", "d.onnx", "--data", "other.npy", "-o", "o.parquet", "--resume", *m) for m in (["--dry-run"], [])
+    ]
+    assert other[0].exit_code == 1
+    assert other[0].stderr.split(" go on with:")[0] in other[1].stderr
+    assert {p: p.read_bytes() for p in Path("o.parquet.partial").rglob("*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize(

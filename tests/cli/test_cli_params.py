@@ -73,7 +73,7 @@ def test_damaged_files(tmp_path: Path, damage: str) -> None:
         np.savez(path, w=W)
         path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(
-        ModelError, match=r"the parameters in .*params.npz cannot be read: .* A sound .npz file was expected"
+        ModelError, match=r"Reading the parameters .*params\.npz: it is damaged, cut short or of another kind"
     ):
         load_params(str(path))
 
@@ -85,5 +85,5 @@ def test_what_is_no_file_of_parameters(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"\.npz, \.safetensors or package\.module:attribute was expected"):
         load_params(str(tmp_path / "params.msgpack"))
     (tmp_path / "p.safetensors").write_bytes(b"no")
-    with pytest.raises(ModelError, match="no safetensors file, or is truncated"):
+    with pytest.raises(ModelError, match=r"Reading the parameters .*p\.safetensors: it is damaged"):
         load_params(str(tmp_path / "p.safetensors"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fo_onnx
+from fo_onnx.store import files
 
 
 def test_inspect_a_model(run, work: Path) -> None:
@@ -118,7 +120,7 @@ def test_convert_keeps_everything(run, work: Path, suffix: str) -> None:
 def test_convert_says_what_npy_loses(run, work: Path) -> None:
     result = run("convert", "d.parquet", "o.npy")
     assert result.exit_code == 0
-    assert result.stderr == "fo-onnx: .npy keeps the distributions alone, without ids, labels, logits and meta.\n"
+    assert result.stderr == "fo-onnx: .npy keeps the distributions and meta, without ids, labels and logits.\n"
     assert np.array_equal(np.load("o.npy"), fo_onnx.load("d.parquet").probs)
 
 
@@ -166,6 +168,21 @@ def test_doctor_shows_and_clears_the_cache(run, work, empty_cache) -> None:
     assert "cache        0 exports, 0 bytes" in cleared
     assert "(1 were removed)" in cleared
     assert [e for e in empty_cache.iterdir() if e.is_dir()] == []
+
+
+def test_doctor_removes_what_killed_runs_left(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    child = os.fork()
+    if child == 0:
+        with files.temporary_folder() as folder:
+            (folder / "model.onnx").touch()
+            os._exit(9)
+    os.waitpid(child, 0)
+    (tmp_path / "fo-onnx-thesis").mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert "1 temporary folders of killed runs were removed" in run("doctor").stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["fo-onnx-thesis"]
+    assert json.loads(run("doctor", "--json").stdout)["removed"] == 0
 
 
 def test_doctor_finds_two_wheels(run, monkeypatch: pytest.MonkeyPatch) -> None:

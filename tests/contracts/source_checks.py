@@ -15,6 +15,7 @@ from source_kinds import Data, Room
 
 from fo_onnx.errors import DataError
 from fo_onnx.protocols import Batch, Source
+from fo_onnx.sources.fingerprints import row_digests
 
 
 def check_batch(batch: Batch, room: Room, data: Data) -> None:
@@ -69,6 +70,7 @@ def check_facts(source: Source, room: Room, data: Data) -> None:
     assert source.id_kind == ("int" if isinstance(room.kind.ids(data)[0], int) else "str")
     assert source.has_labels == (room.labels(data) is not None)
     assert isinstance(source.in_memory, bool)
+    assert isinstance(source.sequential, bool)
     assert isinstance(source.preprocessing, dict)
 
 
@@ -101,3 +103,30 @@ def check_failure(room: Room, data: Data, bad: int, on_error: str) -> None:
     assert caught.value.position == bad
     assert str(caught.value).startswith(f"row {bad} (id {ids[bad]!r}): ")
     assert isinstance(caught.value.__cause__, Exception)
+
+
+def check_annotations(source: Source, room: Room, data: Data) -> None:
+    """What is known of rows without reading them is what reading them gives."""
+    labels = room.labels(data)
+    for start, stop in ((0, 5), (3, 4), (10, len(data.x)), (7, 7)):
+        ids, known = source.annotations(start, stop)
+        assert ids.tolist() == room.kind.ids(data)[start:stop]
+        assert len(ids) == stop - start
+        if known is not None:
+            assert labels is not None, "labels of data without any"
+            assert known.tolist() == labels[start:stop].tolist()
+
+
+def check_digests(open_: Callable[[Data], Source], data: Data) -> None:
+    """The digest of a row is its own, whatever batch it is in, and changes with it."""
+    digests = [_digests_of(open_(data), size) for size in (1, 4, len(data.x))]
+    assert all(np.array_equal(digests[0], other) for other in digests[1:])
+    assert len(np.unique(digests[0])) == len(np.unique(data.x, axis=0))
+    changed = data.x.copy()
+    changed[5, 0] += 1
+    now = _digests_of(open_(dataclasses.replace(data, x=changed)), 4)
+    assert np.flatnonzero(now != digests[0]).tolist() == [5]
+
+
+def _digests_of(source: Source, size: int) -> np.ndarray:
+    return np.concatenate([row_digests(batch.inputs) for batch in source.batches(size)])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_checks import check_facts, check_fingerprint, check_peek, check_whole
+from source_checks import check_annotations, check_digests, check_facts, check_fingerprint, check_peek, check_whole
 from source_kinds import KINDS, Data, Room, open_images
 
 from fo_onnx.errors import DataError
@@ -50,6 +50,15 @@ def test_facts(room: Room) -> None:
 
 def test_fingerprint(room: Room) -> None:
     check_fingerprint(room.open, Data.of(23))
+
+
+def test_annotations(room: Room) -> None:
+    data = Data.of(23)
+    check_annotations(room.open(data), room, data)
+
+
+def test_digests_of_rows(room: Room) -> None:
+    check_digests(room.open, Data.of(23))
 
 
 def test_reading_again_gives_the_same_or_says_why_not(room: Room) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from source_checks import check_fingerprint, check_peek, check_whole
+from source_checks import check_annotations, check_digests, check_fingerprint, check_peek, check_whole
 from source_kinds import KINDS, Data, Room
 
 from fo_onnx.protocols import Batch, Source
@@ -95,6 +95,25 @@ class FingerprintsAtRandom(Mutant):
         return str(np.random.default_rng().integers(1 << 60))
 
 
+class AnnotatesTheNextRow(Mutant):
+    def annotations(self, start: int, stop: int) -> Any:
+        return self.source.annotations(start + 1, stop + 1)
+
+
+class AnnotatesOtherLabels(Mutant):
+    def annotations(self, start: int, stop: int) -> Any:
+        ids, labels = self.source.annotations(start, stop)
+        return ids, np.roll(labels, 1)
+
+
+class PadsItsBatches(Mutant):
+    """Rows that depend on the batch that they are in."""
+
+    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
+        for b in self.source.batches(size, start):
+            yield dataclasses.replace(b, inputs={k: a + np.float32(len(b)) for k, a in b.inputs.items()})
+
+
 @pytest.fixture
 def pair(tmp_path: Path) -> Room:
     return Room(KINDS["tuple of arrays"], tmp_path)
@@ -128,3 +147,15 @@ def test_the_check_of_peeking_can_fail(pair: Room) -> None:
 def test_the_check_of_fingerprints_can_fail(mutant: type[Mutant], pair: Room) -> None:
     with pytest.raises(AssertionError):
         check_fingerprint(lambda d: mutant(pair.open(d)), Data.of(23))
+
+
+@pytest.mark.parametrize("mutant", [AnnotatesTheNextRow, AnnotatesOtherLabels])
+def test_the_check_of_annotations_can_fail(mutant: type[Mutant], pair: Room) -> None:
+    data = Data.of(23)
+    with pytest.raises(AssertionError):
+        check_annotations(mutant(pair.open(data)), pair, data)
+
+
+def test_the_check_of_digests_can_fail(pair: Room) -> None:
+    with pytest.raises(AssertionError):
+        check_digests(lambda d: PadsItsBatches(pair.open(d)), Data.of(23))

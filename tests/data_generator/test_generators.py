@@ -228,13 +228,59 @@ class TestTraining:
             assert np.allclose(np.concatenate(parts), truth)
 
     def test_a_missing_row_is_named(self, framework: Framework) -> None:
-        rows = {i: truth[i].tolist() for i in range(ROWS) if i != 5}
+        rows = {i if i != 5 else ROWS: truth[i].tolist() for i in range(ROWS)}
+        with pytest.raises(KeyError, match="no distribution for the sample at index 5"):
+            list(batches(framework, framework.data, rows))
+
+    def test_a_row_that_the_run_left_out_is_a_warning_and_named(self, framework: Framework) -> None:
+        kept = np.arange(ROWS) != 5
+        meta = {"rows": {"written": ROWS - 1, "skipped": 1, "quarantined": 0}}
+        rows = fo.Distributions(truth[kept], ids=np.flatnonzero(kept), labels=labels[kept])
+        rows.meta |= meta
         with (
-            pytest.warns(UserWarning, match=f"there are {ROWS - 1} distributions for {ROWS} samples") as told,
+            pytest.warns(
+                UserWarning, match=f"{ROWS - 1} distributions for {ROWS} samples: the run left 1 out"
+            ) as caught,
             pytest.raises(KeyError, match="no distribution for the sample at index 5"),
         ):
             list(batches(framework, framework.data, rows))
-        assert Path(told[0].filename) == Path(__file__)
+        assert Path(caught[0].filename) == Path(__file__)
+
+    @pytest.mark.parametrize("rows", [ROWS - 1, ROWS + 1])
+    def test_a_dataset_of_another_length_is_refused(self, framework: Framework, rows: int) -> None:
+        dists = {i: truth[i % ROWS].tolist() for i in range(rows)}
+        message = f"there are {rows} distributions for {ROWS} samples; one per sample.*the dataset that they were generated from"
+        for pair in (framework.module.output_dataloader, framework.module.FirstOrderDataset):
+            with pytest.raises(DataError, match=message):
+                pair(framework.data, dists)
+
+    @pytest.mark.parametrize("form", ["arrays", "samples"])
+    def test_a_dataset_with_other_labels_is_refused(self, framework: Framework, form: str, tmp_path: Path) -> None:
+        fo.save(fo.Distributions(truth, labels=labels), tmp_path / "rows.parquet")
+        other = labels.copy()
+        other[[3, 7]] = (other[[3, 7]] + 1) % 3
+        data = (x, other) if form == "arrays" else list(zip(x, other.tolist(), strict=True))
+        message = (
+            f"the labels of 2 of {ROWS} samples contradict those beside the distributions, first: the sample at index 3 has the "
+            f"label {other[3]}, and the row of this id {labels[3]}\\. They are of another dataset, or of one in another order"
+        )
+        for pair in (framework.module.output_dataloader, framework.module.FirstOrderDataset):
+            with pytest.raises(DataError, match=message):
+                pair(data, tmp_path / "rows.parquet")
+        same = (x, labels) if form == "arrays" else list(zip(x, labels.tolist(), strict=True))
+        assert sum(len(b[0]) for b in batches(framework, same, tmp_path / "rows.parquet")) == ROWS
+
+    def test_other_labels_of_samples_that_are_read_one_by_one(self, framework: Framework) -> None:
+        other = labels.copy()
+        other[20] = (other[20] + 1) % 3
+        loader = batches(framework, OneByOne(other), fo.Distributions(truth, labels=labels))
+        with pytest.raises(
+            Exception, match=r"(?s)index 20 has the label .* another dataset|another label than its row"
+        ):
+            list(loader)
+        assert (
+            sum(len(b[0]) for b in batches(framework, OneByOne(labels), fo.Distributions(truth, labels=labels))) == ROWS
+        )
 
     @pytest.mark.parametrize("form", [tuple, dict])
     def test_arrays_are_paired_row_by_row(self, framework: Framework, form: type) -> None:
@@ -252,6 +298,19 @@ class TestTraining:
             DataError, match="samples cannot be taken by position from a SimpleDataLoader.*give its dataset"
         ):
             framework.module.output_dataloader(SimpleDataLoader(list(x)), dict(enumerate(truth)))
+
+
+class OneByOne:
+    """Samples that are made when they are asked for."""
+
+    def __init__(self, own: np.ndarray) -> None:
+        self.own = own
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return x[index], int(self.own[index])
 
 
 def batches(framework: Framework, data: Any, rows: Any, **options: Any) -> Any:
@@ -308,10 +367,15 @@ class TestEvaluating:
             made.save(tmp_path / "results.json")
         with pytest.raises(FileNotFoundError, match="nothing is there"):
             made.load(tmp_path / "results.json")
-        for text in ("[]", "no JSON"):
+        made.results = {"info": {}, "metrics": {}, "class_distribution": {}, "confidence": {}}
+        half = json.dumps(made.results | {"class_distribution": {"predicted": {"no number": 1}}})
+        for text in ("[]", "no JSON", "[" * 100_000, half, half.replace('{"no number": 1}', "3")):
             (tmp_path / "results.json").write_text(text)
             with pytest.raises(StoreError, match=r"results\.json"):
                 made.load(tmp_path / "results.json")
+            with pytest.raises(StoreError, match=r"results\.json"):
+                made.save(tmp_path / "results.json")  # somebody else's
+            assert (tmp_path / "results.json").read_text() == text
 
     def test_the_factory_tells_by_the_model(self, framework: Framework) -> None:
         assert type(create_data_generator("auto", framework.model, framework.data)) is framework.evaluating

@@ -8,9 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from fo_onnx.engine.pool import Failure, TimeUp, run_in_threads, run_inline
+from fo_onnx.engine.pool import Failure, run_in_threads, run_inline
 from fo_onnx.errors import DataError, StoreError
 from fo_onnx.protocols import Batch, RunOutput
+from fo_onnx.run_control import RunControl, RunEnded, TimeUp, begin, current
 
 
 def batches(n, size=3, error_at=None):
@@ -27,26 +28,23 @@ class Slow:
     kind = "onnx"
 
     def __init__(self, delay=lambda row: 0.0, fails_at=()):
-        self.delay, self.fails_at, self.ended = delay, fails_at, threading.Event()
+        self.delay, self.fails_at = delay, fails_at
 
     def run(self, inputs):
         row = int(inputs["0"][0, 0])
         if row in self.fails_at:
             raise RuntimeError(f"cannot run {row}")
-        if self.ended.wait(self.delay(row)):
-            raise RuntimeError("terminated")
+        ended = threading.Event()
+        with current().calling("a batch", ended.set):
+            if ended.wait(self.delay(row)):
+                raise RuntimeError("terminated")
         return RunOutput(np.concatenate([inputs["0"], inputs["0"]], axis=1))
 
-    def terminate(self):
-        self.ended.set()
 
-    def reset(self):
-        self.ended.clear()
-
-
-def run(runners, stream, deadline=None):
+def run(runners, stream, timeout_s=None):
     found = []
-    run_in_threads(runners, stream, lambda b, o: found.append((b.start, o.probs[0, 0])), deadline)
+    with begin(timeout_s) as control:
+        run_in_threads(runners, stream, lambda b, o: found.append((b.start, o.probs[0, 0])), control)
     return found
 
 
@@ -69,7 +67,7 @@ def test_a_slow_delivery_is_never_overtaken():
         order.append(batch.start)
         active -= 1
 
-    run_in_threads([Slow() for _ in range(4)], batches(30), deliver, None)
+    run_in_threads([Slow() for _ in range(4)], batches(30), deliver, RunControl())
     assert order == [3 * i for i in range(30)]
     assert most == 1
 
@@ -104,7 +102,7 @@ def test_few_batches_are_read_ahead_of_a_slow_one():
 def test_what_the_source_raises_comes_after_the_rows_before_it():
     found = []
     with pytest.raises(DataError, match="row unreadable") as caught:
-        run_in_threads([Slow(), Slow()], batches(10, error_at=7), lambda b, o: found.append(b.start), None)
+        run_in_threads([Slow(), Slow()], batches(10, error_at=7), lambda b, o: found.append(b.start), RunControl())
     assert found == [3 * i for i in range(7)]
     assert caught.value.position == 21
 
@@ -114,7 +112,7 @@ def test_a_failing_runner_hands_back_what_was_not_delivered():
     runners = [Slow(lambda row: 0.01 if row < 15 else 0, fails_at=(15,)) for _ in range(3)]
     stream = batches(20)
     with pytest.raises(Failure) as caught:
-        run_in_threads(runners, stream, lambda b, o: found.append(b.start), None)
+        run_in_threads(runners, stream, lambda b, o: found.append(b.start), RunControl())
     failure = caught.value
     assert str(failure.error) == "cannot run 15"
     assert failure.left[0].start == 15
@@ -129,7 +127,7 @@ def test_of_two_failures_the_first_in_order_counts():
     ]
     found = []
     with pytest.raises(Failure) as caught:
-        run_in_threads(runners, batches(10), lambda b, o: found.append(b.start), None)
+        run_in_threads(runners, batches(10), lambda b, o: found.append(b.start), RunControl())
     assert found == [0, 3]
     assert caught.value.left[0].start == 6
 
@@ -144,7 +142,7 @@ def test_a_failure_and_an_unreadable_row_are_both_reported():
 
     runners = [Late(), Late()]
     with pytest.raises(Failure) as caught:
-        run_in_threads(runners, batches(10, error_at=1), lambda b, o: None, None)
+        run_in_threads(runners, batches(10, error_at=1), lambda b, o: None, RunControl())
     assert [b.start for b in caught.value.left] == [0]
     assert isinstance(caught.value.then, DataError)
 
@@ -158,16 +156,16 @@ def test_a_delivery_that_fails_ends_the_run():
         delivered.append(batch.start)
 
     with pytest.raises(StoreError, match="disk full"):
-        run_in_threads([Slow(), Slow()], batches(100), deliver, None)
+        run_in_threads([Slow(), Slow()], batches(100), deliver, RunControl())
     assert delivered == [0, 3, 6]
 
 
 def test_the_time_is_up():
     found = []
     begun = time.monotonic()
-    with pytest.raises(TimeUp):
+    with pytest.raises(TimeUp, match=r"the run reached its timeout_s=0\.3 s"), begin(0.3) as control:
         run_in_threads(
-            [Slow(lambda row: 0.0 if row < 9 else 30)], batches(10), lambda b, o: found.append(b.start), begun + 0.3
+            [Slow(lambda row: 0.0 if row < 9 else 30)], batches(10), lambda b, o: found.append(b.start), control
         )
     assert time.monotonic() - begun < 2
     assert found == [0, 3, 6]
@@ -176,7 +174,7 @@ def test_the_time_is_up():
 def test_a_runner_works_again_after_it_was_stopped():
     runner = Slow(lambda row: 30 if row == 0 else 0)
     with pytest.raises(TimeUp):
-        run([runner], batches(3), time.monotonic() + 0.1)
+        run([runner], batches(3), 0.1)
     runner.delay = lambda row: 0.0
     assert len(run([runner], batches(3))) == 3
 
@@ -194,17 +192,49 @@ def test_no_thread_is_left_behind():
 def test_a_batch_without_rows_is_not_run():
     empty = Batch(np.empty(0, np.int64), {"0": np.empty((0, 1), np.float32)}, None, 0)
     found = []
-    run_in_threads([Slow(fails_at=(0,))], iter([empty]), lambda b, o: found.append(o), None)
-    run_inline(Slow(fails_at=(0,)), iter([empty]), lambda b, o: found.append(o), None)
+    run_in_threads([Slow(fails_at=(0,))], iter([empty]), lambda b, o: found.append(o), RunControl())
+    run_inline(Slow(fails_at=(0,)), iter([empty]), lambda b, o: found.append(o), RunControl())
     assert found == [None, None]
 
 
 def test_inline_failures_name_the_batch():
     with pytest.raises(Failure) as caught:
-        run_inline(Slow(fails_at=(6,)), batches(4), lambda b, o: None, None)
+        run_inline(Slow(fails_at=(6,)), batches(4), lambda b, o: None, RunControl())
     assert [b.start for b in caught.value.left] == [6]
 
 
 def test_inline_time_is_up():
+    found = []
+    with pytest.raises(TimeUp, match="it had to wait until a batch of 0"), begin(0.3) as control:
+        run_inline(Unstoppable(), batches(40), lambda b, o: found.append(b.start), control)
+    assert found == [0, 3], "what a call gives is kept, also where it was waited for"
+
+
+class Unstoppable:
+    """A runner whose calls cannot be cut off."""
+
+    kind = "native"
+
+    def run(self, inputs):
+        with current().calling("a batch"):
+            time.sleep(0.25)
+        return RunOutput(np.concatenate([inputs["0"], inputs["0"]], axis=1))
+
+
+def test_one_run_that_is_ended_leaves_another_on_the_same_runner_alone():
+    """Both are in the runner at the same time; it is told of no run but by the control of each."""
+    runner, rows = Slow(lambda row: 0.05), {}
+    other = threading.Thread(target=lambda: rows.update(other=run([runner, runner], batches(20))))
+    other.start()
     with pytest.raises(TimeUp):
-        run_inline(Slow(lambda row: 0.05), batches(40), lambda b, o: None, time.monotonic() + 0.12)
+        run([runner, runner], batches(20), 0.2)
+    other.join(10)
+    assert len(rows["other"]) == 20
+
+
+def test_late_results_of_a_call_that_cannot_be_cut_off_are_not_delivered():
+    found, control = [], RunControl(0.1)
+    with pytest.raises(RunEnded):
+        run_in_threads([Unstoppable()], batches(4), lambda b, o: found.append(b.start), control)
+    time.sleep(0.4)
+    assert found == []

@@ -65,7 +65,7 @@ def test_broken(tmp_path: Path, name: str, content: bytes | None) -> None:
             {"x.npy": np.save, "x.npz": np.savez}[name](path, np.arange(1000.0))
         content = path.read_bytes()[:-500]
     path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name} cannot be (read|opened as Parquet): "):
+    with pytest.raises(DataError, match=rf"Reading .*{name}: (it is damaged|no Parquet footer|.* cut short)"):
         open_source(path, DataOptions())
 
 
@@ -77,7 +77,9 @@ def test_pickles_are_not_opened(tmp_path: Path, save: Any) -> None:
 
     path = tmp_path / ("x.npy" if save is np.save else "x.npz")
     save(path, np.array([Trap()], dtype=object))
-    with pytest.raises(DataError, match="without pickled objects, was expected"):
+    with pytest.raises(
+        DataError, match="an array of Python objects, which only unpickling could read; that is never done"
+    ):
         open_source(path, DataOptions())
     assert not (tmp_path / "sprung").exists()
 

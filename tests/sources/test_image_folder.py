@@ -142,7 +142,8 @@ def test_unequal_sizes(tmp_path: Path) -> None:
 def test_too_small_for_the_crop(tmp_path: Path) -> None:
     save(tmp_path / "c/a.png", 4, 4)
     with pytest.raises(
-        DataError, match=r"\(id 'c/a\.png'\): the image is 4 by 4 pixels, smaller than the crop of 8 by 8"
+        DataError,
+        match=r"\(id 'c/a\.png'\): Reading .*/c/a\.png: the image is 4 by 4 pixels, smaller than the crop of 8 by 8",
     ):
         whole(ImageFolder(tmp_path, crop=8))
 
@@ -153,7 +154,10 @@ def test_a_broken_file(tmp_path: Path) -> None:
     (tmp_path / "c/b.png").write_bytes(b"no image")
     batch = whole(tmp_path, on_error="record")
     assert [(b.id, b.position) for b in batch.bad] == [("c/b.png", 1)]
-    assert batch.bad[0].reason.startswith("UnidentifiedImageError: cannot identify image file")
+    assert batch.bad[0].reason == (
+        f"Reading {tmp_path}/c/b.png: its content is no image of the formats BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP. Convert it, "
+        "or leave it out."
+    )
 
 
 def test_everything_is_recorded(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_full_disk_at_any_moment_of_a_run(suffix, lasting, tmp_path, monkeypat
         if Journal(folder_of(target)).shards:
             found = load(folder_of(target))
             assert len(found) >= journaled
-            assert found.equals(Distributions(PROBS).rows(0, len(found)))
+            assert found.equals(Distributions(PROBS).slice(0, len(found)))
             kept_somewhere += 1
         run = RunFolder.reopen(target, **SMALL)
         assert run.position >= journaled - BATCH

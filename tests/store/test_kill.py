@@ -45,7 +45,7 @@ def finished_so_far(target):
     journal = Journal(folder)
     if journal.layout is not None:
         found = load(folder)
-        assert found.equals(expected().rows(0, len(found)))
+        assert found.equals(expected().slice(0, len(found)))
     return journal.position
 
 

@@ -1,0 +1,273 @@
+"""What a resumed run must have in common with the one begun: model, options, and the rows that are finished.
+
+Rows are compared as the model gets them. Where a source can be read at any position, a sample of its rows is; where it
+is read in order only, all rows before the position to go on from are read anyway, and each is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, OptionError, ResumeError, StoreError
+from ..options import positive_int
+from ..parity import ParityReport
+from ..protocols import Batch, Source
+from ..sources.fingerprints import row_digests
+from ..store import RunFolder, differences
+from ..store.run_sink import InputDigests
+
+SAMPLED_ROWS = 32
+UNREADABLE = "unreadable"
+
+_WORDS = {
+    "model.sha256": "the model (its weights or its code)",
+    "model.output": "what the model's output means",
+    "model.output_name": "which output of the model is meant",
+    "model.output_transform": "output_transform",
+    "model.temperature": "the temperature",
+    "model.classes": "the number of classes",
+    "model.class_names": "the names of the classes",
+    "data.length": "the number of rows",
+    "data.fingerprint": "the rows, their ids or their labels",
+    "data.limit": "limit",
+    "data.labels": "whether there are labels",
+    "data.id_kind": "the kind of ids",
+    "options.keep_logits": "keep_logits",
+    "options.precision": "the precision",
+}
+_DIGESTS = ("model.sha256", "data.fingerprint")
+Relabel = Callable[[Batch], "NDArray[np.int64] | None"]
+"""Gives the labels of a batch as columns of the model."""
+
+
+def changes_in_words(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Where two identities differ: in words, with what was and what is."""
+    said = []
+    for key, (old, new) in differences(dict(begun), dict(now)).items():
+        words = _WORDS.get(key)
+        if words is None:
+            section, _, name = key.partition(".")
+            words = {"data": "the preprocessing", "versions": f"the version of {name}"}.get(section, key)
+        # Two digests tell a reader nothing.
+        said.append(words if key in _DIGESTS else f"{words} ({_short(old)} then, {_short(new)} now)")
+    return said
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def require_same_run(folder: RunFolder, now: Mapping[str, Any], source: Source, limit: int | None) -> None:
+    """Refuses to go on where model, options or the shape of the data are others than those of the run begun.
+
+    A bad row that was mended changes the data's fingerprint, and a run may be given another end by ``limit=``; what is
+    finished is compared row by row (`require_same_rows`).
+
+    Raises:
+        ResumeError: Names what changed; or the data do not say how many rows they have, and `limit` does not either.
+    """
+    begun: dict[str, Any] = {**folder.identity, "data": dict(folder.identity.get("data") or {})}
+    current = {**now, "data": dict(now["data"])}
+    other_end = begun["data"].get("limit") != current["data"]["limit"]
+    for key in ("fingerprint", *(("limit", "length") if other_end else ())):
+        begun["data"].pop(key, None)
+        current["data"].pop(key, None)
+    if changed := changes_in_words(begun, current):
+        raise ResumeError(
+            f"Resuming {folder.path}: the run was begun with something else: {'; '.join(changed)}. Give what it was begun "
+            "with, or begin anew with overwrite=True."
+        )
+    if source.length is not None and source.length < folder.position:
+        raise ResumeError(
+            f"Resuming {folder.path}: {folder.position} rows are finished, but the data end after {source.length} rows now. "
+            "Give the data it was begun with, or begin anew with overwrite=True."
+        )
+    if source.length is None and limit is None and folder.position:
+        raise ResumeError(
+            f"Resuming {folder.path}: the data do not say how many rows they have, so that it could not be told whether the "
+            "rows that are left are all there. Say how many rows the run has with limit=…, or begin anew with "
+            "overwrite=True."
+        )
+
+
+def sample_rows(source: Source) -> dict[str, str]:
+    """Digests of some rows spread over a source, to be kept with a run that begins, by position.
+
+    Nothing where the source is read in order only: there the digests of all rows are kept (`digested_batches`).
+    """
+    if source.sequential or not source.length:
+        return {}
+    positions = np.unique(np.linspace(0, source.length - 1, min(SAMPLED_ROWS, source.length)).round()).astype(int)
+    return {str(position): _digest_at(source, position) for position in positions.tolist()}
+
+
+def _digest_at(source: Source, position: int) -> str:
+    """The digest of one row as the model gets it, with the label that it carries."""
+    batches = source.batches(1, position)
+    try:
+        batch = next(batches, None)
+    except DataError:
+        return UNREADABLE
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+    if batch is None or len(batch) == 0:
+        return UNREADABLE
+    return f"{int(_digests(source, batch)[0]):016x}"
+
+
+def _digests(source: Source, batch: Batch) -> NDArray[np.uint64]:
+    """The digests of a batch's readable rows; labels count where only reading the rows tells them."""
+    carried = batch.labels is not None and source.annotations(batch.start, batch.start)[1] is None
+    return row_digests(
+        {**batch.inputs, "its label": batch.labels} if carried and batch.labels is not None else batch.inputs
+    )
+
+
+def require_same_rows(folder: RunFolder, source: Source, relabel: Relabel) -> None:
+    """Compares the finished rows of a run with the source, as far as that is possible without reading all of it.
+
+    Args:
+        folder: The run.
+        source: The rows.
+        relabel: Makes columns of the model of labels.
+
+    Raises:
+        ResumeError: Inputs, ids or labels of finished rows changed; names how many, and the first one by position.
+    """
+    changed: dict[str, list[int]] = {"the input": [], "the id": [], "the label": []}
+    sample = {int(p): digest for p, digest in (folder.settings.get("sample") or {}).items()}
+    # A row that could not be read then has no distribution, and may have been mended.
+    known = {p: digest for p, digest in sorted(sample.items()) if p < folder.position and digest != UNREADABLE}
+    if not source.sequential:
+        changed["the input"] = [p for p, digest in known.items() if _digest_at(source, p) != digest]
+    rows, first = folder.finished_rows(), 0
+    for shard in folder.journal.shards if rows is not None else ():
+        assert rows is not None
+        stored = rows.read(first, first + shard.rows, ("ids", "labels"))
+        first += shard.rows
+        ids, labels = source.annotations(shard.start, shard.stop)
+        at = _places(stored.ids, ids)
+        if (at < 0).any():
+            changed["the id"] += (shard.start + np.flatnonzero(at < 0)).tolist()
+        elif labels is not None and stored.labels is not None:
+            columns = relabel(Batch(ids, {}, labels, shard.start))
+            assert columns is not None
+            changed["the label"] += (shard.start + at[columns[at] != stored.labels]).tolist()
+    _refuse_changes(folder, changed)
+
+
+def _places(stored: Any, ids: Any) -> NDArray[np.int64]:
+    """Where each stored id is among those of all positions of a shard; −1 for one that is not there.
+
+    Which positions came to nothing is not kept, so that rows are found by their ids.
+    """
+    if len(stored) == len(ids):
+        same: NDArray[np.bool_] = np.asarray(stored) == np.asarray(ids)
+        return np.where(same, np.arange(len(ids)), -1)
+    place = {row_id: at for at, row_id in enumerate(ids.tolist())}
+    return np.array([place.get(row_id, -1) for row_id in stored.tolist()], dtype=np.int64)
+
+
+def _refuse_changes(folder: RunFolder, changed: Mapping[str, Sequence[int]]) -> None:
+    said = [
+        f"{what} of {len(positions)} row{'' if len(positions) == 1 else 's'} changed, first at row {min(positions)}"
+        for what, positions in changed.items()
+        if positions
+    ]
+    if said:
+        raise ResumeError(
+            f"Resuming {folder.path}: rows that are finished are others now: {'; '.join(said)}. Give the data it was begun "
+            "with, or begin anew with overwrite=True."
+        )
+
+
+def digested_batches(source: Source, inputs: InputDigests, folder: RunFolder) -> Callable[[int, int], Iterator[Batch]]:
+    """Batches of a source that is read in order: the digests of its rows are kept, and compared where they are finished.
+
+    Args:
+        source: The source.
+        inputs: Takes the digests of rows that are not finished.
+        folder: The run.
+
+    Returns:
+        What stands in the place of ``source.batches``.
+    """
+
+    def batches(size: int, start: int) -> Iterator[Batch]:
+        finished = folder.finished_inputs(0, start) if start else None
+        position = start if finished is None else 0
+        for batch in source.batches(size, position):
+            position = batch.stop
+            digests = np.zeros(batch.stop - batch.start, dtype=np.uint64)
+            if len(batch):
+                # 0 stands for a row that could not be read.
+                digests[np.asarray(batch_positions(batch)) - batch.start] = _digests(source, batch)
+            if finished is not None and batch.start < start:
+                stop = min(batch.stop, start)
+                then, now = finished[batch.start : stop], digests[: stop - batch.start]
+                changed = batch.start + np.flatnonzero((then != now) & (then != 0))
+                _refuse_changes(folder, {"the input or the label": changed.tolist()})
+                if batch.stop <= start:
+                    continue
+                batch, digests = cut_batch(batch, start), digests[start - batch.start :]
+            inputs.put(batch.start, digests)
+            yield batch
+        if position < start:
+            raise ResumeError(
+                f"Resuming {folder.path}: {start} rows are finished, but the data end after {position} rows now. Give the "
+                "data it was begun with, or begin anew with overwrite=True."
+            )
+
+    return batches
+
+
+def batch_positions(batch: Batch) -> list[int]:
+    """The position of each row that a batch holds."""
+    unreadable = {b.position for b in batch.bad}
+    return [p for p in range(batch.start, batch.stop) if p not in unreadable]
+
+
+def cut_batch(batch: Batch, start: int) -> Batch:
+    """The rest of a batch from position `start` on."""
+    kept = np.asarray(batch_positions(batch), dtype=np.int64) >= start
+    return Batch(
+        batch.ids[kept],
+        {name: array[kept] for name, array in batch.inputs.items()},
+        None if batch.labels is None else batch.labels[kept],
+        max(start, batch.start),
+        tuple(b for b in batch.bad if b.position >= start),
+    )
+
+
+def check_settings(settings: Mapping[str, Any], path: Path) -> None:
+    """Checks what a run folder says of how it was begun, as arguments are checked.
+
+    Raises:
+        StoreError: Something that no run writes, so that the folder was edited or damaged.
+    """
+    try:
+        if settings["runner"] not in ("onnx", "native"):
+            raise OptionError(f"runner={settings['runner']!r} is not a choice")
+        for name, most in (("batch_size", 2**31), ("sessions", 1024), ("threads", 4096)):
+            positive_int(name, settings[name])
+            if settings[name] > most:
+                raise OptionError(f"{name}={settings[name]} is more than any run has ({most})")
+        if not isinstance(settings["device"], str) or not isinstance(settings["reason"], str | None):
+            raise OptionError("device and reason are no texts")
+        if settings["parity"] is not None:
+            ParityReport.from_dict(settings["parity"])
+        sample = settings.get("sample") or {}
+        if not all(isinstance(d, str) and p.isdecimal() for p, d in sample.items()):
+            raise OptionError("sample holds no digests by position")
+    except (OptionError, DataError, KeyError, TypeError, ValueError, AttributeError) as err:
+        raise StoreError(
+            f"Resuming {path}: its run.json is not as this version writes it ({type(err).__name__}: {err}). It was edited or "
+            "damaged; begin anew with overwrite=True."
+        ) from err

@@ -1,0 +1,294 @@
+"""``timeout_s`` bounds a run from the call on: opening, reading, calibration, export, comparison and every batch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_files import FEATURES, WEIGHTS, linear, rows
+from test_survival import endless
+
+import fo_onnx as fo
+from fo_onnx.engine.callables import CallableExporter, CallableModel
+from fo_onnx.engine.select import select
+from fo_onnx.engine.selection import Job
+from fo_onnx.options import ModelOptions, OutputOptions, RunOptions
+from fo_onnx.run_control import TimeUp, begin
+from fo_onnx.spec import ModelSpec
+from fo_onnx.store import files
+
+GENEROUS_S = 8
+"""Far less than what the slow part of each test would take."""
+
+
+def ends(timeout_s: float, match: str, *arguments: Any, **options: Any) -> fo.RunError:
+    begun = time.monotonic()
+    with pytest.raises(fo.RunError, match=match) as caught:
+        fo.generate(*arguments, timeout_s=timeout_s, progress=False, **options)
+    assert time.monotonic() - begun < GENEROUS_S
+    return caught.value
+
+
+@pytest.mark.parametrize("output", ["logits", "auto"])
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_a_graph_that_never_ends(tmp_path: Path, output: str, in_main_thread: bool) -> None:
+    """In the calibration batch as in the run, and from whichever thread it was called."""
+    path, caught = endless(tmp_path), []
+
+    def run() -> None:
+        caught.append(ends(0.6, r"reached its timeout_s=0\.6 s", path, rows(4), output=output, device="cpu"))
+
+    if in_main_thread:
+        run()
+    else:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(GENEROUS_S)
+    assert isinstance(caught[0], TimeUp)
+
+
+def test_the_call_of_a_model_that_had_to_be_waited_for_is_named() -> None:
+    calls = []
+
+    def slow(x: np.ndarray) -> np.ndarray:
+        calls.append(len(x))
+        time.sleep(0.5)
+        return x
+
+    ends(0.2, r"timeout_s=0\.2 s; it had to wait until the model's own call of 0\.[5-9] s ended", slow, rows(2000),
+         batch_size=16, output="logits")  # fmt: skip
+    assert len(calls) == 1, "none is begun after the end"
+
+
+class Rows:
+    """Rows that can be read by position, some of them slowly."""
+
+    def __init__(self, seconds: Any, length: int = 1000) -> None:
+        self.seconds, self.length, self.read = seconds, length, []
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        self.read.append(row)
+        time.sleep(self.seconds(row))
+        return rows(1, row)[0]
+
+
+def test_a_first_row_that_hangs(tmp_path: Path) -> None:
+    ends(0.3, "while a row was being read", linear(tmp_path / "m.onnx"), Rows(lambda row: 60 if row == 1 else 0))
+
+
+def test_first_rows_that_are_slow_one_by_one(tmp_path: Path) -> None:
+    data = Rows(lambda row: 0.1)
+    ends(0.5, "while a row was being read", linear(tmp_path / "m.onnx"), data)
+    time.sleep(0.3)
+    seen = len(data.read)
+    time.sleep(0.3)
+    assert len(data.read) == seen, "nobody reads on for a run that is over"
+
+
+def test_a_row_of_the_fingerprint_that_hangs(tmp_path: Path) -> None:
+    data = Rows(lambda row: 60 if row == 999 else 0)
+    ends(0.6, "while a row was being read", linear(tmp_path / "m.onnx"), data, out=tmp_path / "d.parquet")
+    assert not (tmp_path / "d.parquet").exists()
+
+
+@pytest.mark.parametrize("out", [None, "d.parquet"])
+def test_an_iterable_that_hangs(tmp_path: Path, out: str | None) -> None:
+    def samples() -> Any:
+        yield rows(1)[0]
+        time.sleep(60)
+
+    target = None if out is None else tmp_path / out
+    ends(0.4, "while a row was being read", linear(tmp_path / "m.onnx"), samples(), out=target)
+
+
+def test_data_that_are_slow_to_open(tmp_path: Path) -> None:
+    class Slow(Rows):
+        def __len__(self) -> int:
+            time.sleep(60)
+            return 3
+
+    ends(0.3, "while the data were opened", linear(tmp_path / "m.onnx"), Slow(lambda row: 0))
+
+
+def test_rows_that_are_skipped_by_a_resumed_run(tmp_path: Path) -> None:
+    """An iterable is read from its beginning; the rows that are finished stay so."""
+    model, out = linear(tmp_path / "m.onnx"), tmp_path / "d.parquet"
+
+    def samples(seconds: float) -> Any:
+        for row in range(600):
+            time.sleep(seconds if row > 260 else 0)
+            yield rows(1, row)[0]
+
+    ends(1.5, "reached its timeout_s", model, samples(0.01), out=out, batch_size=16, limit=600)
+    kept = len(fo.load(f"{out}.partial"))
+    assert kept > 260
+    ends(0.5, "reached its timeout_s", model, samples(0.2), out=out, resume=True, limit=600)
+    assert len(fo.load(f"{out}.partial")) >= kept - 16
+    assert len(fo.generate(model, samples(0), out=out, resume=True, limit=600)) == 600
+
+
+class Model:
+    """Of a framework of its own, each part of which can be slow. Rows are x·W."""
+
+    export_s = digest_s = native_s = forward_s = one_row_s = nan_s = empty_s = 0.0
+    fails = False
+    reason: str | None = None
+
+
+class Exporter:
+    """The exporter of `Model`, as far as a selection asks it."""
+
+    name = "slow"
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    def native_only(self, model: Model, example: Any) -> str | None:
+        return model.reason
+
+    def fingerprint(self, model: Model) -> str:
+        time.sleep(model.digest_s)
+        return "0" * 64
+
+    def native(self, model: Model, example: Any, *rest: Any) -> Any:
+        time.sleep(model.native_s)
+
+        def forward(x: np.ndarray) -> np.ndarray:
+            nan, empty, one = np.isnan(x).any(), len(x) == 0, len(x) == 1
+            time.sleep(model.nan_s if nan else model.empty_s if empty else model.one_row_s if one else model.forward_s)
+            return x @ WEIGHTS
+
+        return CallableModel(forward, CallableExporter().native(forward, example, *rest).spec, None)
+
+    def export(self, model: Model, example: Any, path: Path, *rest: Any) -> ModelSpec:
+        time.sleep(model.export_s)
+        if model.fails:
+            raise fo.ExportError("it cannot be exported")
+        linear(path)
+        return fo.OnnxModel.open(path).spec
+
+
+def job(model: Model, example: np.ndarray | None = None, **run: Any) -> Job:
+    x = rows(64) if example is None else example
+    options = RunOptions(device="cpu", batch_size=16, **run)
+    return Job(model, Exporter(), {"0": x}, len(x), ModelOptions(), OutputOptions("logits"), options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("slow", "seconds", "named"),
+    [
+        ("export_s", 0.5, "its export"),
+        ("digest_s", 0.5, "the digest of its weights"),
+        ("native_s", 0.5, "opening it in its framework"),
+        ("one_row_s", 0.5, "the model's own call"),  # of the comparison, which runs some rows alone
+        ("forward_s", 0.5, "the model's own call"),
+    ],
+)
+def test_each_part_of_a_selection(slow: str, seconds: float, named: str, recwarn: Any) -> None:
+    model = Model()
+    setattr(model, slow, seconds)
+    with pytest.raises(TimeUp, match=f"it had to wait until {named} of 0.[5-9] s ended"), begin(0.25):
+        select(job(model))
+    assert not recwarn.list, "a run that is over falls back to nothing"
+
+
+def test_an_export_that_fails_late_is_no_reason_to_run_natively(recwarn: Any) -> None:
+    model = Model()
+    model.export_s, model.fails = 0.5, True
+    with pytest.raises(TimeUp, match="its export"), begin(0.25):
+        select(job(model))
+    assert not recwarn.list
+
+
+def test_an_export_in_time_is_kept_for_the_next_run(empty_cache: Path) -> None:
+    with begin(60):
+        selection = select(job(Model()))
+    assert selection.parity is not None
+    assert selection.parity.passed
+    assert (selection.export, selection.runners[0].kind) == ("new", "onnx")
+    late = Model()
+    late.one_row_s = 0.5
+    with pytest.raises(TimeUp), begin(0.25):
+        select(job(late))
+    assert select(job(Model())).export == "cached", "the end of a run drops no cached export"
+
+
+def test_rows_run_alone_of_a_model_that_runs_natively(recwarn: Any) -> None:
+    model = Model()
+    model.reason, model.one_row_s = "its framework is quicker", 0.2
+    with pytest.raises(TimeUp, match="the model's own call"), begin(0.3):
+        select(job(model))
+    assert not recwarn.list
+
+
+def test_rows_with_nan_whose_original_is_in_use() -> None:
+    """They do not come out as rows that have no distribution."""
+    whole = job(Model())
+    runner, x, go = select(whole).runners[0], rows(4), threading.Event()
+    x[1, 2] = np.nan
+
+    def use() -> None:
+        with whole.turn:
+            go.wait(10)
+
+    user = threading.Thread(target=use)
+    user.start()
+    try:
+        with pytest.raises(TimeUp, match="while another call used the model"), begin(0.3):
+            runner.run({"0": x})
+    finally:
+        go.set()
+        user.join(10)
+    assert np.isnan(runner.run({"0": x}).probs[1]).all()
+
+
+def test_rows_with_nan_that_the_original_answers_slowly() -> None:
+    model = Model()
+    runner = select(job(model)).runners[0]
+    model.nan_s, x = 0.5, rows(4)
+    x[1, 2] = np.nan
+    with pytest.raises(TimeUp, match="it had to wait until the model's own call"), begin(0.2):
+        kept = runner.run({"0": x}).probs
+        assert np.isfinite(kept[[0, 2, 3]]).all()
+        runner.run({"0": x})
+
+
+def test_a_lock_on_the_cache_that_another_process_holds(empty_cache: Path, caplog: Any) -> None:
+    select(job(Model()))
+    with files.take_lock(empty_cache):
+        begun = time.monotonic()
+        with pytest.raises(TimeUp), begin(0.3):
+            select(job(Model()))
+        assert time.monotonic() - begun < GENEROUS_S
+
+
+def test_data_without_rows_and_a_model_that_is_slow_to_say_its_classes() -> None:
+    def slow(x: np.ndarray) -> np.ndarray:
+        time.sleep(0.5)
+        return x
+
+    ends(0.2, "it had to wait until the model's own call", slow, np.empty((0, FEATURES), np.float32))
+
+
+def test_finished_rows_of_a_native_run_include_those_that_were_waited_for(tmp_path: Path) -> None:
+    def slow(x: np.ndarray) -> np.ndarray:
+        time.sleep(0.15 if x[0, 0] >= 256 else 0)
+        return x
+
+    data = np.repeat(np.arange(1000, dtype=np.float32)[:, None], 3, axis=1)
+    err = ends(1.2, "it had to wait|reached its timeout_s", slow, data, output="logits", batch_size=16)
+    kept = err.finished  # type: ignore[attr-defined]
+    assert 256 < len(kept) < 1000
+    assert len(kept) % 16 == 0
+
+
+def test_a_run_in_time_is_not_touched(tmp_path: Path) -> None:
+    model, x = linear(tmp_path / "m.onnx"), rows(500)
+    assert fo.generate(model, x, timeout_s=60).equals(fo.generate(model, x))
