@@ -77,7 +77,9 @@ def export(
         ParityError: The file does not give the same distributions; nothing was written to `path`.
         OutputError: The output is no distribution, or ambiguous.
         DataError: The example does not fit the model.
-        ModelError: `path` exists and ``overwrite`` was not given, or cannot be written.
+        ModelError: `path` exists and ``overwrite`` was not given.
+        StoreExistsError: What is at `path` is no export of fo-onnx, and such files are never replaced.
+        StoreWriteError: It cannot be written.
 
     Example:
         >>> model = export(net, images[:256], "digits.onnx", class_names=list("0123456789"))  # doctest: +SKIP

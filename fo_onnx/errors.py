@@ -143,7 +143,7 @@ def reading(path: str | os.PathLike[str], error: type[FoOnnxError], doing: str =
         ...     raise RecursionError("maximum recursion depth exceeded")
         Traceback (most recent call last):
         ...
-        fo_onnx.errors.StoreError: Reading a.json: it is damaged, cut short or of another kind (RecursionError: maximum recursion depth exceeded). Make it again, or fetch it again from where it came.
+        fo_onnx.errors.StoreError: Reading a.json: it is damaged, cut short or of another kind (RecursionError: …
     """
     try:
         yield

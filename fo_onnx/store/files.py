@@ -16,6 +16,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,6 +47,8 @@ WORK_FILES = ("assembled.tmp", "data.tmp", "beside.tmp")
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _REMOVED = ".fo-onnx-removed-"
 _TEMPORARY_FOLDER = "fo-onnx-"
+_BEGUN_S = 60.0
+"""A temporary folder that is not marked after this time was left by a kill."""
 
 
 class Operations:
@@ -285,6 +288,7 @@ class OutputFile(io.RawIOBase):
         self._require_own_folder()
         with os_errors(path, doing):
             self._descriptor = operations.open(self._temporary, _NEW_FILE, *_mode(private))
+            self._status = os.fstat(self._descriptor)
 
     def _require_own_folder(self) -> None:
         if read_marker(self._temporary.parent) is None:
@@ -376,7 +380,9 @@ class OutputFile(io.RawIOBase):
                 descriptor, self._descriptor = self._descriptor, None
                 os.close(descriptor)
         with suppress(OSError):
-            operations.remove(self._temporary)
+            # One that is discarded late, by the garbage collector, may find the file of a run that goes on in its place.
+            if os.path.samestat(self._temporary.lstat(), self._status):
+                operations.remove(self._temporary)
 
     def __enter__(self) -> OutputFile:
         """The file."""
@@ -710,10 +716,12 @@ def remove_temporary_remains() -> int:
     with suppress(OSError):
         for folder in list(Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_FOLDER}*")):
             table = read_marker(folder)
-            if table is None or table["kind"] != KIND_TEMPORARY:
-                continue
             status = folder.lstat()
             if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077):
+                continue
+            # One that is not marked yet may have been made this very moment.
+            begun = table is None and may_begin_in(folder) and time.time() - status.st_mtime > _BEGUN_S
+            if not begun and (table is None or table["kind"] != KIND_TEMPORARY):
                 continue
             # One that is in use is locked.
             with suppress(StoreError), _held(folder):

@@ -283,15 +283,12 @@ class _OpenShard:
         temporary = folder.path / (self.path.name + files.TEMPORARY)
         self.file = files.OutputFile(self.path, "writing rows", temporary=temporary, hashing=True, replaces=_is_file)
         meta = {"schema": SCHEMA_VERSION, "data": layout.as_dict(), "part": {"start": start}}
-        self.output = ParquetOutput(
-            self.file,
-            layout,
-            meta,
-            rows_per_group=group_rows(
-                layout.classes, min(folder.group_rows, max(1, folder.shard_bytes // self._row_bytes))
-            ),
-            on_group=on_group,
-        )
+        size = group_rows(layout.classes, min(folder.group_rows, max(1, folder.shard_bytes // self._row_bytes)))
+        try:
+            self.output = ParquetOutput(self.file, layout, meta, rows_per_group=size, on_group=on_group)
+        except BaseException:
+            self.file.discard()
+            raise
 
     @property
     def stop(self) -> int:

@@ -61,6 +61,15 @@ def run_to_the_end(run):
         raise
 
 
+def error_of(act):
+    """What the disk's refusal became, if it became an error."""
+    try:
+        act()
+    except StoreWriteError as err:
+        return err
+    return None
+
+
 def folder_of(target):
     return target if target.suffix == "" else target.with_name(target.name + ".partial")
 
@@ -89,14 +98,13 @@ def test_a_full_disk_at_any_moment_of_a_run(suffix, lasting, tmp_path, monkeypat
                 run = RunFolder.create(target, {}, {}, overwrite=False, **SMALL)
             except StoreWriteError:
                 continue
-            try:
-                run_to_the_end(run)
-            except StoreWriteError as err:
-                assert re.search(r"No space left on device\. Free space on that disk", str(err))
-                assert err.errno == errno.ENOSPC
-            else:
+            error = error_of(lambda run=run: run_to_the_end(run))
+            if error is None:
                 # Only the clearing-up failed.
                 assert load(target).equals(Distributions(PROBS))
+            else:
+                assert re.search(r"No space left on device\. Free space on that disk", str(error))
+                assert error.errno == errno.ENOSPC
             journaled = run.journal.position
             run.close()
         if target.exists() and (suffix or (target / "manifest.json").exists()):
@@ -131,15 +139,14 @@ def test_a_full_disk_at_any_moment_of_saving(suffix, tmp_path, monkeypatch):
         save(old, path, overwrite=True)
         with monkeypatch.context() as patch:
             Failing(patch, nth)
-            try:
-                save(new, path, overwrite=True)
-            except StoreWriteError as err:
+            error = error_of(lambda: save(new, path, overwrite=True))
+            if error is None:
+                assert len(load(path)) == N
+            else:
                 refused += 1
-                assert re.search(r"failed at .*No space left on device", str(err))
+                assert re.search(r"failed at .*No space left on device", str(error))
                 # The last step of the writing is that the new name is on the disk.
                 assert len(load(path)) in (1, N)
-            else:
-                assert len(load(path)) == N
         left = [p for p in tmp_path.iterdir() if p.name not in (path.name, f"y{suffix}")]
         # It can only be the clearing-up that failed, and what it left is ours.
         assert len(left) <= 1
