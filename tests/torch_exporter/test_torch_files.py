@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import pickle
+import re
 import shutil
 import types
 import warnings
