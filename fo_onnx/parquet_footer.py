@@ -73,7 +73,7 @@ def _group(entry: dict[int, Any]) -> GroupEntry:
         column = chunk[_COLUMN]
         columns.append(ColumnEntry(column[_PATH][0].decode(), column[_VALUES], column[_UNCOMPRESSED]))
     group = GroupEntry(entry[_GROUP_ROWS], tuple(columns))
-    if min(group.rows, *(n for c in columns for n in (c.values, c.size_bytes))) < 0:
+    if min([group.rows, *(n for c in columns for n in (c.values, c.size_bytes))]) < 0:
         raise ValueError("a row group of a negative size")
     return group
 

@@ -52,8 +52,8 @@ class RunControl:
         """
         self.timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self._lock = threading.Lock()
-        self._ends: dict[object, Callable[[], None]] = {}
+        self._state = threading.Condition()  # of the calls in progress, and whether it was stopped
+        self._ends: dict[object, Callable[[], None] | None] = {}
         self._at_end: list[Callable[[], None]] = []
         self._stopped = False
         self._waited = ""
@@ -90,11 +90,16 @@ class RunControl:
 
     def stop(self) -> None:
         """Cuts off the calls in progress, and lets every later `check` end the run."""
-        with self._lock:
+        with self._state:
             self._stopped = True
-            ends = list(self._ends.values())
+            ends = [end for end in self._ends.values() if end is not None]
         for end in ends:
             end()
+
+    def let_calls_end(self) -> None:
+        """Waits until no call is in progress that cannot be cut off."""
+        with self._state:
+            self._state.wait_for(lambda: None not in self._ends.values())
 
     @contextmanager
     def calling(self, call: str, end: Callable[[], None] | None = None) -> Iterator[None]:
@@ -112,12 +117,11 @@ class RunControl:
         """
         self.check(f"before {call}")
         begun, key = time.monotonic(), object()
-        if end is not None:
-            with self._lock:
-                self._ends[key] = end
-                stopped = self._stopped
-            if stopped:
-                end()
+        with self._state:
+            self._ends[key] = end
+            stopped = self._stopped
+        if stopped and end is not None:
+            end()
         try:
             yield
         except Exception as err:
@@ -128,9 +132,10 @@ class RunControl:
                 raise ended from err
             raise
         finally:
-            with self._lock:
-                self._ends.pop(key, None)
-        self._note(call, begun)
+            with self._state:
+                self._note(call, begun)
+                del self._ends[key]
+                self._state.notify_all()
 
     def _note(self, call: str, begun: float) -> None:
         now = time.monotonic()
@@ -158,7 +163,7 @@ class RunControl:
         """
         if self._deadline is None:
             return read()
-        self.check(doing)
+        self.check()
         call = ThreadCall(read, "fo-onnx-read")
         try:
             if not call.ended.wait(self.left_s()):

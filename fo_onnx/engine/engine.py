@@ -260,7 +260,8 @@ class Engine:
             )
             found = raw.forward(example.inputs)
             if self._output.output_transform is not None:
-                return int(np.shape(self._output.output_transform(found))[-1])
+                with current().calling("the call of output_transform="):
+                    return int(np.shape(self._output.output_transform(found))[-1])
             return 2 if found.ndim == 1 or found.shape[-1] == 1 else int(found.shape[-1])
         except RunError:
             # Not every model takes an empty batch, and then nothing tells.

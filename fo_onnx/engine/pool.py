@@ -69,6 +69,7 @@ def run_in_threads(runners: Sequence[Runner], batches: Iterator[Batch], deliver:
             thread.start()
         # Not Thread.join: on Python 3.11 an interrupted join reports a live thread as dead.
         if not pool.finished.wait(control.left_s()):
+            control.let_calls_end()
             raise control.time_up()
     except BaseException as err:
         with signals_deferred(err):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import OutputError, RunError
 from ..probabilities import apply_head, check_raw_shape
 from ..protocols import Inputs, RawModel, RunOutput
+from ..run_control import current
 from ..spec import ModelSpec
 from .binding import Binding
 from .session import MemoryExhausted, Session
@@ -187,9 +188,11 @@ def transformed(transform: Transform, raw: NDArray[Any], rows: int) -> Floats:
 
     Raises:
         OutputError: It gives no (rows, k) array of numbers.
+        RunEnded: The run that this is called for is over.
     """
     try:
-        probs = np.asarray(transform(raw), dtype=np.float32)
+        with current().calling("the call of output_transform="):
+            probs = np.asarray(transform(raw), dtype=np.float32)
     except Exception as err:
         raise OutputError(
             f"output_transform= failed on a raw output of shape {raw.shape}: {type(err).__name__}: {err}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, DataNotFoundError, OptionError, PluginError
+from ..errors import DataError, DataNotFoundError, OptionError, PluginError, first_line
 from ..limits import check_regular, limit
 from ..options import DataOptions
 from ..protocols import Source
@@ -173,11 +173,27 @@ def _check_pixels(what: str, size: tuple[int, int]) -> None:
 
 
 def _decoded(path: Path, mode: str) -> Image:
+    from PIL import Image
+
+    try:
+        return _decode(path, mode)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
+        # What a frame or a tile takes is known to Pillow alone.
+        raise DataError(
+            f"it is larger than Pillow decodes ({first_line(err)}). If it is meant, raise the limit: FO_ONNX_MAX_PIXELS=…"
+        ) from err
+
+
+def _decode(path: Path, mode: str) -> Image:
     from PIL import Image, ImageOps
 
+    if "FO_ONNX_MAX_PIXELS" in os.environ and Image.MAX_IMAGE_PIXELS is not None:
+        # Pillow's own bound holds for the whole process, as the variable does; without it, it is left as it is.
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit("FO_ONNX_MAX_PIXELS"))
     with path.open("rb") as file, _opened(file) as opened:
         _check_pixels("the image is", opened.size)
-        image: Image.Image = ImageOps.exif_transpose(opened)
+        ImageOps.exif_transpose(opened, in_place=True)
+        image: Image.Image = opened
         if image.mode.startswith("I;16"):
             # Pillow would clip 16-bit grey at 255 instead of scaling it.
             grey = np.asarray(image, dtype=np.float32) / np.float32(257)
@@ -189,8 +205,8 @@ def _decoded(path: Path, mode: str) -> Image:
             )
         if image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")
-        image.load()
-        return image.convert(mode)
+        # A large image takes memory enough once.
+        return image if image.mode == mode else image.convert(mode)
 
 
 def _opened(file: BinaryIO) -> Image:
@@ -211,7 +227,8 @@ def _opened(file: BinaryIO) -> Image:
             raise DataError(f"{answer}. Install a Pillow that reads {name}, or convert the image.")
         if answer:
             file.seek(0)
-            return factory(file, file.name)
+            # Without its name, or Pillow would map the file, and the process would die where it is cut short meanwhile.
+            return factory(file, "")
     raise DataError(f"its content is no image of the formats {', '.join(FORMATS)}. Convert it, or leave it out.")
 
 
@@ -272,7 +289,8 @@ def _image_paths(root: Path) -> list[str]:
     """The images by their paths within the folder, sorted; a pipe or a dangling link that is called like one is among them."""
 
     def refuse(err: OSError) -> None:
-        raise err
+        with naming(err.filename):
+            raise err
 
     paths = []
     for folder, names, files in os.walk(root, onerror=refuse):

@@ -188,10 +188,11 @@ def _from_json(path: Path) -> Array:
 
 def _from_lines(path: Path, suffix: str) -> Array:
     import csv
+    import io
 
     text = path.read_text(encoding="utf-8-sig")
     if suffix == ".csv":
-        rows = [row for row in csv.reader(text.splitlines()) if row]
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
         wide = next((i for i, row in enumerate(rows) if len(row) != 1), None)
         if wide is not None:
             raise DataError(f"line {wide + 1} of {path} has {len(rows[wide])} columns; one, of labels, was expected.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ class ParquetSource:
             id_column = ID_COLUMN if ID_COLUMN in schema.names and ID_COLUMN not in taken else None
             if label is not None and (label in taken or options.labels is not None):
                 label = None
+            self._refuse_doubles(schema, {*self._inputs, id_column, label})
             self._check_sizes(groups, {n for n in (id_column, label) if n is not None})
             ids = None if id_column is None else self._ids(schema)
             labels = None if label is None else self._labels(label, schema.field(label).type)
@@ -114,6 +116,14 @@ class ParquetSource:
         check_unfolding(self._path, whole, file_bytes, DataError, "the columns of ids and labels of a file")
 
     # --- columns
+
+    def _refuse_doubles(self, schema: pa.Schema, used: set[str | None]) -> None:
+        counts = Counter(schema.names)
+        if double := next((name for name in schema.names if counts[name] > 1 and name in used), None):
+            raise DataError(
+                f"{self._path} has {counts[double]} columns called {double}, so that which one is meant cannot be told. Rename "
+                "them."
+            )
 
     def _choose(self, schema: pa.Schema, label: str | None) -> list[str]:
         signature = self._options.signature
@@ -310,11 +320,17 @@ class ParquetSource:
         """See `fo_onnx.protocols.Source`."""
         return fingerprint(self.length, self._sampled(spread(self.length)), self._beside)
 
-    def _sampled(self, positions: Iterable[int]) -> Iterator[Item]:
+    def _sampled(self, positions: Sequence[int]) -> Iterator[Item]:
+        """The rows at `positions`, which ascend; each row group is read once, and those without any are not."""
+        ends = np.cumsum(self._groups)
+        first = stop = group = -1
         for position in positions:
-            for _, table in self._tables(position, READ_ROWS):
-                yield next(self._rows(table.slice(0, 1), position))
-                break
+            if group != (holder := int(np.searchsorted(ends, position, "right"))):
+                group, stop, tables = holder, -1, self._tables(position, READ_ROWS)
+            while stop <= position:
+                first, table = next(tables)
+                stop = first + len(table)
+            yield next(self._rows(table.slice(position - first, 1), position))
 
 
 def _is_text(kind: Any) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..options import DataOptions
 from ..protocols import Array, Batch
+from .ahead import CLOSE_WAIT_S
 from .assembly import Assembly, Item, Rows, Unreadable
 from .beside import Beside, preprocessing, spread
 from .fingerprints import fingerprint
@@ -150,15 +154,46 @@ class RowSource:
 def _in_threads(
     function: Callable[[int], Item], positions: range, workers: int, ahead: int
 ) -> Generator[Item, None, None]:
-    """`function` of each position in order, computed by threads that are at most `ahead` positions in front."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="fo-onnx-rows")
+    """`function` of each position in order, computed by threads that are at most `ahead` positions in front.
+
+    Not an executor's threads: Python waits for those when it exits, however long a row that hangs takes.
+    """
+    asked: SimpleQueue[tuple[int, Future[Item]] | None] = SimpleQueue()
+    waiting: deque[Future[Item]] = deque()
+
+    def work() -> None:
+        while (task := asked.get()) is not None:
+            position, future = task
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function(position))
+            except BaseException as err:  # it belongs to whoever takes the rows
+                future.set_exception(err)
+
+    def ask(position: int) -> None:
+        future: Future[Item] = Future()
+        waiting.append(future)
+        asked.put((position, future))
+
+    threads = [threading.Thread(target=work, name=f"fo-onnx-rows-{i}", daemon=True) for i in range(workers)]
+    for thread in threads:
+        thread.start()
     try:
         left = iter(positions)
-        waiting: deque[Future[Item]] = deque(pool.submit(function, i) for i in islice(left, ahead))
+        for position in islice(left, ahead):
+            ask(position)
         while waiting:
             item = waiting.popleft().result()
             for position in islice(left, 1):
-                waiting.append(pool.submit(function, position))
+                ask(position)
             yield item
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for future in waiting:
+            future.cancel()
+        for _ in threads:
+            asked.put(None)
+        # A row that is being read cannot be cut off; its thread ends after it.
+        until_s = time.monotonic() + CLOSE_WAIT_S
+        for thread in threads:
+            thread.join(max(until_s - time.monotonic(), 0))

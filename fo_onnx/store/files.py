@@ -674,7 +674,12 @@ def work_folder(target: Path, doing: str) -> Iterator[Path]:
             f"{_begin(doing)} at {target}: {folder} is needed, but {what}. Remove it, or choose another name."
         )
     remove_remains(target.parent, lambda _: WORK_FILES)
-    make_folder(folder, doing)
+    try:
+        make_folder(folder, doing)
+    except StoreError:
+        with suppress(StoreError):
+            abandon_folder(folder)
+        raise
     with _held(folder):
         try:
             write_marker(folder, MARKERS[-1], marker(KIND_WORK), doing)

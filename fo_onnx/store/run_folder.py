@@ -148,12 +148,13 @@ class RunFolder:
                 files.remove_folder(path, own_entries(path), doing)
             finally:
                 lock.release()
-        made = not os.path.lexists(path)
-        files.make_folder(path, doing)
-        lock = files.take_lock(path)
+        made, begun, held = not os.path.lexists(path), False, None
         try:
+            files.make_folder(path, doing)
+            held = lock = files.take_lock(path)
             if not files.may_begin_in(path):
                 raise StoreError(f"Opening {path}: another process has just begun a run there. Choose another name.")
+            begun = True
             files.write_marker(path, RUN, record, doing)
             files.make_folder(path / DATA, doing)
             folder = cls(
@@ -162,11 +163,12 @@ class RunFolder:
         except BaseException:
             # A folder that was just begun holds nothing; one that cannot be removed may be begun in.
             with suppress(StoreError):
-                if files.read_marker(path) is not None:
+                if begun and files.read_marker(path) is not None:
                     files.remove_folder(path, own_entries(path), doing)
                 elif made:
                     files.abandon_folder(path)
-            lock.release()
+            if held is not None:
+                held.release()
             raise
         folder._mended, folder.was_resumed = True, False
         return folder

@@ -74,9 +74,9 @@ def npz_that_lies(path: Path) -> None:
     """The directory says that a member of 512 MB has 64 bytes."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("x.npy", npy_bytes((2**28,), bytes(2**28)))
+        archive.writestr("x.npy", npy_bytes((2**27,), bytes(2**27)))
     content = data.getvalue()
-    size = struct.pack("<I", len(npy_bytes((2**28,), bytes(2**28))))
+    size = struct.pack("<I", len(npy_bytes((2**27,), bytes(2**27))))
     path.write_bytes(content.replace(size, struct.pack("<I", 64)))
 
 
@@ -130,8 +130,8 @@ def rows_that_are_none(path: Path) -> None:
 
 def wide_zeros(path: Path) -> None:
     """2^25 zeros in one row."""
-    values = pa.array(np.zeros(2**28, np.float32))
-    pq.write_table(pa.table({"x": pa.FixedSizeListArray.from_arrays(values, 2**28)}), path, compression="zstd")
+    values = pa.array(np.zeros(2**25, np.float32))
+    pq.write_table(pa.table({"x": pa.FixedSizeListArray.from_arrays(values, 2**25)}), path, compression="zstd")
 
 
 def many_labels(path: Path) -> None:

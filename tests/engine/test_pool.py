@@ -215,10 +215,30 @@ class Unstoppable:
 
     kind = "native"
 
+    def __init__(self, seconds=0.25):
+        self.seconds, self.calls, self.busy = seconds, 0, False
+
     def run(self, inputs):
         with current().calling("a batch"):
-            time.sleep(0.25)
+            self.calls, self.busy = self.calls + 1, True
+            time.sleep(self.seconds)
+            self.busy = False
         return RunOutput(np.concatenate([inputs["0"], inputs["0"]], axis=1))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_call_in_a_worker_that_cannot_be_cut_off_is_let_end_and_named(workers):
+    """Nobody calls the model any more once the run has ended: its owner may go on with it, train it, say."""
+    before = threading.active_count()
+    runners = [Unstoppable(1.2) for _ in range(workers)]
+    with pytest.raises(TimeUp, match=r"timeout_s=0\.2 s; it had to wait until a batch of 1\.\d s ended"):
+        run(runners, batches(40), 0.2)
+    assert {r.calls for r in runners} <= {0, 1}, "none is begun after the end"
+    assert not any(r.busy for r in runners)
+    deadline = time.monotonic() + 2
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
 
 
 def test_one_run_that_is_ended_leaves_another_on_the_same_runner_alone():
@@ -233,8 +253,18 @@ def test_one_run_that_is_ended_leaves_another_on_the_same_runner_alone():
 
 
 def test_late_results_of_a_call_that_cannot_be_cut_off_are_not_delivered():
-    found, control = [], RunControl(0.1)
+    go, done, found = threading.Event(), threading.Event(), []
+
+    class Hanging(Slow):
+        def run(self, inputs):
+            assert go.wait(30)
+            done.set()
+            return super().run(inputs)
+
     with pytest.raises(RunEnded):
-        run_in_threads([Unstoppable()], batches(4), lambda b, o: found.append(b.start), control)
-    time.sleep(0.4)
+        run_in_threads([Hanging()], batches(4), lambda b, o: found.append(b.start), RunControl(0.1))
+    go.set()
+    assert done.wait(30)
+    while any(thread.name == "fo-onnx-0" for thread in threading.enumerate()):
+        time.sleep(0.01)
     assert found == []

@@ -64,6 +64,7 @@ def interrupted(data: Path, *arguments: str, pause_s: float) -> str:
         output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 0, errors
     return output.strip()
 
@@ -143,6 +144,7 @@ def test_a_disk_that_hangs_can_be_left(data: Path, tmp_path: Path) -> None:
         output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.wait()
     assert time.monotonic() - begun < 30
     assert "left" in output, errors
 

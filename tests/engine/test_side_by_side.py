@@ -198,4 +198,5 @@ def test_a_prediction_that_is_interrupted_leaves_the_engine_and_other_runs_alone
         output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.wait()
     assert output.split() == ["interrupted", "True", "120"], errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -106,6 +108,34 @@ def test_an_iterable_that_hangs(tmp_path: Path, out: str | None) -> None:
 
     target = None if out is None else tmp_path / out
     ends(0.4, "while a row was being read", linear(tmp_path / "m.onnx"), samples(), out=target)
+
+
+HANGING = """
+import time
+import numpy as np
+import fo_onnx as fo
+
+
+class Rows:
+    def __len__(self):
+        return 400
+
+    def __getitem__(self, row):
+        time.sleep(60 if row == 300 else 0)
+        return np.zeros(4, np.float32)
+
+
+try:
+    fo.generate(lambda x: x, Rows(), output="logits", num_workers=2, batch_size=16, timeout_s=1, progress=False)
+except fo.RunError as err:
+    print(err)
+"""
+
+
+def test_threads_that_hang_in_a_row_do_not_keep_the_program_from_ending() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=40, check=False)
+    assert "while a row was being read" in done.stdout, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_data_that_are_slow_to_open(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fo_onnx.array_files import read_npy, read_npz
+from fo_onnx.cli.data import load_ids
 from fo_onnx.errors import DataError, DataNotFoundError
 from fo_onnx.options import DataOptions
-from fo_onnx.sources import open_source
+from fo_onnx.sources import ImageFolder, open_source
+from fo_onnx.sources.labels import given_labels
 
 
 def test_npy_is_mapped(tmp_path: Path) -> None:
@@ -91,3 +94,47 @@ def test_other_suffixes(tmp_path: Path) -> None:
         match=r"x\.h5 has the suffix '\.h5', from which no rows are read; \.npy, \.npz, \.parquet or a folder of",
     ):
         open_source(tmp_path / "x.h5", DataOptions())
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".npy", "a\0b.npy"])
+def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"x{200}|a\\x00b"):
+        open_source(str(tmp_path / name), DataOptions())
+    with pytest.raises(DataError, match=r"x{200}|a\\x00b"):
+        open_source(ImageFolder(tmp_path / name), DataOptions())
+    with pytest.raises(DataError, match=r"x{200}|a\\x00b"):
+        given_labels(str(tmp_path / name))
+    with pytest.raises(DataError, match=r"x{200}|a\\x00b"):
+        load_ids(tmp_path / name)
+
+
+def test_errors_of_the_content_name_the_file(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.zeros((4, 3)), b=np.zeros((5, 3)))
+    with pytest.raises(DataError, match=r"Reading .*x\.npz: "):
+        open_source(tmp_path / "x.npz", DataOptions())
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<i8", "?", "<U3"])
+def test_arrays_are_those_that_numpy_reads(tmp_path: Path, order: Any, dtype: str) -> None:
+    array = np.asarray(np.arange(12).reshape(3, 4), dtype=dtype, order=order)
+    np.save(tmp_path / "x.npy", array)
+    np.savez_compressed(tmp_path / "x.npz", x=array)
+    for found in (
+        read_npy(tmp_path / "x.npy", DataError),
+        read_npy(tmp_path / "x.npy", DataError, mapped=True),
+        read_npz(tmp_path / "x.npz", DataError)["x"],
+    ):
+        np.testing.assert_array_equal(found, array)
+        assert found.dtype == array.dtype
+
+
+def test_a_parquet_file_that_vanishes_is_named(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"x": np.zeros(10)}), tmp_path / "x.parquet")
+    source = open_source(tmp_path / "x.parquet", DataOptions())
+    (tmp_path / "x.parquet").unlink()
+    with pytest.raises(DataError, match=r"x\.parquet: it is not there \(any more\)"):
+        list(source.batches(4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,100 @@ def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(PluginError, match=r"pip install 'fo-onnx\[images\]'"):
         open_source(tmp_path, DataOptions())
+
+
+class TestFilesOfStrangers:
+    def test_what_a_file_is_called_does_not_choose_its_decoder(self, tmp_path: Path) -> None:
+        pixels = save(tmp_path / "c/a.png")
+        (tmp_path / "c/a.png").rename(tmp_path / "c/a.jpg")
+        found = whole(ImageFolder(tmp_path, layout="NHWC")).inputs["0"][0]
+        np.testing.assert_allclose(found, pixels / np.float32(255), atol=1e-6)
+
+    @pytest.mark.parametrize("kind", ["bmp", "gif", "jpg", "pgm", "png", "ppm", "tif", "webp"])
+    def test_each_suffix_is_decoded(self, tmp_path: Path, kind: str) -> None:
+        Image.new("L", (5, 4), 255).save(tmp_path / f"a.{kind}")
+        assert whole(ImageFolder(tmp_path, mode="L")).inputs["0"].min() > 0.99
+
+    def test_formats_outside_the_list_are_bad_rows(self, tmp_path: Path) -> None:
+        Image.new("RGB", (4, 4)).save(tmp_path / "a.png", format="ICO")
+        Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+        batch = whole(tmp_path, on_error="record")
+        assert [b.id for b in batch.bad] == ["a.png"]
+        assert "its content is no image of the formats BMP, GIF, JPEG" in batch.bad[0].reason
+
+    def test_pipes_and_dangling_links_are_bad_rows(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.png")
+        os.mkfifo(tmp_path / "b.png")
+        (tmp_path / "c.png").symlink_to("nowhere")
+        reasons = {b.id: b.reason for b in whole(tmp_path, on_error="record").bad}
+        assert list(reasons) == ["b.png", "c.png"]
+        assert "b.png: a pipe; a regular file was expected" in reasons["b.png"]
+        assert "c.png: it is not there (any more)" in reasons["c.png"]
+
+    def test_the_limit_on_pixels_is_raised_by_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        save(tmp_path / "a.png", 4, 5)
+        monkeypatch.setenv("FO_ONNX_MAX_PIXELS", "19")
+        with pytest.raises(
+            DataError,
+            match=r"a\.png: the image is 4 by 5 pixels, more than 19 in all, which would fill the memory\. If it is meant, raise "
+            r"the limit: FO_ONNX_MAX_PIXELS=",
+        ):
+            whole(tmp_path)
+        monkeypatch.setenv("FO_ONNX_MAX_PIXELS", "20")
+        assert whole(tmp_path).inputs["0"].shape == (1, 3, 4, 5)
+        with pytest.raises(DataError, match=r"resize= would make the image 8 by 10 pixels, more than 20"):
+            whole(ImageFolder(tmp_path, resize=8))
+
+    def test_pillows_own_limit_does_not_warn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Pillow's warning begins at half of its bound, and its bound can be raised only for the whole process."""
+        save(tmp_path / "a.png", 4, 5)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12)
+        assert whole(tmp_path).inputs["0"].shape == (1, 3, 4, 5)
+        assert whole(ImageFolder(tmp_path, crop=4)).inputs["0"].shape == (1, 3, 4, 4)
+
+    def test_of_an_animation_the_first_frame_is_taken(self, tmp_path: Path) -> None:
+        frames = [Image.new("L", (4, 4), v) for v in (255, 0)]
+        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+        assert whole(ImageFolder(tmp_path, mode="L")).inputs["0"].min() == 1
+
+    def test_a_name_that_is_no_utf8_is_refused_before_a_row_is_read(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.png")
+        os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/b\xff.png")
+        with pytest.raises(
+            DataError, match=r"holds an image whose name, 'b\\udcff\.png', is no text in UTF-8.*; rename it"
+        ):
+            open_source(tmp_path, DataOptions())
+        assert whole(tmp_path, ids=[7]).ids.tolist() == [7]
+
+    def test_a_class_whose_name_is_no_utf8(self, tmp_path: Path) -> None:
+        save(tmp_path / "c/a.png")
+        os.rename(tmp_path / "c", os.fsencode(tmp_path) + b"/c\xff")
+        with pytest.raises(DataError, match=r"a folder of a class whose name, 'c\\udcff', is no text in UTF-8"):
+            open_source(tmp_path, DataOptions())
+        assert whole(tmp_path, ids=[7], labels=[0]).ids.tolist() == [7]
+
+    def test_a_name_of_255_bytes(self, tmp_path: Path) -> None:
+        name = "é" * 125 + "x.png"
+        assert len(name.encode()) == 255
+        save(tmp_path / name)
+        assert whole(tmp_path).ids.tolist() == [name]
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+    def test_a_folder_without_rights_is_no_empty_one(self, tmp_path: Path) -> None:
+        save(tmp_path / "c/a.png")
+        save(tmp_path / "d/b.png")
+        (tmp_path / "d").chmod(0)
+        try:
+            with pytest.raises(DataError, match=r"Reading .*/d: the operating system refuses \(Permission denied\)"):
+                open_source(tmp_path, DataOptions())
+        finally:
+            (tmp_path / "d").chmod(0o700)
+
+    def test_an_image_that_vanishes_is_a_bad_row(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.png")
+        save(tmp_path / "b.png")
+        source = open_source(tmp_path, DataOptions(on_error="record"))
+        (tmp_path / "b.png").unlink()
+        (batch,) = source.batches(10)
+        assert [b.id for b in batch.bad] == ["b.png"]
+        assert "b.png: it is not there (any more)" in batch.bad[0].reason
