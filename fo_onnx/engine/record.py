@@ -51,14 +51,8 @@ def identity(
     return found
 
 
-def settings(selection: Selection, known: dict[str, Any], sample: dict[str, str]) -> dict[str, Any]:
-    """What a resumed run takes over from the one begun, and what its unfinished rows are loaded with.
-
-    Args:
-        selection: The runners.
-        known: The run's `identity`.
-        sample: Digests of some of the rows by position, to tell whether they are the same when it goes on.
-    """
+def settings(selection: Selection, known: dict[str, Any]) -> dict[str, Any]:
+    """What a resumed run takes over from the one begun, and what its unfinished rows are loaded with."""
     tuning = selection.tuning
     return {
         "runner": selection.runners[0].kind,
@@ -68,7 +62,6 @@ def settings(selection: Selection, known: dict[str, Any], sample: dict[str, str]
         "sessions": tuning.sessions,
         "threads": tuning.threads,
         "parity": None if selection.parity is None else selection.parity.to_dict(),
-        "sample": sample,
         "meta": {
             "model": {"name": selection.spec.name, **known["model"]},
             "data": {"id_kind": known["data"]["id_kind"]},

@@ -1,7 +1,7 @@
 """What a resumed run must have in common with the one begun: model, options, and the rows that are finished.
 
-Rows are compared as the model gets them. Where a source can be read at any position, a sample of its rows is; where it
-is read in order only, all rows before the position to go on from are read anyway, and each is.
+Digests of all rows are kept beside the run, as the model gets the rows. When it goes on they are compared: all of those
+that are finished where rows lie in memory, or are read in order and so are read anyway; else those of a sample.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from ..sources.fingerprints import row_digests
 from ..store import RunFolder, differences
 from ..store.run_sink import InputDigests
 
-SAMPLED_ROWS = 32
-UNREADABLE = "unreadable"
+SAMPLED_ROWS, COMPARED_ROWS = 32, 4096
 
 _WORDS = {
     "model.sha256": "the model (its weights or its code)",
@@ -96,32 +95,6 @@ def require_same_run(folder: RunFolder, now: Mapping[str, Any], source: Source, 
         )
 
 
-def sample_rows(source: Source) -> dict[str, str]:
-    """Digests of some rows spread over a source, to be kept with a run that begins, by position.
-
-    Nothing where the source is read in order only: there the digests of all rows are kept (`digested_batches`).
-    """
-    if source.sequential or not source.length:
-        return {}
-    positions = np.unique(np.linspace(0, source.length - 1, min(SAMPLED_ROWS, source.length)).round()).astype(int)
-    return {str(position): _digest_at(source, position) for position in positions.tolist()}
-
-
-def _digest_at(source: Source, position: int) -> str:
-    """The digest of one row as the model gets it, with the label that it carries."""
-    batches = source.batches(1, position)
-    try:
-        batch = next(batches, None)
-    except DataError:
-        return UNREADABLE
-    finally:
-        if isinstance(batches, Generator):
-            batches.close()
-    if batch is None or len(batch) == 0:
-        return UNREADABLE
-    return f"{int(_digests(source, batch)[0]):016x}"
-
-
 def _digests(source: Source, batch: Batch) -> NDArray[np.uint64]:
     """The digests of a batch's readable rows; labels count where only reading the rows tells them."""
     carried = batch.labels is not None and source.annotations(batch.start, batch.start)[1] is None
@@ -141,12 +114,10 @@ def require_same_rows(folder: RunFolder, source: Source, relabel: Relabel) -> No
     Raises:
         ResumeError: Inputs, ids or labels of finished rows changed; names how many, and the first one by position.
     """
-    changed: dict[str, list[int]] = {"the input": [], "the id": [], "the label": []}
-    sample = {int(p): digest for p, digest in (folder.settings.get("sample") or {}).items()}
-    # A row that could not be read then has no distribution, and may have been mended.
-    known = {p: digest for p, digest in sorted(sample.items()) if p < folder.position and digest != UNREADABLE}
-    if not source.sequential:
-        changed["the input"] = [p for p, digest in known.items() if _digest_at(source, p) != digest]
+    changed: dict[str, list[int]] = {"the input or the label": [], "the id": [], "the label": []}
+    finished = folder.finished_inputs(0, folder.position)
+    if finished is not None and not source.sequential:
+        changed["the input or the label"] = _changed_inputs(source, finished)
     rows, first = folder.finished_rows(), 0
     for shard in folder.journal.shards if rows is not None else ():
         assert rows is not None
@@ -161,6 +132,46 @@ def require_same_rows(folder: RunFolder, source: Source, relabel: Relabel) -> No
             assert columns is not None
             changed["the label"] += (shard.start + at[columns[at] != stored.labels]).tolist()
     _refuse_changes(folder, changed)
+
+
+def _changed_inputs(source: Source, finished: NDArray[np.uint64]) -> list[int]:
+    """Positions of finished rows that are others now: of all in memory, else of a sample that is read again.
+
+    A row whose digest is 0 could not be read then: it has no distribution, and may have been mended.
+    """
+    if source.in_memory:
+        now = np.zeros(len(finished), dtype=np.uint64)
+        for batch in source.batches(COMPARED_ROWS):
+            if batch.start >= len(finished):
+                break
+            digests = _positioned_digests(source, batch)
+            stop = min(batch.stop, len(finished))
+            now[batch.start : stop] = digests[: stop - batch.start]
+        return np.flatnonzero((now != finished) & (finished != 0)).tolist()
+    read = np.flatnonzero(finished)
+    sample = read[np.unique(np.linspace(0, len(read) - 1, min(SAMPLED_ROWS, len(read))).round()).astype(int)]
+    return [p for p in sample.tolist() if _digest_at(source, p) != finished[p]]
+
+
+def _digest_at(source: Source, position: int) -> np.uint64:
+    """The digest of one row; 0 where it cannot be read."""
+    batches = source.batches(1, position)
+    try:
+        batch = next(batches, None)
+    except DataError:
+        return np.uint64(0)
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+    return np.uint64(0) if batch is None or len(batch) == 0 else _digests(source, batch)[0]
+
+
+def _positioned_digests(source: Source, batch: Batch) -> NDArray[np.uint64]:
+    """The digests of all positions that a batch accounts for; 0 for a row that could not be read."""
+    digests = np.zeros(batch.stop - batch.start, dtype=np.uint64)
+    if len(batch):
+        digests[np.asarray(batch_positions(batch)) - batch.start] = _digests(source, batch)
+    return digests
 
 
 def _places(stored: Any, ids: Any) -> NDArray[np.int64]:
@@ -189,7 +200,7 @@ def _refuse_changes(folder: RunFolder, changed: Mapping[str, Sequence[int]]) -> 
 
 
 def digested_batches(source: Source, inputs: InputDigests, folder: RunFolder) -> Callable[[int, int], Iterator[Batch]]:
-    """Batches of a source that is read in order: the digests of its rows are kept, and compared where they are finished.
+    """Batches of a source whose rows' digests are kept; where it is read in order, finished rows are compared on the way.
 
     Args:
         source: The source.
@@ -201,14 +212,11 @@ def digested_batches(source: Source, inputs: InputDigests, folder: RunFolder) ->
     """
 
     def batches(size: int, start: int) -> Iterator[Batch]:
-        finished = folder.finished_inputs(0, start) if start else None
+        finished = folder.finished_inputs(0, start) if start and source.sequential else None
         position = start if finished is None else 0
         for batch in source.batches(size, position):
             position = batch.stop
-            digests = np.zeros(batch.stop - batch.start, dtype=np.uint64)
-            if len(batch):
-                # 0 stands for a row that could not be read.
-                digests[np.asarray(batch_positions(batch)) - batch.start] = _digests(source, batch)
+            digests = _positioned_digests(source, batch)
             if finished is not None and batch.start < start:
                 stop = min(batch.stop, start)
                 then, now = finished[batch.start : stop], digests[: stop - batch.start]
@@ -263,9 +271,6 @@ def check_settings(settings: Mapping[str, Any], path: Path) -> None:
             raise OptionError("device and reason are no texts")
         if settings["parity"] is not None:
             ParityReport.from_dict(settings["parity"])
-        sample = settings.get("sample") or {}
-        if not all(isinstance(d, str) and p.isdecimal() for p, d in sample.items()):
-            raise OptionError("sample holds no digests by position")
     except (OptionError, DataError, KeyError, TypeError, ValueError, AttributeError) as err:
         raise StoreError(
             f"Resuming {path}: its run.json is not as this version writes it ({type(err).__name__}: {err}). It was edited or "

@@ -156,11 +156,11 @@ class Run:
             folder = RunFolder.create(
                 out,
                 known,
-                record.settings(selection, known, self._reading(lambda: resuming.sample_rows(self._source))),
+                record.settings(selection, known),
                 overwrite=self._target.overwrite,
             )
         with folder:
-            inputs = InputDigests() if self._source.sequential else None
+            inputs = InputDigests()
             pipeline = self._pipeline(selection, folder.position, folder, inputs)
             self._reading(lambda: resuming.require_same_rows(folder, self._source, pipeline.pipeline.relabel))
             sink = folder.sink(

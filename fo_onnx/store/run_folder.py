@@ -5,7 +5,7 @@
     run.json                     immutable: what is run, and how; marks the folder as ours
     journal.jsonl                one line per finished shard
     data/part-<start>.parquet    finished shards
-    inputs.digests               8 bytes per row, where the source is read in order only
+    inputs.digests               8 bytes per row: a digest of its input
     errors.jsonl   .lock         rows that came to nothing; one writer at a time
     manifest.json                written last: the run is complete
 """

@@ -234,7 +234,7 @@ def test_a_run_that_does_not_fit_the_one_begun(model, tmp_path):
 
     with pytest.raises(ResumeError, match=r"the temperature \(1.0 then, 2.0 now\)"):
         resume(temperature=2.0)
-    with pytest.raises(ResumeError, match=r"the input of \d+ rows changed, first at row 0\."):
+    with pytest.raises(ResumeError, match=r"the input or the label of \d+ rows changed, first at row 0\."):
         resume(rows=x + 1)
     with pytest.raises(ResumeError, match=r"the number of rows \(1000 then, 999 now\)"):
         resume(rows=x[:-1], labels=labels[:-1])
@@ -251,7 +251,9 @@ def test_a_run_that_does_not_fit_the_one_begun(model, tmp_path):
         resume(labels=None)
     with pytest.raises(ResumeError, match=r"the id of 688 rows changed, first at row 0\."):
         resume(ids=np.arange(1000)[::-1])
-    with pytest.raises(ResumeError, match=r"the preprocessing|the input of \d+ rows changed, first at row 0"):
+    with pytest.raises(
+        ResumeError, match=r"the preprocessing|the input or the label of \d+ rows changed, first at row 0"
+    ):
         resume(transform=lambda row: row * 2)
     # Refusals lose nothing, and rows that are still to come may change: they were mended, say.
     relabelled = labels.copy()
@@ -260,6 +262,20 @@ def test_a_run_that_does_not_fit_the_one_begun(model, tmp_path):
     assert done.meta["rows"]["written"] == 1000
     assert (done.labels == relabelled).all()
     assert (done.probs == fo.generate(model, x, batch_size=16).probs).all()
+
+
+def test_one_changed_row_among_the_finished_ones_is_seen_in_arrays(model, tmp_path):
+    x, out = np.load(data_file(tmp_path, 1000)), tmp_path / "d.parquet"
+    x[900] = np.nan
+    with pytest.raises(fo.DataError, match="row 900 .*resume=True"):
+        fo.generate(model, x, out=out, batch_size=16)
+    mended = x.copy()
+    mended[900] = 1
+    changed = mended.copy()
+    changed[[123, 777]] += 1
+    with pytest.raises(ResumeError, match=r"the input or the label of 2 rows changed, first at row 123\."):
+        fo.generate(model, changed, out=out, resume=True)
+    assert len(fo.generate(model, mended, out=out, resume=True)) == 1000
 
 
 def test_what_becomes_of_bad_rows_may_change_when_a_run_goes_on(model, tmp_path):
@@ -305,7 +321,7 @@ def test_a_run_over_an_iterable_goes_on_where_limit_says_how_many_rows_it_has(mo
     "edit",
     [
         {"batch_size": 0}, {"batch_size": True}, {"batch_size": 10**12}, {"batch_size": "16"}, {"runner": "cuda"},
-        {"sessions": 10**9}, {"threads": -1}, {"device": 3}, {"parity": {"rows": "many"}}, {"sample": {"x": "y"}},
+        {"sessions": 10**9}, {"threads": -1}, {"device": 3}, {"parity": {"rows": "many"}},
     ],
 )  # fmt: skip
 def test_a_run_json_that_was_edited_is_checked_like_an_argument(edit, model, tmp_path):
