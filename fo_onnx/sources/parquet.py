@@ -323,13 +323,12 @@ class ParquetSource:
     def _sampled(self, positions: Sequence[int]) -> Iterator[Item]:
         """The rows at `positions`, which ascend; each row group is read once, and those without any are not."""
         ends = np.cumsum(self._groups)
-        first = stop = group = -1
+        group, first, table = -1, 0, None
         for position in positions:
             if group != (holder := int(np.searchsorted(ends, position, "right"))):
-                group, stop, tables = holder, -1, self._tables(position, READ_ROWS)
-            while stop <= position:
+                group, table, tables = holder, None, self._tables(position, READ_ROWS)
+            while table is None or first + len(table) <= position:
                 first, table = next(tables)
-                stop = first + len(table)
             yield next(self._rows(table.slice(position - first, 1), position))
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounded import run_bounded
 from PIL import Image
 
 from fo_onnx.errors import DataError, DataNotFoundError, OptionError, PluginError
 from fo_onnx.options import DataOptions
 from fo_onnx.protocols import Batch
 from fo_onnx.sources import ImageFolder, open_source
+from fo_onnx.sources.images import _decoded
 
 
 def save(path: Path, height: int = 4, width: int = 4, seed: int = 0, **options: Any) -> np.ndarray:
@@ -326,3 +328,37 @@ class TestFilesOfStrangers:
         (batch,) = source.batches(10)
         assert [b.id for b in batch.bad] == ["b.png"]
         assert "b.png: it is not there (any more)" in batch.bad[0].reason
+
+    @pytest.mark.parametrize("kind", ["tif", "webp", "gif"])
+    def test_what_pillow_refuses_by_itself_is_refused_in_our_words(
+        self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Pillow checks the canvas of WebP, the tiles of TIFF and the frames of GIF once more."""
+        frames = [Image.new("L", (10, 10), v) for v in (255, 0)]
+        frames[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=frames[1:], disposal=2, lossless=True)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+        with pytest.raises(
+            DataError, match=rf"a\.{kind}: it is larger than Pillow decodes .*limit: FO_ONNX_MAX_PIXELS="
+        ):
+            whole(ImageFolder(tmp_path, mode="L"))
+        assert Image.MAX_IMAGE_PIXELS == 40, "without the variable the bound of the process is left as it is"
+        monkeypatch.setenv("FO_ONNX_MAX_PIXELS", "100")
+        assert whole(ImageFolder(tmp_path, mode="L")).inputs["0"].min() == 1
+
+    def test_a_file_that_is_cut_short_after_it_was_decoded(self, tmp_path: Path) -> None:
+        """An image that Pillow maps into memory would end the process."""
+        path = tmp_path / "a.pgm"
+        Image.new("L", (500, 500), 255).save(path)
+
+        def read() -> None:
+            image = _decoded(path, "L")
+            os.truncate(path, 0)
+            assert np.asarray(image).min() == 255
+
+        outcome = run_bounded(read)
+        assert (outcome.error, outcome.ended) == (None, None), outcome
+
+    def test_a_large_image_is_in_memory_once(self, tmp_path: Path) -> None:
+        """Decoded it takes 75 MB."""
+        Image.new("RGB", (5000, 5000)).save(tmp_path / "a.png", compress_level=1)
+        run_bounded(lambda: ImageFolder(tmp_path, resize=8).read(tmp_path / "a.png")).require_bounds(gigabytes=0.13)

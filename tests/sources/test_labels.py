@@ -107,6 +107,10 @@ class TestFiles:
         assert labels.values.tolist() == values
         assert labels.class_names == (("a", "b", "c") if "b" in text.replace("label", "") else None)
 
+    def test_a_quoted_name_of_two_lines_stays_what_it_is(self, tmp_path: Path) -> None:
+        labels = given_labels(self.write(tmp_path / "y.csv", '"a\nb"\nc\nab'))
+        assert (labels.values.tolist(), labels.class_names) == ([0, 2, 1], ("a\nb", "ab", "c"))
+
     def test_npy(self, tmp_path: Path) -> None:
         np.save(tmp_path / "y.npy", [0, 2])
         assert given_labels(str(tmp_path / "y.npy")).values.tolist() == [0, 2]
@@ -126,6 +130,7 @@ class TestFiles:
                 r"Reading the labels .*y\.json: it is damaged, cut short or of another kind \(JSONDecodeError",
             ),
             ("y.csv", "0,1\n", r"line 1 of .* has 2 columns; one, of labels, was expected"),
+            ("y.csv", 'a\n"b\nc\n', r"Reading the labels .*y\.csv: it is damaged, .*\(Error: unexpected end of data\)"),
             ("y.txt", "0\n\n1\n", r"line 2 of .* is empty"),
             ("y.npy", "nothing", r"Reading the labels .*y\.npy: it is damaged"),
             ("y.txt", "0\n-1\n", r"Reading the labels .*y\.txt: .*row 1 has the label -1"),

@@ -239,3 +239,50 @@ def test_a_damaged_page(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"Reading the rows from 0 on of .*x\.parquet: it is damaged"):
         list(open_source(path, DataOptions()).batches(100))
+
+
+@pytest.mark.parametrize("name", ["x", "id", "label"])
+def test_two_columns_of_one_name(tmp_path: Path, name: str) -> None:
+    names = ["x", "id", "label", "note", "note", name]
+    columns = [pa.array([1.0, 2.0]), pa.array([1, 2]), pa.array([0, 1]), pa.array(["a", "b"]), pa.array(["c", "d"])]
+    pq.write_table(pa.Table.from_arrays([*columns, columns[names.index(name)]], names), tmp_path / "x.parquet")
+    with pytest.raises(
+        DataError, match=rf"x\.parquet has 2 columns called {name}, so that which one is meant cannot be told"
+    ):
+        open_source(tmp_path / "x.parquet", DataOptions())
+
+
+def test_two_columns_that_are_not_read_may_have_one_name(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays(
+        [pa.array([1.0, 2.0]), pa.array(["a", "b"]), pa.array(["c", "d"])], ["x", "note", "note"]
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert whole(open_source(tmp_path / "x.parquet", DataOptions())).inputs["0"].tolist() == [[1.0], [2.0]]
+
+
+def test_no_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({}), tmp_path / "x.parquet")
+    with pytest.raises(
+        DataError, match=r"x\.parquet has no column of numbers or of lists of numbers; it has no columns"
+    ):
+        open_source(tmp_path / "x.parquet", DataOptions())
+
+
+def test_the_fingerprint_reads_each_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.arange(6_000, dtype=np.float32).reshape(2_000, 3)
+    passes: list[int] = []
+    tables = module.ParquetSource._tables
+
+    def counted(self: Any, start: int, rows: int) -> Any:
+        passes.append(start)
+        return tables(self, start, rows)
+
+    monkeypatch.setattr(module.ParquetSource, "_tables", counted)
+    prints = set()
+    for rows, groups in ((2_000, 1), (1_200, 2), (500, 4), (1, 16)):
+        source = open_source(write(tmp_path / "x.parquet", {"x": fixed(x)}, rows), DataOptions())
+        source.peek(1)
+        passes.clear()
+        prints.add(source.fingerprint())
+        assert len(passes) == groups
+    assert len(prints) == 1, "how the rows are grouped changes the fingerprint"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import pickle
 import resource
@@ -98,6 +99,8 @@ def run_bounded(function: Callable[[], Any], seconds: float = 10, gigabytes: flo
 
 def _run_child(function: Callable[[], Any], writer: int, gigabytes: float) -> None:
     """Calls, writes the `Outcome` and ends the process, whatever happens."""
+    # Garbage of the parent is left alone: a framework's objects crash where they are destroyed without its threads.
+    gc.freeze()
     try:
         bound = int(gigabytes * 2**30)
         limit = _address_space() + bound + _SPARE_BYTES
