@@ -553,7 +553,10 @@ def test_a_run_with_a_broken_journal_is_begun_anew(target):
     lines = journal.read_bytes().splitlines(keepends=True)
     lines[4] = b"?" * 10 + lines[4]
     journal.write_bytes(b"".join(lines))
-    begin(target, overwrite=True).close()
+    run = begin(target, overwrite=True)
+    assert run.position == 0
+    assert list((folder / "data").iterdir()) == []
+    run.close()
 
 
 def test_shards_that_do_not_follow_one_another_are_damage(target, caplog):
