@@ -3,9 +3,11 @@
 The verbs are loaded when they are first used, since the rooms behind them take longer to load than numpy.
 """
 
+from . import command_start as command_start  # first: it answers an interrupt of the imports below
+
+# isort: split
 from typing import TYPE_CHECKING, Any
 
-from . import command_start as command_start  # first: it answers an interrupt of the imports below
 from .distributions import Distributions
 from .errors import (
     DataError,

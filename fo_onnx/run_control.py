@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from .errors import RunError
 from .options import check_timeout
+from .signals import wait_until
 
 T = TypeVar("T")
 NAMED_S = 0.1
@@ -98,8 +99,12 @@ class RunControl:
 
     def let_calls_end(self) -> None:
         """Waits until no call is in progress that cannot be cut off."""
-        with self._state:
-            self._state.wait_for(lambda: None not in self._ends.values())
+
+        def ended(seconds: float | None) -> bool:
+            with self._state:
+                return self._state.wait_for(lambda: None not in self._ends.values(), seconds)
+
+        wait_until(ended)
 
     @contextmanager
     def calling(self, call: str, end: Callable[[], None] | None = None) -> Iterator[None]:
@@ -166,7 +171,7 @@ class RunControl:
         self.check()
         call = ThreadCall(read, "fo-onnx-read")
         try:
-            if not call.ended.wait(self.left_s()):
+            if not wait_until(call.ended.wait, self.left_s()):
                 raise self.time_up(doing)
         except BaseException:
             self.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import re
@@ -13,10 +12,11 @@ from typing import Any, NoReturn
 
 import click
 
+from .. import command_start
 from ..command_start import INTERRUPTED
 from ..errors import FallbackWarning, FoOnnxError
 from ..printable import escaped
-from ..signals import ended_like_ctrl_c, ignore_signals, signals_deferred
+from ..signals import SignalGuard, one_interrupt
 from .output import JSON, print_json, say
 
 FAILED = 1
@@ -31,32 +31,31 @@ def as_lines(ctx: click.Context) -> Iterator[None]:
     Raises:
         click.exceptions.Exit: With code 1 after an error, 130 after Ctrl-C, SIGTERM or SIGHUP.
     """
-    with ended_like_ctrl_c(), _warnings(ctx), _log(ctx), escaped_usage():
+    with one_interrupt(like_ctrl_c=True) as guard, _warnings(ctx), _log(ctx), escaped_usage():
         try:
             yield
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except KeyboardInterrupt as err:
-            _interrupted(ctx, err)
+            _interrupted(ctx, err, guard)
         except FoOnnxError as err:
             if (interrupt := _interrupt_behind(err)) is not None:
-                _interrupted(ctx, interrupt)
+                _interrupted(ctx, interrupt, guard)
             _fail(ctx, err, in_words_of(ctx.meta.get(COMMAND), str(err)), _notes(ctx, err), FAILED)
         except Exception as err:
             if (interrupt := _interrupt_behind(err)) is not None:
-                _interrupted(ctx, interrupt)
+                _interrupted(ctx, interrupt, guard)
             first = (str(err).strip().splitlines() or [""])[0]
             said = f"unexpected {type(err).__name__}: {first}".rstrip(": ")
             _fail(ctx, err, f"{said}. --debug shows where it came from.", _notes(ctx, err), FAILED)
 
 
-def _interrupted(ctx: click.Context, err: KeyboardInterrupt) -> NoReturn:
-    # Who presses twice must not get a traceback in the place of the line, nor after it.
-    atexit.register(ignore_signals)
-    with signals_deferred(err):
-        first, *rest = [*_notes(ctx, err), ""]
-        _fail(ctx, err, f"interrupted. {first}".rstrip(), list(filter(None, rest)), INTERRUPTED)
-    raise AssertionError("unreachable")
+def _interrupted(ctx: click.Context, err: KeyboardInterrupt, guard: SignalGuard) -> NoReturn:
+    if command_start.COMMAND:
+        # Who presses twice must not get a traceback after the line.
+        guard.ignore_afterwards()
+    first, *rest = [*_notes(ctx, err), ""]
+    _fail(ctx, err, f"interrupted. {first}".rstrip(), list(filter(None, rest)), INTERRUPTED)
 
 
 def _interrupt_behind(err: BaseException) -> KeyboardInterrupt | None:

@@ -20,6 +20,7 @@ from ..options import DataOptions, ModelOptions, OutputOptions, RunOptions
 from ..probabilities import invalid_rows
 from ..protocols import Batch, Source
 from ..run_control import begin, current, is_endless
+from ..signals import one_interrupt
 from ..sources import open_source
 from ..spec import InputSignature, ModelSpec
 from .bounded_source import BoundedSource
@@ -167,7 +168,7 @@ class Engine:
             on_error=on_error, limit=limit, signature=self.signature,
         )  # fmt: skip
         target = Target(None if out is None else Path(out).expanduser(), overwrite, resume, meta)
-        with begin(timeout_s):
+        with one_interrupt(), begin(timeout_s):
             return Run(self, self.source(data, options), options, run, self._output, target).execute()
 
     @property

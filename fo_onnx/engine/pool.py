@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..protocols import Batch, Runner, RunOutput
 from ..run_control import RunControl, RunEnded
-from ..signals import signals_deferred
+from ..signals import signals_deferred, wait_until
 from .session import GRACE_S
 
 Deliver = Callable[[Batch, RunOutput | None], None]
@@ -68,7 +68,7 @@ def run_in_threads(runners: Sequence[Runner], batches: Iterator[Batch], deliver:
         for thread in threads:
             thread.start()
         # Not Thread.join: on Python 3.11 an interrupted join reports a live thread as dead.
-        if not pool.finished.wait(control.left_s()):
+        if not wait_until(pool.finished.wait, control.left_s()):
             control.let_calls_end()
             raise control.time_up()
     except BaseException as err:

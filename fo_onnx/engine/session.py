@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import DeviceError, ModelError, PluginError, RunError
 from ..run_control import ThreadCall, current
+from ..signals import wait_until
 from .providers import Placement, missing_library
 
 INSTALL_HINT = "pip install 'fo-onnx[cpu]' (or 'fo-onnx[gpu]' for CUDA)"
@@ -133,7 +134,7 @@ class Session:
             return self._run(outputs, feed, options)
         running = ThreadCall(lambda: self._run(outputs, feed, options), "fo-onnx-run")
         try:
-            running.ended.wait()
+            wait_until(running.ended.wait)
         except BaseException:  # an interrupt
             options.terminate = True
             running.ended.wait(GRACE_S)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from ..protocols import Batch
 from ..run_control import current
+from ..signals import wait_until
 
 CLOSE_WAIT_S = 0.5
 
@@ -59,6 +60,18 @@ def read_ahead(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
                 condition.notify_all()
             finished.set()
 
+    taken: list[Batch] = []
+
+    def take(seconds: float | None) -> bool:
+        """Takes the next batch where one comes in time. Returns whether one has, or there is none any more."""
+        with condition:
+            if not condition.wait_for(lambda: waiting or ended, seconds):
+                return False
+            if waiting:
+                taken.append(waiting.popleft())
+                condition.notify_all()
+            return True
+
     control = current()
     thread = threading.Thread(
         target=contextvars.copy_context().run, args=(work,), name="fo-onnx-read-ahead", daemon=True
@@ -66,14 +79,11 @@ def read_ahead(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
     thread.start()
     try:
         while True:
-            with condition:
-                if not condition.wait_for(lambda: waiting or ended, control.left_s()):
-                    raise control.time_up("while a row was being read")
-                if not waiting:
-                    break
-                batch = waiting.popleft()
-                condition.notify_all()
-            yield batch
+            if not wait_until(take, control.left_s()):
+                raise control.time_up("while a row was being read")
+            if not taken:
+                break
+            yield taken.pop()
         if failure:
             raise failure[0]
     finally:

@@ -79,6 +79,7 @@ def signalled(work: Path, process: subprocess.Popen[str], *numbers: int, pause_s
         output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.wait()
     return process.returncode, output, errors
 
 
@@ -108,12 +109,15 @@ def test_while_an_extension_is_imported_that_takes_it_for_a_failure(work: Path) 
     assert signalled(work, start(work, *arguments), signal.SIGINT) == INTERRUPTED
 
 
-@pytest.mark.parametrize("command", [COMMAND, MODULE], ids=["fo-onnx", "python -m fo_onnx"])
-def test_while_the_command_itself_is_imported(work: Path, command: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [(COMMAND, signal.SIGINT), (COMMAND, signal.SIGTERM), (COMMAND, signal.SIGHUP), (MODULE, signal.SIGINT)],
+)
+def test_while_the_command_itself_is_imported(work: Path, command: list[str], number: int) -> None:
     """A numpy that takes a minute to load stands for a slow disk."""
     (work / "numpy").mkdir()
     (work / "numpy" / "__init__.py").write_text(SLOW_IMPORT)
-    assert signalled(work, start(work, "--help", command=command), signal.SIGINT) == INTERRUPTED
+    assert signalled(work, start(work, "--help", command=command), number) == INTERRUPTED
 
 
 def test_pressed_twice_while_a_module_is_imported(work: Path) -> None:
