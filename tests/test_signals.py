@@ -17,9 +17,10 @@ from fo_onnx.signals import SIGNALS, one_interrupt, signals_deferred, wait_until
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, and afterwards every handler is what it was."""
+    """Start from Python's own handlers, whatever the tests' shell ignores, and check that every one is put back."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     inside = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     after = {number: signal.getsignal(number) for number in SIGNALS}

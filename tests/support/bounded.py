@@ -106,7 +106,9 @@ def _run_child(function: Callable[[], Any], writer: int, gigabytes: float) -> No
         limit = _address_space() + bound + _SPARE_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # The highest mark is this process's own from here on, and not what its parent once took.
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status_bytes("VmRSS")
         try:
             function()
             outcome = Outcome()
@@ -117,14 +119,20 @@ def _run_child(function: Callable[[], Any], writer: int, gigabytes: float) -> No
                 ours=isinstance(err, FoOnnxError),
                 starved=any(_is_refusal_of_room(e) for e in _causes(err)),
             )
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        os.write(writer, pickle.dumps(replace(outcome, peak_bytes=peak * 1024)))
+        peak = _status_bytes("VmHWM") - before
+        os.write(writer, pickle.dumps(replace(outcome, peak_bytes=peak)))
     finally:
         os._exit(0)
 
 
 def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _status_bytes(name: str) -> int:
+    """Returns a value of this process's status, such as ``VmHWM``, the most memory that it has taken."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -8,6 +8,10 @@ from typing import Any
 
 
 def start(command: list[str], **more: Any) -> subprocess.Popen[str]:
-    """A process that heeds Ctrl-C also where the tests' own shell made them ignore it, as it does in the background."""
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    """Start a process that heeds signals also where the tests' own shell ignores them (in the background, under nohup)."""
+
+    def heed() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed, **more)
