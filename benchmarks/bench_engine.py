@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fo_onnx as fo
-from fo_onnx.probabilities import softmax, total_variation
+from fo_onnx.distributions.probabilities import softmax, total_variation
 
 from . import cases
 from .measuring import Comparison, take_turns, write

@@ -152,7 +152,7 @@ def in_tensorflow() -> tuple[Path, Path]:
         return rows
 
     generator = TensorFlowDataGenerator(model, dataset, batch_size=BATCH, device="CPU:0")
-    return former, lambda: {i: row.numpy() for i, row in generator.generate_distributions(progress=False).items()}
+    return former, lambda: generator.generate_distributions(progress=False)
 
 
 def numpy_model(images: Any) -> Array:

@@ -1,14 +1,11 @@
 """fo-onnx turns a trained classifier and a dataset into first-order data: a verified class distribution per sample.
 
-The verbs are loaded when they are first used, since the rooms behind them take longer to load than numpy.
+All but the errors are loaded when they are first used: the command can answer an interrupt before anything that takes long is
+imported, and the rooms behind the verbs take longer to load than numpy.
 """
 
-from . import command_start as command_start  # first: it answers an interrupt of the imports below
-
-# isort: split
 from typing import TYPE_CHECKING, Any
 
-from .distributions import Distributions
 from .errors import (
     DataError,
     DeviceError,
@@ -25,20 +22,23 @@ from .errors import (
     StoreError,
     TrustError,
 )
-from .model import OnnxModel
 from .version import __version__
 
 if TYPE_CHECKING:
     from .api import export, generate, verify
+    from .contracts.parity_report import ParityReport
+    from .distributions import Distributions
     from .engine import Engine
-    from .parity import ParityReport
+    from .models.onnx_model import OnnxModel
     from .sources import ImageFolder
     from .store import check, load, save
 
 _ROOMS = {
     "api": ("export", "generate", "verify"),
+    "distributions": ("Distributions",),
     "engine": ("Engine",),
-    "parity": ("ParityReport",),
+    "models.onnx_model": ("OnnxModel",),
+    "contracts.parity_report": ("ParityReport",),
     "sources": ("ImageFolder",),
     "store": ("check", "load", "save"),
 }

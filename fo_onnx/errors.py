@@ -30,7 +30,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .printable import escaped
+from .guards.printable import escaped
 
 
 class FoOnnxError(Exception):
@@ -70,7 +70,7 @@ class DataError(FoOnnxError, ValueError):
     """A dataset, or a row of it, that cannot be used.
 
     Attributes:
-        position: The row's position in the source, counted from 0, where one row is at fault.
+        position: The row's position in the source, counted from 0, if one row is at fault.
     """
 
     def __init__(self, message: str, *, position: int | None = None) -> None:
@@ -115,7 +115,7 @@ class OptionError(FoOnnxError, ValueError):
 
 
 class TrustError(FoOnnxError, PermissionError):
-    """What was asked would run code from a file that was not said to be trusted."""
+    """The call would run code from a file that was not said to be trusted."""
 
 
 class PluginError(FoOnnxError, ImportError):
@@ -128,7 +128,7 @@ class FallbackWarning(UserWarning):
 
 @contextmanager
 def reading(path: str | os.PathLike[str], error: type[FoOnnxError], doing: str = "Reading") -> Iterator[None]:
-    """Turns whatever a parser raises on a damaged or hostile file into an error that names the file.
+    """Turn whatever a parser raises on a damaged or hostile file into an error that names the file.
 
     This is the border of a reader: within it any exception means that the file is not what it should be. Errors of
     fo-onnx pass as they are.
@@ -143,7 +143,7 @@ def reading(path: str | os.PathLike[str], error: type[FoOnnxError], doing: str =
         ...     raise RecursionError("maximum recursion depth exceeded")
         Traceback (most recent call last):
         ...
-        fo_onnx.errors.StoreError: Reading a.json: it is damaged, cut short or of another kind (RecursionError: …
+        fo_onnx.errors.StoreError: Reading a.json: it is damaged, cut short or of another kind (RecursionError: ...
     """
     try:
         yield
@@ -152,6 +152,7 @@ def reading(path: str | os.PathLike[str], error: type[FoOnnxError], doing: str =
     except FileNotFoundError as err:
         raise error(f"{doing} {path}: it is not there (any more).") from err
     except OSError as err:
+        # The operating system's errors have numbers.
         if err.errno is None:
             # Arrow raises it for bytes that are not what they should be, too.
             raise _damaged(error, doing, path, err) from err
@@ -170,6 +171,6 @@ def _damaged(error: type[FoOnnxError], doing: str, path: str | os.PathLike[str],
 
 
 def first_line(err: BaseException) -> str:
-    """An exception in one line: its kind and the beginning of what it says."""
-    said = (str(err).strip().splitlines() or [""])[0][:300]
-    return f"{type(err).__name__}: {said}" if said else type(err).__name__
+    """Return an exception in one line: its kind and the beginning of its message."""
+    message = (str(err).strip().splitlines() or [""])[0][:300]
+    return f"{type(err).__name__}: {message}" if message else type(err).__name__

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fo_onnx.engine import cache
+from fo_onnx.conversion import cache
 
 _NUMBERS = itertools.count()
 

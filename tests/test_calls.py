@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fo_onnx.calls import call_of, nest, pick_output
+from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import OutputError
-from fo_onnx.introspection import held, signature_of, takes_keywords
-from fo_onnx.spec import InputSignature
+from fo_onnx.plugin_kit.calling import call_of, nest, pick_output
+from fo_onnx.plugin_kit.captured import captured_values, signature_of, takes_keywords
 
 TWO = InputSignature(("image", "mask"), ("scale",))
 SCORES, OTHER = np.zeros((4, 3)), np.zeros((4, 7))
@@ -129,11 +129,11 @@ def test_what_a_function_holds():
         return inside, np
 
     owner = Owner()
-    assert inside in list(held(closing))
-    assert np in list(held(closing))
-    assert owner in list(held(owner.method))
-    assert {inside, np} <= set(held(owner))
-    assert {inside, bound} <= set(held(functools.partial(closing, bound)))
+    assert inside in list(captured_values(closing))
+    assert np in list(captured_values(closing))
+    assert owner in list(captured_values(owner.method))
+    assert {inside, np} <= set(captured_values(owner))
+    assert {inside, bound} <= set(captured_values(functools.partial(closing, bound)))
 
 
 def test_a_name_that_is_not_bound_yet():
@@ -141,7 +141,7 @@ def test_a_name_that_is_not_bound_yet():
         def early(x: object) -> object:
             return late
 
-        found = list(held(early))
+        found = list(captured_values(early))
         late = 3
         return found, late
 

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fo_onnx as fo
-from fo_onnx import rows as rows_module
 from fo_onnx.distributions import Distributions
+from fo_onnx.distributions import columns as columns_module
+from fo_onnx.distributions.columns import COLUMNS, ArrayRows, Columns
+from fo_onnx.distributions.ids import normalise_ids
+from fo_onnx.distributions.probabilities import invalid_rows
 from fo_onnx.errors import DataError, OutputError, RowNotFoundError, StoreError
-from fo_onnx.rows import ArrayRows, Columns, as_ids, not_distributions
 
 
 def some_probs(n=20, k=4, seed=0):
@@ -25,14 +27,14 @@ def some_probs(n=20, k=4, seed=0):
 class Counting(ArrayRows):
     """Rows like those of a file: they say that reading costs something, and count how much is read."""
 
-    resident = False
+    in_memory = False
 
     def __init__(self, *args, step=8, **kwargs):
         super().__init__(*args, **kwargs)
         self.step = step
         self.reads: list[tuple[int, int, tuple[str, ...]]] = []
 
-    def read(self, start, stop, columns=rows_module.COLUMNS):
+    def read(self, start, stop, columns=COLUMNS):
         self.reads.append((start, stop, tuple(columns)))
         return super().read(start, stop, columns)
 
@@ -65,7 +67,7 @@ def test_default_ids_take_no_memory_and_are_positions():
 
 
 @pytest.mark.parametrize("ids", [[30, 10, 20, 0], [5, 6, 7, 8], [-3, 2**62, 4, 9]])
-def test_other_integers_as_ids(ids):
+def test_other_integers_normalise_ids(ids):
     probs = some_probs(4)
     d = Distributions(probs, ids=ids)
     for position, i in enumerate(ids):
@@ -115,7 +117,7 @@ def test_rows_by_position_of_default_ids_keep_their_ids():
     assert list(part) == [5, 6, 7, 8]
     assert np.array_equal(part[8], some_probs()[8])
     assert 2 not in part
-    assert isinstance(part._known_ids(), range)
+    assert isinstance(part._gather_ids(), range)
 
 
 def test_rows_say_how_many_they_are_in_meta():
@@ -241,7 +243,7 @@ def test_select_of_nothing(nothing) -> None:
         ([3, 99, -1, "a"], "ids must be all integers or all text"),
         ([3, 99, -1], r"there are no rows with the ids 99, -1\. Its ids are integers, from 0 to 19"),
         (["3"], r"there are no rows with the ids '3'\."),
-        ([3, 3, 4], "given twice, each may be there once: 3"),
+        ([3, 3, 4], "duplicate ids, each may be there once: 3"),
         (np.ones(19, bool), r"a mask of shape \(19,\) was given; one truth value per row, shape \(20,\), was expected"),
         (np.ones((20, 1), bool), r"a mask of shape \(20, 1\)"),
         ([True, False], r"a mask of shape \(2,\)"),
@@ -313,7 +315,7 @@ def test_rows_that_are_no_distribution(row):
     probs = np.array([[0.5, 0.5], row, [1, 0]], dtype=np.float32)
     with pytest.raises(OutputError, match=r"1 of 3 rows are no distribution .*; ids 'b'\."):
         Distributions(probs, ids=["a", "b", "c"])
-    assert not_distributions(probs).tolist() == [1]
+    assert invalid_rows(probs).tolist() == [1]
 
 
 def test_quick_and_thorough_validation_agree():
@@ -321,7 +323,7 @@ def test_quick_and_thorough_validation_agree():
     for scale in (0, 1e-7, 1e-4, 9e-4, 2e-3, 0.5):
         probs = some_probs(300, 5) * (1 + scale * rng.choice([-1, 1], (300, 1))).astype(np.float32)
         exact = np.flatnonzero(np.abs(probs.astype(np.float64).sum(axis=1) - 1) > 1e-3)
-        assert np.array_equal(not_distributions(probs), exact), scale
+        assert np.array_equal(invalid_rows(probs), exact), scale
 
 
 def test_nothing_is_read_before_it_is_asked_for():
@@ -346,8 +348,8 @@ def test_probs_are_decoded_once():
 
 
 def test_a_large_column_goes_into_a_temporary_file_that_is_gone_with_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 100)
-    monkeypatch.setattr(rows_module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(columns_module, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(columns_module.tempfile, "tempdir", str(tmp_path))
     d = Distributions.from_rows(Counting(some_probs(100)), {})
     probs = d.probs
     assert isinstance(probs.base, np.memmap)
@@ -361,8 +363,8 @@ def test_a_full_disk_is_an_error_and_no_signal(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 100)
-    monkeypatch.setattr(rows_module.os, "posix_fallocate", full)
+    monkeypatch.setattr(columns_module, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(columns_module.os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
         _ = Distributions.from_rows(Counting(some_probs(100)), {}).probs
 
@@ -478,9 +480,9 @@ def test_copies_and_pickles():
 
 
 def test_ids_of_every_kind():
-    assert as_ids(range(3), "t").dtype == np.int64
-    assert as_ids(np.array(["a", "é"]), "t").tolist() == ["a", "é"]
-    assert as_ids(np.array([1, 2], dtype=np.uint8), "t").dtype == np.int64
-    assert as_ids([np.int32(4)], "t").tolist() == [4]
-    assert as_ids([], "t").shape == (0,)
+    assert normalise_ids(range(3), "t").dtype == np.int64
+    assert normalise_ids(np.array(["a", "é"]), "t").tolist() == ["a", "é"]
+    assert normalise_ids(np.array([1, 2], dtype=np.uint8), "t").dtype == np.int64
+    assert normalise_ids([np.int32(4)], "t").tolist() == [4]
+    assert normalise_ids([], "t").shape == (0,)
     assert Columns().ids is None

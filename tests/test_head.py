@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_files import linear, node
 
-from fo_onnx import head
+from fo_onnx.distributions.probabilities import apply_head, softmax
 from fo_onnx.errors import ModelError, OutputError
-from fo_onnx.probabilities import apply_head, softmax
+from fo_onnx.models import graph_head as head
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((9, 4)).astype(np.float32) * 4
@@ -108,7 +108,7 @@ def test_an_operator_set_without_where_is_refused():
 
 def told(tmp_path, *tail, output="p", opset=18, shape=None):
     model = onnx.load(linear(tmp_path / "m.onnx", *tail, output=output, opset=opset, shape=shape))
-    return head.told_by_graph(model, output)
+    return head.output_kind_of_graph(model, output)
 
 
 def test_a_softmax_at_the_end_tells(tmp_path):
@@ -140,4 +140,4 @@ def test_a_sigmoid_over_classes_is_refused(tmp_path):
 
 def test_a_sigmoid_of_one_score_is_binary(tmp_path):
     path = linear(tmp_path / "m.onnx", node("Sigmoid", ["z"], ["p"]), output="p", weights=np.ones((6, 1), np.float32))
-    assert head.told_by_graph(onnx.load(path), "p") == "binary_probs"
+    assert head.output_kind_of_graph(onnx.load(path), "p") == "binary_probs"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fo_onnx.metrics import SMALLEST_PROBABILITY, MetricsAccumulator
+from fo_onnx.distributions.metrics import SMALLEST_PROBABILITY, MetricsAccumulator
 
 
 def gathered(probs, labels, cuts=()):

@@ -11,12 +11,13 @@ from onnx import TensorProto
 from onnx_files import CLASSES, expected, linear, node, rows
 
 import fo_onnx as fo
-from fo_onnx import head
+from fo_onnx.contracts.spec import ModelSpec, TensorSpec
+from fo_onnx.distributions.probabilities import total_variation
 from fo_onnx.errors import ModelError
-from fo_onnx.model import METADATA_KEY, describe, tensor_spec
-from fo_onnx.model_file import load_proto
-from fo_onnx.probabilities import total_variation
-from fo_onnx.spec import ModelSpec, TensorSpec
+from fo_onnx.models import graph_head as head
+from fo_onnx.models.onnx_file import load_proto
+from fo_onnx.models.onnx_model import METADATA_KEY, describe
+from fo_onnx.plugin_kit.graph_checks import tensor_spec
 
 
 def ours(folder, kind="logits", temperature=1.0, names=None):

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from fo_onnx.errors import ExportError
-from fo_onnx.operators import require_known_operators, unknown_operators
+from fo_onnx.plugin_kit.graph_checks import require_known_operators, unknown_operators
 
 
 def graph(*nodes):

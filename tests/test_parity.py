@@ -9,10 +9,11 @@ import pytest
 from onnx_files import WEIGHTS, expected, linear, node, rows
 
 import fo_onnx as fo
-from fo_onnx.cli.parity_text import parity_line
-from fo_onnx.parity import ParityReport, row_spread, uniform_distance
-from fo_onnx.printable import escaped
-from fo_onnx.probabilities import softmax, total_variation
+from fo_onnx.cli.shared.records import parity_line
+from fo_onnx.contracts.parity_report import ParityReport
+from fo_onnx.conversion.parity import row_spread, uniform_distance
+from fo_onnx.distributions.probabilities import softmax, total_variation
+from fo_onnx.guards.printable import escaped
 
 X = rows(300)
 

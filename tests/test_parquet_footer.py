@@ -9,7 +9,7 @@ import pytest
 
 from fo_onnx.distributions import Distributions
 from fo_onnx.errors import StoreError
-from fo_onnx.parquet_footer import ColumnEntry, GroupEntry, read_groups
+from fo_onnx.guards.parquet_footer import ColumnEntry, GroupEntry, read_groups
 from fo_onnx.store import save
 
 

@@ -14,7 +14,7 @@ import pytest
 import fo_onnx
 from fo_onnx import errors
 from fo_onnx.engine.fallback import warn_at_caller
-from fo_onnx.printable import escaped, escaped_json
+from fo_onnx.guards.printable import escaped, escaped_json
 
 ALL = [chr(code) for code in range(sys.maxunicode + 1)]
 UNSAFE = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fo_onnx.errors import OutputError
-from fo_onnx.probabilities import (
+from fo_onnx.distributions.probabilities import (
     apply_head,
     check_raw_shape,
     decide_kind,
@@ -17,6 +16,7 @@ from fo_onnx.probabilities import (
     softmax,
     total_variation,
 )
+from fo_onnx.errors import OutputError
 
 logits = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(2, 6)), elements=st.floats(-50, 50, width=32))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fo_onnx.quiet import quiet
+from fo_onnx.plugin_kit.quiet import quiet
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fo_onnx import signals
-from fo_onnx.signals import SIGNALS, one_interrupt, signals_deferred, wait_until
+from fo_onnx.control import signals
+from fo_onnx.control.signals import SIGNALS, one_interrupt, signals_deferred, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +223,7 @@ def test_a_wait_ends_in_time_and_with_what_it_waited_for() -> None:
 
 def test_sigterm_that_nobody_answers_ends_the_process_after_the_block() -> None:
     code = (
-        "import signal\nfrom fo_onnx.signals import signals_deferred\n"
+        "import signal\nfrom fo_onnx.control.signals import signals_deferred\n"
         "with signals_deferred(KeyboardInterrupt()):\n"
         "    signal.raise_signal(signal.SIGTERM)\n    print('written', flush=True)\nprint('went on', flush=True)\n"
     )

@@ -44,7 +44,7 @@ def site(tmp_path_factory):
 def test_what_is_in_it(site):
     found = {p.name for p in site.iterdir() if not p.name.endswith(".dist-info")}
     assert found == {
-        "fo_onnx", "fo_onnx_torch", "fo_onnx_keras", "fo_onnx_jax", "fo_onnx_tfgraph", "fo_onnx_sklearn",
+        "fo_onnx", "fo_onnx_torch", "fo_onnx_keras", "fo_onnx_jax", "fo_onnx_tensorflow", "fo_onnx_sklearn",
     }  # fmt: skip
     assert all((site / name / "py.typed").exists() for name in found)
     assert list(site.glob("*.dist-info/licenses/LICENSE"))

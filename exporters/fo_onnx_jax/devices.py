@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from fo_onnx.contracts.batch import Array
+from fo_onnx.contracts.exporter import Devices
 from fo_onnx.errors import DeviceError
-from fo_onnx.protocols import Array, Devices
 
 from .references import is_array
 
@@ -24,7 +25,7 @@ _NAME = re.compile(r"/?(?:device:)?([a-z]+)(?::(\d+))?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where weights and batches go.
+    """Places for weights and batches.
 
     Attributes:
         name: The device or devices as the core writes them.
@@ -38,89 +39,91 @@ class Placement:
     batches: Any = None
     parts: int = 1
 
-    def weight(self, array: Any) -> Any:
-        """A weight in its place."""
+    def place_weight(self, array: Any) -> Any:
+        """Return a weight in its place."""
         # One of numpy would be copied to an accelerator with every batch.
         return jax.numpy.asarray(array) if self.weights is None else jax.device_put(array, self.weights)
 
-    def cut(self, arrays: Sequence[Array]) -> list[Array]:
-        """The arrays of a batch, padded with its last row where it could not be cut into equal parts."""
-        short = -len(arrays[0]) % self.parts
-        return [np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) if short else a for a in arrays]
+    def pad(self, arrays: Sequence[Array]) -> list[Array]:
+        """Return the arrays of a batch, padded with its last row if it cannot be cut into equal parts."""
+        missing = -len(arrays[0]) % self.parts
+        return [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) if missing else a for a in arrays]
 
-    def batch(self, arrays: Sequence[Array]) -> list[Any]:
-        """The arrays of a batch in their places. On the CPU the caller's memory may be shared, and is only read."""
+    def place_batch(self, arrays: Sequence[Array]) -> list[Any]:
+        """Return the arrays of a batch in their places. On the CPU the caller's memory may be shared, and is only read."""
         return [a if self.batches is None else jax.device_put(a, self.batches) for a in arrays]
 
 
 def place(devices: Devices, weights: Iterable[Any]) -> Placement:
-    """Where a model runs.
+    """Return where a model runs.
 
     Args:
-        devices: ``"auto"`` for where the weights are; one device's name; or several, over which each batch is spread while
-            each holds all weights.
+        devices: ``"auto"`` for where the weights are; one device's name; or several: each batch is spread over them, and each
+            gets all weights.
         weights: The model's weights.
 
     Raises:
         DeviceError: One is not there, or is named twice, or they are of different kinds.
     """
     if devices == "auto":
-        return Placement(", ".join(map(name_of, homes(weights))))
+        return Placement(", ".join(map(device_name, devices_of(weights))))
+    # One device.
     names = (devices,) if isinstance(devices, str) else tuple(devices)
-    found = [_device(n) for n in names]
-    if len(found) == 1:
-        where = SingleDeviceSharding(found[0])
-        return Placement(name_of(found[0]), where, where)
-    kinds = sorted({d.platform for d in found})
-    if len(set(found)) < len(found) or len(kinds) != 1:
+    chosen = [_find_device(n) for n in names]
+    if len(chosen) == 1:
+        place_there = SingleDeviceSharding(chosen[0])
+        return Placement(device_name(chosen[0]), place_there, place_there)
+    # Several: each gets all weights and a part of each batch.
+    kinds = sorted({d.platform for d in chosen})
+    if len(set(chosen)) < len(chosen) or len(kinds) != 1:
         problem = "one is named twice" if len(kinds) == 1 else f"they are of different kinds, {' and '.join(kinds)}"
         raise DeviceError(
             f"device={list(names)}: {problem}; to spread batches over several, name different ones of one kind."
         )
-    mesh = Mesh(np.array(found), (_BATCH,))
+    mesh = Mesh(np.array(chosen), (_BATCH,))
     return Placement(
-        ", ".join(map(name_of, found)),
+        ", ".join(map(device_name, chosen)),
         NamedSharding(mesh, PartitionSpec()),  # type: ignore[no-untyped-call]
         NamedSharding(mesh, PartitionSpec(_BATCH)),  # type: ignore[no-untyped-call]
-        len(found),
+        len(chosen),
     )
 
 
-def homes(weights: Iterable[Any]) -> list[Any]:
-    """The devices that weights are on, in order; the one where JAX computes by itself where there is none."""
+def devices_of(weights: Iterable[Any]) -> list[Any]:
+    """Return the devices that weights are on, in order; without weights the one where JAX computes by itself."""
     # A deleted (donated) array is nowhere; running the model will say so.
-    found = {d for w in weights if is_array(w) and not w.is_deleted() for d in w.devices()}
-    if found:
-        return sorted(found, key=lambda d: (d.platform, d.id))
+    devices = {d for w in weights if is_array(w) and not w.is_deleted() for d in w.devices()}
+    if devices:
+        return sorted(devices, key=lambda d: (d.platform, d.id))
     return [next(iter(jax.numpy.zeros(()).devices()))]
 
 
-def name_of(device: Any) -> str:
-    """A device's name as the core writes it."""
+def device_name(device: Any) -> str:
+    """Return a device's name as the core writes it."""
     kind = "cuda" if device.platform == "gpu" else str(device.platform)
-    index = _locals(device.platform).index(device) if device in _locals(device.platform) else device.id
+    index = _local_devices(device.platform).index(device) if device in _local_devices(device.platform) else device.id
     return kind if kind == "cpu" and index == 0 else f"{kind}:{index}"
 
 
 def tpu_reason(devices: Iterable[Any]) -> str | None:
-    """Why a model whose weights are on these devices is not exported: one is a TPU; else ``None``."""
-    found = sorted({f"TPU_{d.id}" for d in devices if d.platform == "tpu"})
-    return f"the model lives on a TPU ({', '.join(found)}), where ONNX Runtime does not run" if found else None
+    """Return why a model whose weights are on these devices is not exported: one is a TPU; else ``None``."""
+    tpus = sorted({f"TPU_{d.id}" for d in devices if d.platform == "tpu"})
+    return f"the model lives on a TPU ({', '.join(tpus)}), where ONNX Runtime does not run" if tpus else None
 
 
-def _device(name: str) -> Any:
+def _find_device(name: str) -> Any:
     match = _NAME.fullmatch(name.strip())
     kind = match[1].lower() if match else ""
-    there = _locals(PLATFORMS[kind]) if kind in PLATFORMS else []
+    available = _local_devices(PLATFORMS[kind]) if kind in PLATFORMS else []
     index = int(match[2] or 0) if match else 0
-    if index < len(there):
-        return there[index]
+    if index < len(available):
+        return available[index]
     # What JAX finds by itself, and the CPU, which is always there.
-    listed = list(dict.fromkeys(map(name_of, (*jax.local_devices(), *_locals("cpu")))))
+    listed = list(dict.fromkeys(map(device_name, (*jax.local_devices(), *_local_devices("cpu")))))
     if kind not in PLATFORMS:
         advice = "The JAX runner knows cpu, cuda (or gpu) and tpu."
-    elif there:
-        advice = f"Say one of {', '.join(map(name_of, there))}."
+    elif available:
+        advice = f"Say one of {', '.join(map(device_name, available))}."
     else:
         advice = "Say device='cpu', or install JAX for it: https://docs.jax.dev/en/latest/installation.html tells how."
     raise DeviceError(
@@ -128,8 +131,8 @@ def _device(name: str) -> Any:
     )
 
 
-def _locals(platform: str) -> list[Any]:
-    """The devices of a platform that this process may use."""
+def _local_devices(platform: str) -> list[Any]:
+    """Return the devices of a platform that this process may use."""
     try:
         return list(jax.local_devices(backend=platform))
     except RuntimeError:  # how JAX says that a platform is not there

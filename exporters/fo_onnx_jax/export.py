@@ -1,117 +1,94 @@
-"""The JAX exporter as the core sees it. jax itself is imported only when a model of JAX is there."""
+"""A JAX model to ONNX, by the route that the installed version of jax leaves open."""
 
 from __future__ import annotations
 
-import sys
+import logging
+import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal
 
-from fo_onnx.errors import ModelError, PluginError
-from fo_onnx.options import ModelOptions, OutputOptions
-from fo_onnx.protocols import Devices, Inputs, RawModel
-from fo_onnx.spec import InputSignature, ModelSpec
+import jax
 
-from . import models
+from fo_onnx.contracts.batch import Inputs
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.spec import ModelSpec
+from fo_onnx.errors import ExportError, FoOnnxError, PluginError, first_line
 
+from .devices import devices_of, tpu_reason
+from .flat_function import abstract_inputs, flatten, input_specs, remove_jax_notes
+from .jaxpr import half_precision
+from .jaxpr.loops import find_loops
+from .references import find_weights
 
-class JaxExporter:
-    """Functions over JAX arrays (plain, jitted, vmapped, partial), and the modules of flax, equinox and haiku."""
-
-    name = "jax"
-    suffixes: tuple[str, ...] = ()
-
-    def accepts(self, model: Any) -> bool:
-        """Whether `model` is a module of flax, equinox or haiku, or a function that holds or names something of JAX."""
-        return models.accepts(model)
-
-    def opens(self, path: Path) -> bool:
-        """Never: parameters come in files of many kinds, and none of them holds the function."""
-        return False
-
-    def bound(self, model: Any, params: Any) -> Any:
-        """`model` with parameters that are given beside it.
-
-        A function takes them as its first argument. For a flax linen module `params` is what its ``init`` gave, with or
-        without the other collections, or a TrainState; for a haiku function the parameters, or ``(params, state)``; for an
-        ``nnx.GraphDef`` and for an equinox module that was partitioned, the other part.
-        """
-        from .parameters import bound
-
-        return bound(model, params)
-
-    def signature(self, model: Any) -> InputSignature | None:
-        """The parameters of the function, without those that choose between training and inference."""
-        return models.signature_of(model)
-
-    def native_only(self, model: Any, example: Inputs) -> str | None:
-        """The weights are on a TPU; or a loop is in it that ONNX Runtime runs more slowly than ``jax.jit``."""
-        from .conversion import native_only
-
-        return native_only(model, example)
-
-    def export(
-        self, model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions
-    ) -> ModelSpec:
-        """Writes `model` to `path` by jax2tf and tf2onnx, or by jax2onnx where jax is newer."""
-        _require_jax()
-        from .conversion import export
-
-        return export(model, example, path, options, output)
-
-    def native(
-        self, model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
-    ) -> RawModel:
-        """The model under ``jax.jit``."""
-        _require_jax()
-        from .native import open_native
-
-        return open_native(model, example, device, options, output)
-
-    def fingerprint(self, model: Any) -> str:
-        """A digest of the model's code and of everything that it holds."""
-        from .fingerprints import fingerprint
-
-        return fingerprint(model)
-
-    def versions(self) -> dict[str, str]:
-        """The versions of jax and jaxlib, of the loaded libraries of modules, and of what converts."""
-        from importlib.metadata import PackageNotFoundError, version
-
-        from . import newer
-
-        converters = ("tensorflow", "tf2onnx") if newer.route() == "jax2tf" else ("jax2onnx",)
-        found = {}
-        for module, package in _DISTRIBUTIONS.items():
-            if module in ("jax", "jaxlib", *converters) or module in sys.modules:
-                try:
-                    found[package] = version(package)
-                except PackageNotFoundError:
-                    # On the path without having been installed; its version is nowhere.
-                    continue
-        return found
-
-    def load(self, path: Path, *, trust: bool) -> NoReturn:
-        """Raises a `ModelError`: there are no files of JAX models."""
-        raise ModelError(f"{path}: there are no files of JAX models. Give the function or module, with params=.")
-
-    def load_weights(self, model: Any, path: Path) -> NoReturn:
-        """Raises a `ModelError`: a JAX model's parameters have no one form in files."""
-        raise ModelError(
-            f"{path}: weights in files are not read for JAX models, whose parameters can have any structure. Read them and give "
-            "them with params=."
-        )
+log = logging.getLogger("fo_onnx_jax")
+_FIRST_WITHOUT_GRAPHS = (0, 7, 2)
 
 
-_DISTRIBUTIONS = {
-    "jax": "jax", "jaxlib": "jaxlib", "flax": "flax", "equinox": "equinox", "haiku": "dm-haiku",
-    "tensorflow": "tensorflow", "tf2onnx": "tf2onnx", "jax2onnx": "jax2onnx",
-}  # fmt: skip
-"""Distributions by the module that they are loaded as."""
+def export(model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions) -> ModelSpec:
+    """Write `model` to `path`; see `fo_onnx.contracts.Exporter.export`.
 
-
-def _require_jax() -> None:
-    """Raises a `PluginError` where jax is not installed, which ``framework="jax"`` may ask for all the same."""
+    The batch axis is dynamic and no other: JAX functions are traced for the lengths of the rows that they get, and
+    many compute with these (masks, positions, reshapes), which fails for an axis that is open.
+    """
+    function = flatten(model, example, options, output)
+    inputs = input_specs(function, example)
     try:
-        import jax  # noqa: F401
-    except ImportError as err:
-        raise PluginError(f"running a model in JAX needs jax ({err}): pip install 'fo-onnx[jax]'.") from err
+        if choose_route() == "jax2tf":
+            from .jax2tf.export import write_onnx
+
+            raw = write_onnx(function, inputs, path, opset=options.opset, model_name=function.model_name)
+        else:
+            from .jax2onnx.export import write_onnx
+
+            half = half_precision.uses_half(function, *abstract_inputs(inputs, 2))
+            lifted = half_precision.in_float32(function) if half else function
+            raw = write_onnx(lifted, inputs, path, opset=options.opset, model_name=function.model_name)
+    except FoOnnxError as err:
+        remove_jax_notes(err)
+        raise
+    except Exception as err:
+        # Whatever a converter raises.
+        cause = first_line(err).rstrip(".")
+        raise ExportError(f"converting {function.model_name} to ONNX failed: {cause}.") from err
+    return ModelSpec(inputs=tuple(inputs), output=raw, name=function.model_name, framework="jax")
+
+
+def prefer_native(model: Any, example: Inputs) -> str | None:
+    """Return why `model` is better run in JAX; see `fo_onnx.contracts.PrefersNative.prefer_native`."""
+    reason = tpu_reason(devices_of(find_weights(model)))
+    if reason is not None:
+        return reason
+    function = flatten(model, example, ModelOptions(), OutputOptions())
+    try:
+        # Of all outputs: which one holds the class scores is not known here, and the loops are the same.
+        loops = find_loops(
+            function.all_outputs,
+            *abstract_inputs(input_specs(function, example), 2),
+            unrolls_short_scans=choose_route() == "jax2tf",
+        )
+    except Exception as err:
+        # Whatever keeps it from being traced keeps it from being exported as well, which then says so.
+        log.debug("the loops of %s cannot be found: %s", function.model_name, err)
+        return None
+    return "; ".join(loops) or None
+
+
+def choose_route(version: str | None = None) -> Literal["jax2tf", "jax2onnx"]:
+    """Return the way from JAX to ONNX that a version of jax leaves open.
+
+    Args:
+        version: A version of jax, for example ``"0.7.1"`` or ``"0.8.0.dev20251001"``; the installed one by default. Of
+            development versions and candidates the release they lead to counts.
+
+    Raises:
+        PluginError: `version` does not begin with numbers.
+    """
+    version = jax.__version__ if version is None else version
+    numbers = re.match(r"\d+(?:\.\d+)*", version)
+    if numbers is None:
+        raise PluginError(
+            f"the version of jax reads {version!r}, which does not say which way to ONNX it leaves; a version like 0.7.1 was "
+            "expected. Install a released jax, or run the model natively (runner='native')."
+        )
+    release = tuple(int(n) for n in numbers[0].split("."))
+    return "jax2tf" if release < _FIRST_WITHOUT_GRAPHS else "jax2onnx"

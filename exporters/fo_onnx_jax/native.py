@@ -1,4 +1,4 @@
-"""JAX models in JAX: the reference of every comparison, and the runner where ONNX cannot stand in."""
+"""JAX models in JAX: the reference of every comparison, and the runner of models that ONNX cannot take over."""
 
 from __future__ import annotations
 
@@ -10,19 +10,29 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from fo_onnx.errors import FoOnnxError, OutputError, RunError
-from fo_onnx.options import ModelOptions, OutputOptions
-from fo_onnx.protocols import Devices, Inputs
-from fo_onnx.spec import ModelSpec, TensorSpec
+from fo_onnx.contracts.batch import Inputs
+from fo_onnx.contracts.exporter import Devices
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.spec import ModelSpec, TensorSpec
+from fo_onnx.errors import FoOnnxError, OutputError, RunError, first_line
 
-from . import precision
 from .devices import Placement, place
-from .functions import RAW_OUTPUT, Flat, first_line, flat, input_specs, shapes, stand_in, weights, without_notes
-from .hoisting import hoisted
+from .flat_function import (
+    RAW_OUTPUT,
+    FlatFunction,
+    abstract_array,
+    abstract_inputs,
+    flatten,
+    input_specs,
+    remove_jax_notes,
+)
+from .jaxpr import half_precision
+from .jaxpr.weight_arguments import split_weights
+from .references import find_weights
 
 log = logging.getLogger("fo_onnx_jax")
-UNTRACEABLE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
-"""What JAX raises where Python code looks at values while it is traced (``if x.sum() > 0``, numpy functions)."""
+_UNTRACEABLE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+"""Errors of JAX for Python code that looks at values while it is traced (``if x.sum() > 0``, numpy functions)."""
 
 
 class JaxModel:
@@ -31,20 +41,12 @@ class JaxModel:
     def __init__(
         self,
         function: Callable[..., Any],
-        flat: Flat,
+        flat: FlatFunction,
         placement: Placement,
         spec: ModelSpec,
         original: JaxModel | None = None,
     ) -> None:
-        """Takes a function.
-
-        Args:
-            function: The flat function that is run: `flat`, or its like in float32.
-            flat: The model as a flat function.
-            placement: Where it runs.
-            spec: The model.
-            original: The model in its own precision, where `function` is of another.
-        """
+        """Take the model as a flat function, and the one that runs: `flat` itself, or the same in float32."""
         self.spec, self.device, self.original = spec, placement.name, original
         self._function: Callable[..., Any] | None = function
         self._flat, self._placement = flat, placement
@@ -52,7 +54,7 @@ class JaxModel:
         self._placed: dict[int, tuple[Any, Any]] = {}
 
     def forward(self, inputs: Inputs) -> NDArray[Any]:
-        """The raw output (n, …) in evaluation mode.
+        """Return the raw output (n, …) in evaluation mode.
 
         Raises:
             RunError: The model refuses the inputs.
@@ -62,24 +64,26 @@ class JaxModel:
         rows = len(arrays[0])
         try:
             # A copy, since what numpy sees of a JAX array is read-only.
-            found = np.array(self._run(arrays))
+            output = np.array(self._run(arrays))
         except FoOnnxError as err:
-            without_notes(err)
+            remove_jax_notes(err)
             raise
         except Exception as err:
-            given = ", ".join(f"{n}: {a.dtype} {a.shape}" for n, a in zip(self._flat.call.names, arrays, strict=True))
+            shapes = ", ".join(f"{n}: {a.dtype} {a.shape}" for n, a in zip(self._flat.call.names, arrays, strict=True))
             raise RunError(
-                f"running {self.spec.name} in JAX on {given} failed: {type(err).__name__}: {first_line(err)}{self._advice(arrays)}"
+                f"running {self.spec.name} in JAX on {shapes} failed: {first_line(err).rstrip('.')}{self._advice(err, arrays)}"
             ) from err
-        if found.dtype.name == "bfloat16":  # which numpy knows only through JAX
-            found = found.astype(np.float32)
-        padded = -rows % self._placement.parts
-        if found.shape[:1] != (rows + padded,):
-            self._require_batched(arrays, found.shape)
-        return found[:rows] if padded and found.shape[:1] == (rows + padded,) else found
+        if output.dtype.name == "bfloat16":  # which numpy knows only through JAX
+            output = output.astype(np.float32)
+        # Of rows that were added to cut the batch into equal parts, the output is left out.
+        padded_rows = rows + -rows % self._placement.parts
+        if output.shape[:1] != (padded_rows,):
+            self._require_batched(arrays, output.shape)
+            return output
+        return output[:rows]
 
     def close(self) -> None:
-        """Lets the model, its placed weights and what was compiled go."""
+        """Let the model, its placed weights and what was compiled go."""
         self._function = None
         self._steps.clear()
         self._placed.clear()
@@ -89,91 +93,98 @@ class JaxModel:
     def _run(self, arrays: Sequence[NDArray[Any]]) -> Any:
         if self._function is None:
             raise RunError(f"running {self.spec.name} in JAX: the model is closed.")
-        batch = self._placement.cut(arrays)
-        # x64 may be switched on and off while the model is held.
+        batch = self._placement.pad(arrays)
+        # One program for each shape; the user may switch x64 on and off while the model is open.
         key = (jax.dtypes.canonicalize_dtype(np.float64), *((a.shape, str(a.dtype)) for a in batch))
         if key not in self._steps:
-            self._steps[key] = self._compiled(self._function, batch)
+            self._steps[key] = self._compile(self._function, batch)
         return self._steps[key](*batch)
 
-    def _compiled(self, function: Callable[..., Any], batch: Sequence[Any]) -> Callable[..., Any]:
-        """`function` compiled for batches like this one, with its weights as arguments in their places."""
+    def _compile(self, function: Callable[..., Any], batch: Sequence[Any]) -> Callable[..., Any]:
+        """Return `function` compiled for batches like this one, with its weights as arguments in their places."""
         try:
-            step, held = hoisted(function, [stand_in(a.shape, a.dtype) for a in batch])
-        except UNTRACEABLE as err:
+            step, weights = split_weights(function, [abstract_array(a.shape, a.dtype) for a in batch])
+        except _UNTRACEABLE as err:
             log.info("%s cannot be compiled and runs step by step: %s", self.spec.name, first_line(err))
-            return lambda *arrays: function(*self._placement.batch(arrays))
-        placed = [self._weight(w) for w in held]
+            return lambda *arrays: function(*self._placement.place_batch(arrays))
+        placed = [self._place_weight(w) for w in weights]
         compiled = jax.jit(step)
         if placed and self._placement.parts == 1:
-            # The batch follows the weights, and quicker by itself than when it is put beside them.
+            # The batch follows the weights, and more quickly than if it is put on their device first.
             return lambda *arrays: compiled(placed, *arrays)
-        return lambda *arrays: compiled(placed, *self._placement.batch(arrays))
+        return lambda *arrays: compiled(placed, *self._placement.place_batch(arrays))
 
-    def _weight(self, array: Any) -> Any:
-        """A weight in its place, put there once for all shapes of batch."""
+    def _place_weight(self, array: Any) -> Any:
+        """Return a weight in its place, put there once for all shapes of batch."""
         if id(array) not in self._placed:
-            self._placed[id(array)] = (array, self._placement.weight(array))
+            self._placed[id(array)] = (array, self._placement.place_weight(array))
         return self._placed[id(array)][1]
 
-    def _advice(self, arrays: Sequence[NDArray[Any]]) -> str:
-        """What to say of a model that failed on a batch: it takes one sample instead."""
-        shape = self._shape_of(arrays, None)
-        if shape is None or len(shape) != 1 or self._shape_of(arrays, len(arrays[0])) is not None:
+    def _advice(self, err: Exception, arrays: Sequence[NDArray[Any]]) -> str:
+        """Return what to do about a model that failed on a batch, if that is known: it takes one sample, or is stateful."""
+        if type(err).__name__ == "TraceContextError":
+            return (
+                ". A function around an nnx module may not change it (random numbers that it counts). Give the module itself, "
+                "or under jax.jit or jax.vmap; or nnx.split it and merge a copy within the function"
+            )
+        shape = self._output_shape(arrays, None)
+        if shape is None or len(shape) != 1 or self._output_shape(arrays, len(arrays[0])) is not None:
             return ""
-        return f". {_unbatched(shape)}"
+        return f". {_not_batched(shape)}"
 
-    def _require_batched(self, arrays: Sequence[NDArray[Any]], found: tuple[int, ...]) -> None:
-        shape = self._shape_of(arrays, None)
+    def _require_batched(self, arrays: Sequence[NDArray[Any]], output_shape: tuple[int, ...]) -> None:
+        shape = self._output_shape(arrays, None)
         # A model that works on samples and batches gives one axis more for a batch.
-        if shape is not None and len(shape) == len(found) == 1:
+        if shape is not None and len(shape) == len(output_shape) == 1:
             raise OutputError(
-                f"{self.spec.name} gives an output of shape {found} for {len(arrays[0])} rows; one row per sample was expected. "
-                f"{_unbatched(shape)}"
+                f"{self.spec.name} gives an output of shape {output_shape} for {len(arrays[0])} rows; one row per sample was "
+                f"expected. {_not_batched(shape)}"
             )
 
-    def _shape_of(self, arrays: Sequence[NDArray[Any]], rows: int | None) -> tuple[int, ...] | None:
-        """The shape of the output for so many rows, or for one sample without a batch axis; ``None`` where it fails."""
+    def _output_shape(self, arrays: Sequence[NDArray[Any]], rows: int | None) -> tuple[int, ...] | None:
+        """Return the shape of the output for so many rows, or for one sample without a batch axis; ``None`` if it fails."""
         specs = input_specs(self._flat, dict(zip(self._flat.call.keys, arrays, strict=True)))
         try:
-            found = jax.eval_shape(self._flat, *shapes(specs, rows))
+            return tuple(jax.eval_shape(self._flat, *abstract_inputs(specs, rows)).shape)
         except Exception as err:
             # Whatever it is: what the model said of the batch is the error that is raised.
             log.debug("%s takes no %s: %s", self.spec.name, "single sample" if rows is None else "such batch", err)
             return None
-        return tuple(found.shape)
 
 
-def _unbatched(shape: tuple[int, ...]) -> str:
+def open_native(model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions) -> JaxModel:
+    """Return `model` as a `JaxModel`, in float32 if it is of half precision; see `fo_onnx.contracts.Exporter.native`.
+
+    Raises:
+        ModelError: Its parameters are missing, or it holds a module in training mode.
+        DeviceError: A device is not there.
+    """
+    function = flatten(model, example, options, output)
+    # "auto" is where the weights are.
+    placement = place(device, find_weights(model))
+    inputs = tuple(
+        TensorSpec(n, str(a.dtype), (None, *a.shape[1:]))
+        for n, a in zip(function.call.names, example.values(), strict=True)
+    )
+    output_spec = TensorSpec(RAW_OUTPUT, "float32", ())
+    spec = ModelSpec(inputs=inputs, output=output_spec, name=function.model_name, framework="jax")
+    original = JaxModel(function, function, placement, spec)
+    # Half precision is compared and run in float32; the gap to the original is reported.
+    if not _is_half(function, example):
+        return original
+    return JaxModel(half_precision.in_float32(function), function, placement, spec, original)
+
+
+def _not_batched(shape: tuple[int, ...]) -> str:
     return (
         f"It is not batched: it takes one sample, and gives {shape} for it. Give jax.vmap(model), which takes a batch"
     )
 
 
-def open_native(model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions) -> JaxModel:
-    """`model` as a `JaxModel`, in float32 where it is of half precision; see `fo_onnx.protocols.Exporter.native`.
-
-    Raises:
-        ModelError: Its parameters are missing.
-        DeviceError: A device is not there.
-    """
-    function = flat(model, example, options, output)
-    placement = place(device, weights(model))
-    inputs = tuple(
-        TensorSpec(n, str(a.dtype), (None, *a.shape[1:]))
-        for n, a in zip(function.call.names, example.values(), strict=True)
-    )
-    spec = ModelSpec(inputs=inputs, output=TensorSpec(RAW_OUTPUT, "float32", ()), name=function.who, framework="jax")
-    if not _is_half(function, example):
-        return JaxModel(function, function, placement, spec)
-    original = JaxModel(function, function, placement, spec)
-    return JaxModel(precision.in_float32(function), function, placement, spec, original)
-
-
-def _is_half(function: Flat, example: Inputs) -> bool:
+def _is_half(function: FlatFunction, example: Inputs) -> bool:
     try:
-        return precision.uses_half(function, *shapes(input_specs(function, example), 2))
+        return half_precision.uses_half(function, *abstract_inputs(input_specs(function, example), 2))
     except Exception as err:
-        # A model that cannot be traced, or does not take such rows: which of them is told when it is run.
-        log.debug("the precision of %s cannot be told: %s", function.who, err)
+        # A model that cannot be traced, or does not take such rows: which of them it is shows when it is run.
+        log.debug("the precision of %s is unknown: %s", function.model_name, err)
         return False

@@ -1,199 +1,224 @@
-"""What a model reaches: its closure, the globals that its code names, its fields, and what these hold in turn.
+"""The values that a model holds or names: what its kind, its weights and modules in training mode are read from.
 
-Who asks whether a function is one over JAX arrays, where its weights are, or whether it holds a module in training mode,
-walks the same way. Nothing here imports a framework.
+The walk is shallow and cheap: closures, defaults, attributes, containers, and the globals that code names. Nothing is run or
+imported, and jax itself is only needed for what comes after a JAX model is known to be there.
 """
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from fo_onnx.bytecode import Paths, globals_in, imported_by, is_library, is_own_module, names_in, paths_in, within
-from fo_onnx.digests import PLAIN, attributes_of
+from fo_onnx.plugin_kit.digests import is_library
 
 PACKAGES = ("jax", "jaxlib", "flax", "equinox", "haiku")
 """The top-level packages whose objects are JAX models, or parts of them."""
-OTHERS = ("keras", "torch", "tensorflow")
-"""Packages whose models are another exporter's, also where they compute in JAX."""
-_LEAVES = (*PLAIN, np.ndarray, np.generic, np.dtype)
+OTHER_FRAMEWORKS = ("keras", "torch", "tensorflow")
+"""Packages whose models are another exporter's, even if they compute in JAX."""
+_JIT_WRAPPERS = {
+    ("jaxlib", "PjitFunction"), ("jaxlib", "CompiledFunction"), ("jax", "custom_jvp"), ("jax", "custom_vjp"),
+    ("jax", "custom_vmap"), ("flax", "JitWrapped"), ("equinox", "_JitWrapper"),
+}  # fmt: skip
+_VMAP_ARGUMENTS = ("in_axes", "out_axes", "axis_name", "axis_size", "spmd_axis_name")
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def packages_of(value: Any) -> set[str]:
-    """Top-level packages of a value's class and of the classes that it derives from; of a module its own."""
+    """Return the top-level packages of a value's class and its base classes; of a module its own."""
     if isinstance(value, ModuleType):
         return {value.__name__.partition(".")[0]}
     return {str(c.__module__).partition(".")[0] for c in type(value).__mro__}
 
 
-def unwrapped(model: Any) -> Any:
-    """What is within ``jit``, ``vmap``, ``checkpoint`` and partials: the function, method or module that the user wrote."""
+def is_array(value: Any) -> bool:
+    """Return whether a value is an array of JAX, or a tracer of one. Never imports jax."""
+    jax = sys.modules.get("jax")
+    return jax is not None and hasattr(jax, "Array") and isinstance(value, jax.Array)
+
+
+def find_weights(model: Any) -> list[Any]:
+    """Return the arrays, of JAX and of numpy, that a model holds."""
+    return [v for v in walk(model) if is_array(v) or (isinstance(v, np.ndarray) and v.dtype != object)]
+
+
+# Wrappers -----------------------------------------------------------------------------------------------------------
+
+
+def unwrap(model: Any) -> Any:
+    """Return the function, method or module that the user wrote, out of ``jit``, ``vmap``, ``checkpoint`` and partials."""
     for _ in range(100):
         if isinstance(model, functools.partial):
             model = model.func
-        elif _is_wrapper(model) and getattr(model, "__wrapped__", None) is not None:
-            model = model.__wrapped__
+        # A user's own object is not what it wraps, even if it has been through functools.update_wrapper.
+        elif isinstance(model, FunctionType) or str(type(model).__module__).partition(".")[0] in PACKAGES:
+            inner = getattr(model, "__wrapped__", None)
+            if inner is None:
+                break
+            model = inner
         else:
             break
     return model
 
 
-def _is_wrapper(value: Any) -> bool:
-    """Whether an object stands for what it wraps: a function, or an object of JAX's packages; no user's own object does."""
-    return isinstance(value, FunctionType) or str(type(value).__module__).partition(".")[0] in PACKAGES
-
-
-def within_jit(value: Any) -> Any:
-    """The function or module in a ``jit`` or in what gives a function other derivatives; else ``None``.
-
-    The fields of these are caches, and to call what they wrap gives the same.
-    """
+def is_jit(value: Any) -> bool:
+    """Return whether a value is a ``jit``, or gives a function other derivatives: calling what it wraps gives the same."""
     cls = type(value)
-    is_one = (str(cls.__module__).partition(".")[0], cls.__name__) in _JITS
-    return value.__wrapped__ if is_one else None
+    return (str(cls.__module__).partition(".")[0], cls.__name__) in _JIT_WRAPPERS
 
 
-_JITS = {
-    ("jaxlib", "PjitFunction"), ("jaxlib", "CompiledFunction"), ("jax", "custom_jvp"), ("jax", "custom_vjp"),
-    ("jax", "custom_vmap"), ("flax", "JitWrapped"), ("equinox", "_JitWrapper"),
-}  # fmt: skip
+def rewrap(model: Any, change: Callable[[Any], Any]) -> Any:
+    """Return `model` with ``change(inner)`` in the place of what ``jax.jit``, ``jax.vmap`` and ``functools.partial`` wrap.
 
-
-def is_nnx_variable(value: Any) -> bool:
-    """Whether a value is a variable of flax nnx, which holds an array."""
-    return any(c.__name__ == "Variable" and str(c.__module__).startswith("flax.nnx.") for c in type(value).__mro__)
-
-
-def value_of(variable: Any) -> Any:
-    """The array in an nnx variable, past the hooks that reading it may run; flax 0.12 renamed the way there."""
-    return variable.get_raw_value() if hasattr(variable, "get_raw_value") else variable.raw_value
-
-
-def references(function: FunctionType) -> Iterator[Any]:
-    """What a function has in its hands: closure, defaults, attributes, and what its code names or imports.
-
-    Of library code (the wrapper that ``jax.vmap`` makes) only the closure, the defaults and the attributes are the user's.
+    A ``jit`` around something that was changed is left out, since the whole is compiled later on.
     """
-    paths = paths_in(function.__code__)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            held = cell.cell_contents
-        except ValueError:  # a name that is not bound yet
-            continue
-        yield from _named(held, within(paths, f".{name}"))
-    for name, default in defaults_of(function).items():
-        yield from _named(default, within(paths, f".{name}"))
-    yield from vars(function).values()
-    if is_library(function.__globals__.get("__name__")):
-        return
-    for name, value in globals_in(function).items():
-        yield from _named(value, within(paths, name))
-    names, seen = frozenset(names_in(function.__code__)), set[int]()
-    for _, module in imported_by(function):
-        yield from _of_module(module, names, seen)
+    if isinstance(model, functools.partial):
+        inner, wrap = model.func, functools.partial(_partial_like, model)
+    elif is_jit(model):
+        inner, wrap = model.__wrapped__, None
+    elif (arguments := _vmap_arguments(model)) is not None:
+        import jax
+
+        inner, wrap = model.__wrapped__, functools.partial(jax.vmap, **arguments)
+    else:
+        return change(model)
+    # Wrapped again only if something changed, so that a model that needs no change stays the same object.
+    changed = rewrap(inner, change)
+    if changed is inner:
+        return model
+    return changed if wrap is None else wrap(changed)
 
 
-def defaults_of(function: FunctionType) -> dict[str, Any]:
-    """The defaults of a function's arguments, by name."""
-    code, defaults = function.__code__, function.__defaults__ or ()
-    names = code.co_varnames[: code.co_argcount][code.co_argcount - len(defaults) :]
-    return {**dict(zip(names, defaults, strict=True)), **(function.__kwdefaults__ or {})}
+def _partial_like(model: functools.partial[Any], function: Callable[..., Any]) -> Any:
+    return type(model)(function, *model.args, **model.keywords)
 
 
-def _named(value: Any, paths: Paths) -> Iterator[Any]:
-    yield value
-    if is_own_module(value):
-        for name in sorted({p[0] for p in paths} & vars(value).keys()):
-            yield from _named(vars(value)[name], within(paths, name))
+def _vmap_arguments(model: Any) -> dict[str, Any] | None:
+    """Return the arguments that ``jax.vmap`` made a function with; ``None`` for any other function.
 
-
-def _of_module(module: ModuleType, names: frozenset[str], seen: set[int]) -> Iterator[Any]:
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    for name in sorted(names & vars(module).keys()):
-        value = vars(module)[name]
-        yield value
-        if is_own_module(value):
-            yield from _of_module(value, names, seen)
-
-
-def reachable(model: Any, most: int = 10_000) -> Iterator[Any]:
-    """Every value that `model` reaches but plain numbers and text, itself first, each once; about so many, nearest first.
-
-    Modules of the user's own are not walked through, only what is named of them.
+    They are in the closure of ``vmap_f`` (``jax/_src/api.py``), which one more wrapper of JAX holds as ``fun``.
     """
-    seen: dict[int, Any] = {}  # keeps what it has seen alive, so that no id is given twice
+    function = model
+    while isinstance(function, FunctionType) and str(function.__globals__.get("__name__")).partition(".")[0] == "jax":
+        closure = dict(_closure_of(function))
+        if function.__code__.co_name == "vmap_f":
+            # Otherwise it belongs to a function that the model wraps, as in jax.checkpoint(jax.vmap(f)).
+            is_its_own = closure.get("fun") is getattr(model, "__wrapped__", None)
+            return {name: closure[name] for name in _VMAP_ARGUMENTS if name in closure} if is_its_own else None
+        function = closure.get("fun")
+    return None
+
+
+# The walk -----------------------------------------------------------------------------------------------------------
+
+
+def walk(model: Any, limit: int = 10_000) -> Iterator[Any]:
+    """Yield what `model` holds or names, itself first, each value once and the nearest first; about `limit` values.
+
+    Plain numbers and text are left out.
+    """
+    seen: dict[int, Any] = {}  # keeps the values alive, so that no id is given twice
     queue = [model]
     for value in queue:
         if id(value) in seen:
             continue
         seen[id(value)] = value
         yield value
-        if len(queue) < most:
-            queue.extend(islice((p for p in parts_of(value) if not isinstance(p, PLAIN)), most))
+        if len(queue) < limit:
+            queue.extend(islice((p for p in _parts_of(value) if not isinstance(p, _PLAIN)), limit))
 
 
-def parts_of(value: Any) -> Iterator[Any]:
-    """What a value holds, one step deep."""
+def _parts_of(value: Any) -> Iterator[Any]:
+    """Yield what a value holds, one step deep."""
     if isinstance(value, type):
-        # Named in code, which may make one of it or use what it has.
-        yield from methods_of(value, vars(value).get("__init__"))
-        yield from (() if is_library(value.__module__) else _attributes_of_class(value))
+        # A class that code names: the code may make an instance of it, and call that.
+        yield from _methods_of(value, "__init__", "__call__")
+    elif isinstance(value, np.ndarray | np.generic | np.dtype | ModuleType) or is_array(value):
         return
-    if isinstance(value, (*_LEAVES, ModuleType)) or is_array(value):
-        return
-    if isinstance(value, functools.partial):
+    elif isinstance(value, functools.partial):
         yield from (value.func, *value.args, *value.keywords.values())
     elif isinstance(value, MethodType):
         yield from (value.__self__, value.__func__)
-        yield from methods_of(type(value.__self__), value.__func__)
+        yield from _methods_of(type(value.__self__), value.__func__.__name__)
     elif isinstance(value, FunctionType):
-        yield from references(value)
-    elif within_jit(value) is not None:
+        yield from _parts_of_function(value)
+    elif is_jit(value):
         yield value.__wrapped__
-    elif is_nnx_variable(value):
-        yield value_of(value)
     else:
         if isinstance(value, Mapping):
             yield from value.values()
         elif isinstance(value, list | tuple | set | frozenset | deque):
             yield from value
-        yield from attributes_of(value).values()
-        yield from methods_of(type(value))
+        yield from _attributes_of(value)
+        yield from _methods_of(type(value), "__call__")
 
 
-def _attributes_of_class(kind: type) -> Iterator[Any]:
-    for name, value in vars(kind).items():
-        if not name.startswith("__") and not isinstance(value, FunctionType | staticmethod | classmethod | property):
-            yield value
-
-
-def methods_of(kind: type, *more: Any) -> Iterator[Any]:
-    """``__call__`` of a user's class, and the methods and class attributes that this, those in `more`, and these in turn name."""
-    if is_library(str(kind.__module__)):
+def _parts_of_function(function: FunctionType) -> Iterator[Any]:
+    """Yield a function's closure, defaults, attributes, and the globals that its code names unless it is library code."""
+    yield from (value for _, value in _closure_of(function))
+    yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    # The attributes of a wrapper are copies of those of what it wraps.
+    attributes = vars(function)
+    yield from [attributes["__wrapped__"]] if "__wrapped__" in attributes else attributes.values()
+    names = function.__globals__
+    if is_library(names.get("__name__")):
         return
-    seen: dict[int, Any] = {}
-    queue = [inspect.getattr_static(kind, "__call__", None), *more]
-    for entry in queue:
-        method = getattr(entry, "fget", None) or getattr(entry, "__func__", entry)
-        if id(method) in seen:
+    for name in sorted(_globals_in(function.__code__) & names.keys()):
+        value = names[name]
+        yield value
+        if isinstance(value, ModuleType) and not is_library(value.__name__):
+            # A file of the user's own: what the code takes of it.
+            yield from (vars(value)[n] for n in sorted(_names_in(function.__code__) & vars(value).keys()))
+
+
+def _closure_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # a name that is not bound yet
             continue
-        seen[id(method)] = method
+
+
+def _attributes_of(value: Any) -> Iterator[Any]:
+    yield from getattr(value, "__dict__", {}).values()
+    for cls in type(value).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        yield from (getattr(value, slot, None) for slot in ((slots,) if isinstance(slots, str) else slots))
+
+
+def _methods_of(cls: type, *names: str) -> Iterator[Any]:
+    """Yield methods of a user's class, and the methods and class attributes that they and those in turn name."""
+    if is_library(str(cls.__module__)):
+        return
+    seen: dict[str, None] = {}
+    queue = [*names]
+    for name in queue:
+        if name in seen:
+            continue
+        seen[name] = None
+        member = inspect.getattr_static(cls, name, None)
+        method = getattr(member, "fget", None) or getattr(member, "__func__", member)
         yield method
         if isinstance(method, FunctionType):
-            queue.extend(inspect.getattr_static(kind, name, None) for name in names_in(method.__code__))
+            queue.extend(sorted(_names_in(method.__code__)))
 
 
-def is_array(value: Any) -> bool:
-    """Whether a value is an array of JAX, or stands for one while a function is traced. Never imports jax."""
-    jax = sys.modules.get("jax")
-    return jax is not None and hasattr(jax, "Array") and isinstance(value, jax.Array)
+@functools.lru_cache(maxsize=10_000)
+def _globals_in(code: CodeType) -> frozenset[str]:
+    """Return the globals that code and the functions within it name."""
+    own = {str(i.argval) for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return frozenset(own.union(*(_globals_in(c) for c in code.co_consts if inspect.iscode(c))))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _names_in(code: CodeType) -> frozenset[str]:
+    """Return the globals and attributes that code and the functions within it name."""
+    return frozenset(code.co_names).union(*(_names_in(c) for c in code.co_consts if inspect.iscode(c)))

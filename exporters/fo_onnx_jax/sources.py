@@ -1,4 +1,4 @@
-"""JAX arrays as sources; whatever model their rows feed."""
+"""JAX arrays as sources of rows, for models of any framework."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fo_onnx.contracts.batch import Array
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Array, Source
+from fo_onnx.sources.nested import as_array, leaves
 from fo_onnx.sources.opening import open_builtin
-from fo_onnx.sources.tree import as_array, leaves
 
 
 class JaxSources:
@@ -21,7 +22,7 @@ class JaxSources:
     name = "jax"
 
     def accepts(self, data: Any) -> bool:
-        """Whether `data` is, or holds, arrays of JAX. Never imports jax."""
+        """Return whether `data` is, or holds, arrays of JAX. Never imports jax."""
         jax = sys.modules.get("jax")
         if jax is None or not hasattr(jax, "Array"):
             return False
@@ -29,12 +30,12 @@ class JaxSources:
             return True
         if not isinstance(data, list | tuple | dict):
             return False
-        # Of a long list the first sample tells.
+        # The samples of a long list are alike.
         sample = data[:1] if isinstance(data, list) else data
         return any(isinstance(leaf, jax.Array) for leaf in islice(leaves(sample), 100))
 
     def open(self, data: Any, options: DataOptions) -> Source:
-        """The rows of `data`; of arrays on the CPU without a copy.
+        """Return the rows of `data`, without a copy of arrays on the CPU.
 
         Raises:
             DataError: There are keys of random numbers among them, or arrays that were donated.
@@ -43,7 +44,7 @@ class JaxSources:
 
 
 def to_array(leaf: Any) -> Array:
-    """An array of JAX, or anything else that numpy understands, as an array.
+    """Return an array of JAX, or anything else that numpy understands, as a numpy array.
 
     It shares the memory of an array on one CPU device. One that is spread over devices is gathered. The floats that numpy lacks
     (bfloat16 and those of 8 bits) become float32, 4-bit integers int8 and uint8.
@@ -62,7 +63,7 @@ def to_array(leaf: Any) -> Array:
         )
     if leaf.is_deleted():
         raise DataError(
-            f"an array of the data, {leaf.dtype} {leaf.shape}, was donated to a jitted function or deleted. Give one that is kept: "
+            f"an array of the data, {leaf.dtype} {leaf.shape}, was donated to a jitted function or deleted. Give one that is still there: "
             "make it anew, or call the function without donate_argnums."
         )
     if not leaf.is_fully_addressable:

@@ -1,91 +1,89 @@
-"""The Keras and TensorFlow exporter as the core sees it. Neither is imported before one of their models or files is there."""
+"""Keras models on the TensorFlow backend, and TensorFlow's own, to ONNX.
+
+``tf2onnx.convert.from_keras`` and ``model.export(format="onnx")`` fail on many models of Keras 3; what works is a flat
+function that calls the model with ``training=False``.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from fo_onnx.errors import OptionError
-from fo_onnx.options import ModelOptions, OutputOptions
-from fo_onnx.protocols import Devices, Inputs, RawModel
-from fo_onnx.spec import InputSignature, ModelSpec
+import tensorflow as tf
+from fo_onnx_tensorflow.export import write_onnx
 
-from .recognition import is_function_over_tensors, is_model
+from fo_onnx.contracts.batch import Inputs
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.spec import ModelSpec, TensorSpec
+from fo_onnx.errors import ExportError
+
+from .detect import is_graph_function
+from .native import is_tensor
+from .patches import plain_convolutions
+from .precision import bookkeeping_restored, computing_in_float32, is_half, retrace
+from .program import Program, make_program
+
+_PYTHON_FUNCTION = re.compile(r"\b(Eager)?PyFunc(Stateless)?\b")
 
 
-class KerasExporter:
-    """Keras models and layers on every backend, ``tf.function``, ``tf.Module``, SavedModels, and functions over tensors."""
-
-    name = "keras"
-    suffixes = (".keras", ".h5", ".hdf5")
-
-    def accepts(self, model: Any) -> bool:
-        """Whether `model` is a model of Keras or TensorFlow, or a function whose closure or globals hold either."""
-        return is_model(model) or is_function_over_tensors(model)
-
-    def opens(self, path: Path) -> bool:
-        """Whether it ends like a file of Keras, or is the folder of a SavedModel."""
-        return path.suffix.lower() in self.suffixes or (path / "saved_model.pb").is_file()
-
-    def bound(self, model: Any, params: Any) -> NoReturn:
-        """Raises an `OptionError`."""
-        raise OptionError(
-            f"params= was given for {type(model).__name__}, and a Keras or TensorFlow model holds its own. Load them with "
-            "model.set_weights(params) and leave params= out."
+def export(model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions) -> ModelSpec:
+    """Write `model` to `path`; see `fo_onnx.contracts.Exporter.export`."""
+    program = make_program(model, list(example), options, output)
+    if program.fixed_rows is not None:
+        raise ExportError(
+            f"{program.model_name} takes {program.fixed_rows} rows at a time, as its signature says, and files take any number. "
+            "Leave it open with None: input_signature=[tf.TensorSpec([None, …])]"
         )
+    inputs = program.specs(example)
+    free = tuple(_with_free_length(program, i) for i in inputs)
+    try:
+        output_spec = _write(program, free, path, options.opset)
+    except ExportError:
+        if free == inputs:
+            raise
+        # The code of the model needs the length; then it is that of the example.
+        free, output_spec = inputs, _write(program, inputs, path, options.opset)
+    return ModelSpec(inputs=free, output=output_spec, name=program.model_name, framework="keras")
 
-    def signature(self, model: Any) -> InputSignature | None:
-        """The inputs that the model declares: by ``keras.Input``, by what it was built with, by its function's signature.
 
-        Raises:
-            ModelError: It was never built.
-        """
-        from .interfaces import signature_of
+def _write(program: Program, inputs: tuple[TensorSpec, ...], path: Path, opset: int) -> TensorSpec:
+    model, target = program.model, _target(program.model)
 
-        return signature_of(model)
+    def call_flat(*tensors: Any) -> Any:
+        return program(tensors, is_tensor, target)
 
-    def native_only(self, model: Any, example: Inputs) -> str | None:
-        """That the model lives on a TPU, where it does."""
-        from .backends import native_only
+    try:
+        with contextlib.ExitStack() as stack:
+            if program.has_layers:
+                stack.enter_context(plain_convolutions())
+                stack.enter_context(bookkeeping_restored(model))
+                stack.enter_context(computing_in_float32(model))
+            with program.no_new_weights():
+                spec: TensorSpec = write_onnx(call_flat, inputs, path, opset=opset, model_name=program.model_name)
+    except ExportError as err:
+        if _PYTHON_FUNCTION.search(str(err)) is None:
+            raise
+        raise ExportError(
+            f"{str(err).rstrip('.')}: a Python function within the model (tf.numpy_function, tf.py_function), which no file can hold."
+        ) from err
+    return spec
 
-        return native_only(model, example)
 
-    def export(
-        self, model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions
-    ) -> ModelSpec:
-        """Writes `model` to `path`: by tf2onnx, or by the exporter of the backend that Keras runs on."""
-        from .backends import export
+def _target(model: Any) -> Any:
+    """Return what is traced in the place of a model, or ``None`` for the model itself.
 
-        return export(model, example, path, options, output)
+    tf2onnx does not see into functions for XLA, so a ``tf.function(jit_compile=True)`` is traced without it; what has
+    traces in half precision is traced anew.
+    """
+    if is_graph_function(model) and getattr(model, "_jit_compile", None):
+        return tf.function(model.python_function)
+    return retrace(model) if is_half(model) else None
 
-    def native(
-        self, model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
-    ) -> RawModel:
-        """The model in TensorFlow, or in the backend that Keras runs on, in float32."""
-        from .backends import open_native
 
-        return open_native(model, example, device, options, output)
-
-    def fingerprint(self, model: Any) -> str:
-        """A digest of the model's structure, code and weights."""
-        from .fingerprints import fingerprint
-
-        return fingerprint(model)
-
-    def versions(self) -> dict[str, str]:
-        """Versions of Keras, of its backend and of what converts it, and the backend's name."""
-        from .backends import versions
-
-        return versions()
-
-    def load(self, path: Path, *, trust: bool) -> Any:
-        """The model in a ``.keras`` file, an ``.h5`` file or a SavedModel folder."""
-        from .files import load
-
-        return load(path, trust=trust)
-
-    def load_weights(self, model: Any, path: Path) -> None:
-        """Fills `model` from ``.weights.h5``, ``.keras`` or safetensors."""
-        from .files import load_weights
-
-        load_weights(model, path)
+def _with_free_length(program: Program, spec: TensorSpec) -> TensorSpec:
+    """Return the spec of an input; of token ids of any length, if the model does not say which."""
+    declared = dict(zip(program.names, program.declared, strict=True))[spec.name]
+    is_tokens = declared.shape is None and spec.rank == 2 and spec.dtype in ("int32", "int64")
+    return TensorSpec(spec.name, spec.dtype, (None, None)) if is_tokens else spec

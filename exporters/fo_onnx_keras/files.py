@@ -1,4 +1,4 @@
-"""Keras and TensorFlow models and weights in files; what would run code when it is read needs the user's word."""
+"""Keras and TensorFlow models and weights in files; one that would run code when it is read needs the user's word."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from fo_onnx.errors import ModelError, ModelNotFoundError, TrustError
 
-from .failures import first_cause
-from .interfaces import entry_point, require_usable
-from .packages import require
-from .recognition import is_layer, is_trackable
+from .detect import is_layer, is_trackable
+from .graphs import functions_called, nodes_leading_to
+from .interface import entry_point, require_usable
+from .messages import first_cause, require
 
 _SAVED_MODEL = "saved_model.pb"
 _UNSAFE_OPERATORS = re.compile(
@@ -40,7 +40,7 @@ _OPT_IN = "say trust=True (--trust-pickle on the command line)"
 
 
 def load(path: Path, *, trust: bool) -> Any:
-    """The model in a ``.keras`` file (in Keras' safe mode unless trusted), an ``.h5`` file, or a SavedModel folder.
+    """Return the model in a ``.keras`` file (in safe mode unless trusted), an ``.h5`` file, or a SavedModel folder.
 
     Raises:
         TrustError: Reading it would run code, and `trust` is false; nothing of it has run.
@@ -54,6 +54,7 @@ def load(path: Path, *, trust: bool) -> Any:
     require("keras", f"opening {path}")
     if path.suffix.lower() == ".keras":
         return _load_keras(path, trust)
+    # A file of weights is named as such, whether it is trusted or not.
     _require_h5_model(path)
     if not trust:
         raise TrustError(
@@ -64,10 +65,10 @@ def load(path: Path, *, trust: bool) -> Any:
 
 
 def load_weights(model: Any, path: Path) -> None:
-    """Fills `model` with the weights in a ``.weights.h5``, ``.keras`` or safetensors file, without running code.
+    """Fill `model` with the weights in a ``.weights.h5``, ``.keras`` or safetensors file, without running code.
 
-    In a safetensors file each weight goes by its path in the model (``"dense/kernel"``). A model keeps the weights that it had
-    where those of the file do not fit.
+    In a safetensors file each weight goes by its path in the model (``"dense/kernel"``). A model keeps the weights that
+    it had where those of the file do not fit.
 
     Raises:
         ModelError: The file holds no weights, or others than the model has.
@@ -85,18 +86,19 @@ def load_weights(model: Any, path: Path) -> None:
     before = [w.numpy() for w in model.weights]
     try:
         if path.suffix.lower() == ".safetensors":
-            _assign(model, _safetensors(path), path)
+            _assign(model, _read_safetensors(path), path)
         else:
-            with _without_remarks():
+            with _warnings_ignored():
                 model.load_weights(path)
     except ModelError:
         raise
     except Exception as err:
+        # Keras fills in what fits before it raises.
         for weight, value in zip(model.weights, before, strict=True):
             weight.assign(value)
         raise ModelError(
             f"the weights in {path} cannot be filled into the model {model.name}: {first_cause(err)}. The model has "
-            f"{_listed({w.path: tuple(w.shape) for w in model.weights})}."
+            f"{_list_shapes({w.path: tuple(w.shape) for w in model.weights})}."
         ) from err
 
 
@@ -115,7 +117,8 @@ def _read(path: Path, *, safe: bool) -> Any:
     import keras
 
     try:
-        with _without_remarks():
+        with _warnings_ignored():
+            # Not compiled: a loss or an optimizer of the user's own need not be known here.
             return keras.saving.load_model(path, compile=False, safe_mode=safe)
     except Exception as err:
         # Keras gives no types to tell these apart by (keras.src.saving.serialization_lib and keras.layers.Lambda).
@@ -136,7 +139,7 @@ def _read(path: Path, *, safe: bool) -> Any:
 
 
 def _require_h5_model(path: Path) -> None:
-    """Raises a `ModelError` unless `path` is an HDF5 file with a model's configuration. Runs nothing of it."""
+    """Raise a `ModelError` unless `path` is an HDF5 file with a model's configuration. Runs nothing of it."""
     import h5py
 
     try:
@@ -158,6 +161,7 @@ def _load_saved_model(path: Path, trust: bool) -> Any:
             f"the SavedModel {path} calls Python functions ({', '.join(python)}), which are not in it: they are there only in the "
             "process that saved it. Give the model object instead."
         )
+    # TensorFlow has no safe mode: a SavedModel is a program, and this is what it could do.
     unsafe = sorted(o for o in operators if _UNSAFE_OPERATORS.fullmatch(o))
     if unsafe and not trust:
         raise TrustError(
@@ -166,20 +170,20 @@ def _load_saved_model(path: Path, trust: bool) -> Any:
     import tensorflow as tf
 
     try:
-        found = tf.saved_model.load(str(path))
+        model = tf.saved_model.load(str(path))
     except Exception as err:
         raise ModelError(f"reading the SavedModel {path} failed: {first_cause(err)}") from err
-    if not is_trackable(found) or not (callable(found) or found.signatures):
+    if not is_trackable(model) or not (callable(model) or model.signatures):
         raise ModelError(
             f"the SavedModel {path} has no signature, and cannot be called: nothing says which function is the classifier. Save it "
             "with signatures=."
         )
-    entry_point(found)  # raises where several signatures leave open which is meant
-    return found
+    entry_point(model)  # raises if several signatures leave open which is meant
+    return model
 
 
 def _operators(path: Path) -> set[str]:
-    """The operators in a SavedModel's graphs and functions, without the saver's; reads the file, and loads nothing."""
+    """Return the operators in the graphs and functions of a SavedModel, without the saver's; load nothing of it."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -196,52 +200,30 @@ def _operators(path: Path) -> set[str]:
 
 
 def _operators_in(content: Any) -> Iterator[str]:
-    """The operators of one graph and its functions. The saver's own count only where something else than it calls them, too."""
+    """Yield the operators of one graph and its functions; of the saver's own only those that no saver has.
+
+    Every SavedModel has a saver, which writes and reads the files of its variables when TensorFlow calls it. Its nodes
+    are those that only its own tensors come from; a function is the saver's if nothing else calls or offers it.
+    """
     functions = {f.signature.name: f.node_def for f in content.graph_def.library.function}
     nodes = {n.name: n for n in content.graph_def.node}
-    signatures = content.signature_def.values()
-    meant = _leading_to(nodes, [t.name for s in signatures for t in (*s.outputs.values(), *s.inputs.values())])
-    saver = _leading_to(nodes, [content.saver_def.save_tensor_name, content.saver_def.restore_op_name]) - meant
-    of_saver = _called(functions, [nodes[n] for n in saver])
-    others = [n for name, n in nodes.items() if name not in saver]
-    offered = {name for f in content.object_graph_def.nodes for name in f.function.concrete_functions}
-    offered |= {f.bare_concrete_function.concrete_function_name for f in content.object_graph_def.nodes}
-    of_others = _called(functions, others) | offered & set(functions) | set(functions) - of_saver
-    of_others |= _called(functions, [n for name in of_others for n in functions[name]])
-    for node in (*others, *(n for name in of_others for n in functions[name])):
-        yield node.op
-    for node in (*(nodes[n] for n in saver), *(n for name in of_saver - of_others for n in functions[name])):
-        if node.op not in _SAVER_OPERATORS:
-            yield node.op
+    ends = [t.name for s in content.signature_def.values() for t in (*s.outputs.values(), *s.inputs.values())]
+    saver_ends = [content.saver_def.save_tensor_name, content.saver_def.restore_op_name]
+    saver = set(nodes_leading_to(nodes, saver_ends)) - set(nodes_leading_to(nodes, ends))
+    # All else can be run: by a signature, by a function that the model offers, or while it is loaded.
+    rest = [n for name, n in nodes.items() if name not in saver]
+    # Objects of the model offer functions by name, whatever the graph calls.
+    offers = {name for o in content.object_graph_def.nodes for name in o.function.concrete_functions}
+    offers |= {o.bare_concrete_function.concrete_function_name for o in content.object_graph_def.nodes}
+    called_by_saver = set(functions_called(functions, [nodes[n] for n in saver]))
+    entries = offers & set(functions) | set(functions) - called_by_saver
+    called = entries | set(functions_called(functions, [*rest, *(n for name in entries for n in functions[name])]))
+    yield from (n.op for n in (*rest, *(n for name in called for n in functions[name])))
+    of_saver = (*(nodes[n] for n in saver), *(n for name in called_by_saver - called for n in functions[name]))
+    yield from (n.op for n in of_saver if n.op not in _SAVER_OPERATORS)
 
 
-def _leading_to(nodes: Mapping[str, Any], tensors: list[str]) -> set[str]:
-    """The names of the nodes that tensors come from."""
-    found: set[str] = set()
-    waiting = list(tensors)
-    while waiting:
-        name = waiting.pop().lstrip("^").partition(":")[0]
-        if name in nodes and name not in found:
-            found.add(name)
-            waiting += nodes[name].input
-    return found
-
-
-def _called(functions: Mapping[str, Any], nodes: list[Any]) -> set[str]:
-    """The names of the functions that nodes call, and that these call."""
-    found: set[str] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        called = [f.name for v in node.attr.values() for f in (v.func, *v.list.func)]
-        for name in (node.op, *called):
-            if name in functions and name not in found:
-                found.add(name)
-                waiting += functions[name]
-    return found
-
-
-def _safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -251,32 +233,33 @@ def _safetensors(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is no safetensors file, or is truncated: {err}") from err
 
 
-def _assign(model: Any, found: Mapping[str, Any], path: Path) -> None:
+def _assign(model: Any, values: Mapping[str, Any], path: Path) -> None:
     weights = {w.path: w for w in model.weights}
     problems = [
-        *(f"{n} is missing" for n in weights if n not in found),
-        *(f"{n} is not the model's" for n in found if n not in weights),
+        *(f"{n} is missing" for n in weights if n not in values),
+        *(f"{n} is not the model's" for n in values if n not in weights),
         *(
-            f"{n} has the shape {found[n].shape} instead of {tuple(w.shape)}"
+            f"{n} has the shape {values[n].shape} instead of {tuple(w.shape)}"
             for n, w in weights.items()
-            if n in found and tuple(found[n].shape) != tuple(w.shape)
+            if n in values and tuple(values[n].shape) != tuple(w.shape)
         ),
     ]
     if problems:
         listed = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
         raise ModelError(f"the weights in {path} do not fit the model {model.name}: {listed}.")
+    # Only now, so that a model whose weights do not fit stays as it was.
     for name, weight in weights.items():
-        weight.assign(found[name])
+        weight.assign(values[name])
 
 
-def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    some = [f"{n} {s}" for n, s in list(shapes.items())[:6]]
-    return ", ".join(some) + (f" and {len(shapes) - 6} more" if len(shapes) > 6 else "")
+def _list_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    first = [f"{n} {s}" for n, s in list(shapes.items())[:6]]
+    return ", ".join(first) + (f" and {len(shapes) - 6} more" if len(shapes) > 6 else "")
 
 
 @contextlib.contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Keras warns that a file has no state of the training, and that its own calls of numpy are old."""
+def _warnings_ignored() -> Iterator[None]:
+    """Ignore that Keras warns of files without the state of a training, and of its own old calls of numpy."""
     import warnings
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

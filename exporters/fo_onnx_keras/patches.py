@@ -1,4 +1,4 @@
-"""What has to be changed inside of Keras for the time of a conversion.
+"""Patches inside of Keras for the time of a conversion.
 
 Each patch is a context manager that puts everything back, also on an error, holds a lock, since a module belongs to all
 threads, and names the versions that it was written for.
@@ -30,18 +30,18 @@ class _WithoutCompilation:
         return getattr(self._tensorflow, name)
 
     def function(self, *_: Any, **__: Any) -> Callable[[Any], Any]:
-        """A decorator that changes nothing."""
+        """Return a decorator that changes nothing."""
         return lambda function: function
 
 
 @contextlib.contextmanager
 def plain_convolutions() -> Iterator[None]:
-    """Lets Keras write grouped convolutions into the graph as convolutions.
+    """Let Keras write grouped convolutions into the graph as convolutions.
 
     ``keras.src.backend.tensorflow.nn.conv`` puts a grouped convolution (and a 3-D one with channels first) into a
-    ``tf.function(jit_compile=True)``, since TensorFlow's CPU kernel lacks it (Keras 3.14 and 3.15; "grouped convolutions
-    are broken on CPU without XLA", says the source). tf2onnx cannot see into a function that is to be compiled; ONNX has
-    grouped convolutions. ConvNeXt is made of them.
+    ``tf.function(jit_compile=True)``, since TensorFlow's CPU kernel lacks it (Keras 3.14 and 3.15; "grouped
+    convolutions are broken on CPU without XLA", says the source). tf2onnx cannot see into a function that is to be
+    compiled; ONNX has grouped convolutions. ConvNeXt is made of them.
     """
     import keras
 
@@ -51,6 +51,7 @@ def plain_convolutions() -> Iterator[None]:
             _warn(keras.__version__)
             yield
             return
+        # The name `tf` of the one module, not TensorFlow itself.
         before = module.tf
         try:
             vars(module)["tf"] = _WithoutCompilation(before)
@@ -60,7 +61,7 @@ def plain_convolutions() -> Iterator[None]:
 
 
 def _compiles(module: Any) -> bool:
-    """Whether the convolution of a Keras that nobody has looked at is still written in the way that is patched."""
+    """Return whether the convolution of another version of Keras is written in the way that is patched."""
     try:
         return hasattr(module, "tf") and "tf.function(jit_compile=True)" in inspect.getsource(module.conv)
     except (AttributeError, TypeError, OSError):

@@ -1,7 +1,7 @@
-"""``tf.data`` pipelines: which rows come, in which order, and how many; told by walking the steps that a dataset is made of.
+"""``tf.data`` pipelines: which rows come, in which order, and how many, as far as the steps of the pipeline say it.
 
-A dataset knows the datasets that it was made from (``_inputs()``) and the functions that it maps (``_functions()``); its public
-face says only how many elements there are.
+The public face of a dataset says how many elements there are and what they look like. The steps that it is made of
+(shuffles, batches, caches) are listed by `_steps`.
 """
 
 from __future__ import annotations
@@ -15,36 +15,24 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
+from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Source
 from fo_onnx.sources.iterables import IterableSource
-from fo_onnx.sources.tree import Convert
-from fo_onnx.spec import InputSignature
+from fo_onnx.sources.nested import Convert
 
-_BATCHING = ("_BatchDataset", "_ParallelBatchDataset", "_PaddedBatchDataset")
-_ROW_BY_ROW = (
-    "_PrefetchDataset",
-    "_MapDataset",
-    "_ParallelMapDataset",
-    "CacheDataset",
-    "_OptionsDataset",
-    "_AssertCardinalityDataset",
-)
+_BATCHING = ("Batch", "ParallelBatch", "PaddedBatch")
+_ELEMENT_BY_ELEMENT = ("Prefetch", "Map", "ParallelMap", "Cache", "Options", "AssertCardinality")
 """Steps that give one element for each that they take."""
-_REORDERING = {
-    "_ShuffleDataset": "shuffle",
-    "_ShuffleAndRepeatDataset": "shuffle",
-    "_GlobalShuffleDataset": "global shuffle",
-    "_RandomDataset": "random",
-}
-_LOSING = {"_IgnoreErrorsDataset": "ignore_errors"}
-_FIXED = "with shuffle(…, reshuffle_each_iteration=False) or with cache() behind the shuffle"
-_MATCH = "so that results could not be matched with samples"
+_SHUFFLES = {"Shuffle": "shuffle", "ShuffleAndRepeat": "shuffle", "GlobalShuffle": "global shuffle", "Random": "random"}
+_IGNORE_STATE = 1
+"""tf.data.experimental.ExternalStatePolicy.IGNORE: steps that call Python are written without it."""
+_IN_PARALLEL = "rows come in the order in which they are ready"
 
 
 def open_dataset(dataset: Any, options: DataOptions, convert: Convert) -> Source:
-    """The rows of a ``tf.data.Dataset``, of samples or of batches, with labels or without.
+    """Open the rows of a ``tf.data.Dataset``, of samples or of batches, with labels or without.
 
     Args:
         dataset: The dataset.
@@ -52,217 +40,206 @@ def open_dataset(dataset: Any, options: DataOptions, convert: Convert) -> Source
         convert: Makes an array of a tensor.
 
     Raises:
-        DataError: It is shuffled or reads out of order without ``ids=``, or in another order each time; it has no end and ``limit=``
-            is not given; it drops rows.
+        DataError: It is shuffled or reads out of order without ``ids=``, or in another order each time; it has no end
+            and ``limit=`` is not given; it drops rows.
     """
-    _refuse_endless(dataset, options)
-    steps = list(_steps(dataset))
-    if options.ids is None:
-        _refuse_unordered(dataset, steps)
-    else:
-        _refuse_varying(dataset)
-    for step in steps:
-        _refuse_lost_rows(step, options)
-    # Windows of a time series are made by batch(), too; where the model says its ranks, they tell.
+    _check_steps(dataset, options)
+    # Windows of a time series are made by batch(), too; where the model says its ranks, these decide.
     ranks_known = options.signature is not None and options.signature.ranks is not None
-    batched = True if _last_batching(dataset) is not None and not ranks_known else None
-    elements = _Elements(dataset, weighted=_is_weighted(dataset.element_spec, options))
+    batched = True if _find_batching(dataset) is not None and not ranks_known else None
+    # Weights of samples, as in model.fit, are no input.
+    elements = _Elements(dataset, has_weights=_has_weights(dataset.element_spec, options))
     return IterableSource(elements, options, convert, batched=batched, length=_row_count(dataset, options))
 
 
 def samples_of(dataset: Any) -> tuple[Any, int | None]:
-    """A dataset of samples or of batches as one of samples, and their number where it is known.
+    """Return a dataset of samples or of batches as one of samples, and their number where it is known.
 
     Raises:
         DataError: It gives its rows in a random order, has no end, or drops rows.
     """
-    options = DataOptions()
-    _refuse_endless(dataset, options)
-    steps = list(_steps(dataset))
-    _refuse_unordered(dataset, steps)
-    for step in steps:
-        _refuse_lost_rows(step, options)
-    count = _row_count(dataset, options)
-    batched = _last_batching(dataset) is not None or _is_batch(dataset.element_spec, None)
-    return dataset.unbatch() if batched else dataset, count if batched or count is None else _size(dataset)
+    _check_steps(dataset, DataOptions())
+    count = _row_count(dataset, DataOptions())
+    if _find_batching(dataset) is not None or _is_batch(dataset.element_spec, None):
+        return dataset.unbatch(), count
+    return dataset, None if count is None else int(dataset.cardinality())
+
+
+def _steps(dataset: Any, *, stops_at: tuple[str, ...] = ()) -> Iterator[Any]:
+    """Yield the steps of a dataset, the last first; without what leads to steps of the kinds `stops_at`.
+
+    Steps and their settings are private attributes of TensorFlow. The public way to them is the graph that TensorFlow
+    writes of a dataset, and that is written with the data that are in memory: it takes several times their memory, and
+    does not exist above 2 GB.
+    """
+    pending = [dataset]
+    while pending:
+        step = pending.pop()
+        # Readers of files and datasets of TensorFlow 1 are made of another dataset, and hide its steps.
+        while isinstance(inner := getattr(step, "_impl", getattr(step, "_dataset", None)), tf.data.Dataset):
+            step = inner
+        yield step
+        pending += () if _kind(step) in stops_at else step._inputs()
+
+
+def _find_batching(dataset: Any) -> Any | None:
+    """Return the step that made batches of the elements of a dataset, if later steps keep their number."""
+    step = next(s for s in _steps(dataset) if _kind(s) not in _ELEMENT_BY_ELEMENT)
+    return step if _kind(step) in _BATCHING else None
+
+
+def _count_rows(batching: Any) -> tuple[int, int]:
+    """Return how many elements a batching step takes, below 0 if that is not known, and its batch size, or 0."""
+    (before,) = batching._inputs()
+    return int(before.cardinality()), int(tf.get_static_value(batching._batch_size) or 0)
+
+
+def _nodes_called_by(step: Any) -> list[Any]:
+    """Return the nodes of the functions that a step calls."""
+    graphs = [f.function.graph.as_graph_def() for f in step._functions()]
+    return [n for g in graphs for nodes in (g.node, *(f.node_def for f in g.library.function)) for n in nodes]
 
 
 class _Elements:
-    """A dataset's elements. A dataset itself says that it has a length, and raises when it is asked for it.
+    """The elements of a dataset. A dataset itself says that it has a length, and raises when it is asked for it.
 
-    Of elements of (inputs, targets, sample weights), as `keras.utils.unpack_x_y_sample_weight` describes them, the weights are
-    left out.
+    Of elements of (inputs, targets, sample weights), as `keras.utils.unpack_x_y_sample_weight` describes them, the
+    weights are left out.
     """
 
-    def __init__(self, dataset: Any, *, weighted: bool) -> None:
-        self._dataset, self._weighted = dataset, weighted
+    def __init__(self, dataset: Any, *, has_weights: bool) -> None:
+        self._dataset, self._has_weights = dataset, has_weights
 
     def __iter__(self) -> Iterator[Any]:
+        # In a list, so that the iterator can be dropped while a traceback keeps this frame.
         reading = [iter(self._dataset)]
-        _being_read[id(reading)] = reading
+        _open_iterators[id(reading)] = reading
         try:
             while True:
                 try:
                     element = next(reading[0])
                 except StopIteration:
                     return
-                yield element[:2] if self._weighted else element
+                yield element[:2] if self._has_weights else element
         except KeyboardInterrupt as err:
             traceback.clear_frames(err.__traceback__)  # whose frames hold the iterator
             raise
         finally:
             reading.clear()
-            _being_read.pop(id(reading))
+            _open_iterators.pop(id(reading))
 
 
-_being_read: dict[int, list[Any]] = {}
+_open_iterators: dict[int, list[Any]] = {}
 """Iterators that have not come to their end."""
 
 
 @atexit.register
-def _let_go() -> None:
-    """Drops the iterators of runs that were interrupted, and are held by the exception's traceback.
+def _drop_iterators() -> None:
+    """Drop the iterators of runs that were interrupted, which the traceback of the exception keeps alive.
 
     One over ``Dataset.from_generator`` that is left when Python has ended waits forever for it (TensorFlow 2.21).
     """
-    for reading in list(_being_read.values()):
+    for reading in list(_open_iterators.values()):
         reading.clear()
 
 
-def _steps(dataset: Any, *, into_caches: bool = True) -> Iterator[Any]:
-    """A dataset and all that it was made from, the last step first; what lies before a cache only where asked for."""
-    pending = [dataset]
-    while pending:
-        step = pending.pop()
-        yield step
-        if into_caches or type(step).__name__ != "CacheDataset":
-            pending.extend(step._inputs())
-
-
-def _refuse_endless(dataset: Any, options: DataOptions) -> None:
-    if options.limit is None and _size(dataset) == tf.data.INFINITE_CARDINALITY:
+def _check_steps(dataset: Any, options: DataOptions) -> None:
+    """Raise a `DataError` unless each row comes once, and in an order that ids can fit."""
+    if options.limit is None and dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise DataError(
-            "the dataset has no end (it was made with repeat(), or from an endless generator), and every row would be run. Leave the "
-            "repeat() out, or say how many rows to take with limit=."
+            "the dataset has no end (it was made with repeat(), or from an endless generator), and every row would be run. "
+            "Leave the repeat() out, or say how many rows to take with limit=."
         )
+    _require_order(dataset, has_ids=options.ids is not None)
+    for step in _steps(dataset):
+        _require_all_rows(step, options)
 
 
-def _refuse_unordered(dataset: Any, steps: list[Any]) -> None:
-    for step in steps:
-        reordering = _reordering(step)
-        if reordering is not None:
-            raise DataError(
-                f"the dataset gives its rows in a random order ({reordering}), {_MATCH}. Leave that out; or make the order a fixed one, "
-                f"{_FIXED}, and give the ids of the rows in that order with ids=."
-            )
-        if _is_unordered(step):
-            raise DataError(
-                f"the dataset reads in parallel with deterministic=False ({_name(step)}): rows come in the order in which they are "
-                f"ready, {_MATCH}. Make it with deterministic=True."
-            )
-    if dataset.options().deterministic is False:
-        raise DataError(
-            f"the dataset's options say deterministic=False: rows come in the order in which they are ready, {_MATCH}. Set "
-            "options.deterministic = True."
-        )
+def _require_order(dataset: Any, *, has_ids: bool) -> None:
+    """Raise a `DataError` for an order that is another one each time; without ids for every random order.
 
-
-def _refuse_varying(dataset: Any) -> None:
-    """Raises a `DataError` for a dataset whose order is another one each time that it is read, so that no ids could fit it.
-
-    Whoever made the ids has read it, and a run reads it again. In-memory and file caches give what they were filled with.
+    Whoever made the ids has read the dataset, and a run reads it again. Caches in memory and in files give again what
+    they were filled with.
     """
-    for step in _steps(dataset, into_caches=False):
-        reordering = None if _is_fixed(step) else _reordering(step)
-        if reordering is not None:
+    # What follows is the same for every cause.
+    consequence = (
+        "another one each time, and the ids= that were given are those of one such order"
+        if has_ids
+        else "so that results could not be matched with samples"
+    )
+    for step in _steps(dataset, stops_at=("Cache",) if has_ids else ()):
+        called = _nodes_called_by(step)
+        shuffle = _find_shuffle(step, called)
+        if shuffle is not None and not (has_ids and _is_fixed(step)):
             raise DataError(
-                f"the dataset is given anew in a random order each time that it is read ({reordering}), and the ids= that were given "
-                f"are those of one such order. Leave that out, or make the order a fixed one: {_FIXED}."
+                f"the dataset gives its rows in a random order ({shuffle}), {consequence}. Leave that out; or make the order a "
+                "fixed one, with shuffle(…, reshuffle_each_iteration=False) or with cache() behind the shuffle, and give the ids "
+                "of the rows in that order with ids=."
             )
-        if _is_unordered(step):
+        if _is_unordered(step, called):
             raise DataError(
-                f"the dataset reads in parallel with deterministic=False ({_name(step)}): rows come in the order in which they are "
-                "ready, another one each time, and the ids= that were given are those of one such order. Make it with "
-                "deterministic=True, or end it with cache()."
+                f"the dataset reads in parallel with deterministic=False ({_kind(step).lower()}): {_IN_PARALLEL}, "
+                f"{consequence}. Make it with deterministic=True, or end it with cache() and give the ids of the rows in that "
+                "order with ids=."
             )
     if dataset.options().deterministic is False:
         raise DataError(
-            "the dataset's options say deterministic=False: rows come in the order in which they are ready, another one each time, and "
-            "the ids= that were given are those of one such order. Set options.deterministic = True, or end it with cache()."
+            f"the dataset's options say deterministic=False: {_IN_PARALLEL}, {consequence}. Set options.deterministic = True."
         )
+
+
+def _find_shuffle(step: Any, called: list[Any]) -> str | None:
+    """Return the name of what gives a random order in a step, or in the nodes of the functions that it calls."""
+    if _kind(step) in _SHUFFLES:
+        return _SHUFFLES[_kind(step)]
+    is_inside = any(n.op.startswith(("ShuffleDataset", "ShuffleAndRepeatDataset")) for n in called)
+    return f"shuffle, in a function that {_kind(step).lower()} calls" if is_inside else None
 
 
 def _is_fixed(step: Any) -> bool:
-    """Whether a step gives the same random order each time (see Dataset.shuffle, Dataset.random)."""
-    kind = type(step).__name__
-    if kind in ("_ShuffleDataset", "_GlobalShuffleDataset"):
+    """Return whether a step gives the same random order each time (see Dataset.shuffle, Dataset.random)."""
+    if _kind(step) in ("Shuffle", "GlobalShuffle"):
         return getattr(step, "_reshuffle_each_iteration", True) is False
-    if kind == "_RandomDataset":
-        seeded = any(int(tf.get_static_value(s)) for s in (step._seed, step._seed2))
-        return seeded and not getattr(step, "_rerandomize", True)
-    return False
+    # Without a seed both are 0.
+    is_seeded = _kind(step) == "Random" and any(tf.get_static_value(seed) for seed in (step._seed, step._seed2))
+    return is_seeded and not step._rerandomize
 
 
-def _reordering(step: Any) -> str | None:
-    """What in a step gives a random order; in the functions that it calls, too."""
-    found = _REORDERING.get(type(step).__name__)
-    if found is not None:
-        return found
-    for function in step._functions():
-        for node in _nodes(function.function.graph.as_graph_def()):
-            if node.op.startswith("ShuffleDataset") or node.op.startswith("ShuffleAndRepeatDataset"):
-                return f"shuffle, in a function that {_name(step)} calls"
-    return None
-
-
-def _is_unordered(step: Any) -> bool:
-    """Whether a step, or a dataset that a function of it makes, gives rows in the order in which they are ready."""
-    if getattr(step, "_deterministic", None) == "false":
-        return True
-    graphs = [f.function.graph.as_graph_def() for f in step._functions()]
+def _is_unordered(step: Any, called: list[Any]) -> bool:
+    """Return whether a step, or a function that it calls, gives rows in the order in which they are ready."""
+    own: list[Any] = []
     if type(step).__name__ == "_ParallelInterleaveDataset":
-        # The only step that keeps the choice nowhere but in its operator. What it reads from are names of files, mostly.
-        own = graph_pb2.GraphDef()
-        own.ParseFromString(step._as_serialized_graph().numpy())
-        graphs.append(own)
-    return any("deterministic" in n.attr and n.attr["deterministic"].s == b"false" for g in graphs for n in _nodes(g))
+        # The only step that keeps the choice nowhere but in its operator. It mostly reads from names of files, which
+        # are few; above 2 GB of data in memory the graph is empty, and the choice is not seen. In a graph, a step comes
+        # behind those that it reads from.
+        variant = tf.data.experimental.to_variant(step)
+        content = tf.raw_ops.DatasetToGraphV2(input_dataset=variant, external_state_policy=_IGNORE_STATE).numpy()
+        own = [n for n in graph_pb2.GraphDef.FromString(content).node if n.op.startswith("ParallelInterleave")][-1:]
+    # To ask the map of attributes for one adds it.
+    says_false = any("deterministic" in n.attr and n.attr["deterministic"].s == b"false" for n in called + own)
+    return says_false or getattr(step, "_deterministic", None) == "false"
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
-    yield from graph.node
-    for function in graph.library.function:
-        yield from function.node_def
-
-
-def _refuse_lost_rows(step: Any, options: DataOptions) -> None:
-    kind = type(step).__name__
-    if kind in _LOSING:
+def _require_all_rows(step: Any, options: DataOptions) -> None:
+    if _kind(step) == "IgnoreErrors":
         raise DataError(
-            f"the dataset was made with {_LOSING[kind]}(), which leaves out the rows that cannot be read without a word: ids would "
+            "the dataset was made with ignore_errors(), which leaves out the rows that cannot be read without a word: ids would "
             "be those of other rows. Leave it out, and say on_error='skip' or on_error='record'."
         )
-    if kind not in _BATCHING or not _constant(step._drop_remainder):
+    if _kind(step) not in _BATCHING or not tf.get_static_value(step._drop_remainder):
         return
-    (before,), size = step._inputs(), _constant(step._batch_size)
-    rows = _size(before)
-    if rows == tf.data.INFINITE_CARDINALITY or (rows >= 0 and size and rows % size == 0):
+    rows, size = _count_rows(step)
+    is_known = rows >= 0 and size > 0
+    lost = rows % size if is_known else None
+    is_cut = lost is not None and options.limit is not None and options.limit <= rows - lost
+    if lost == 0 or is_cut or rows == tf.data.INFINITE_CARDINALITY:
         return
-    if options.limit is not None and rows >= 0 and size and options.limit <= rows - rows % size:
-        return
-    lost = f"would lose the last {rows % size} of {rows} rows" if rows >= 0 and size else "may lose rows"
-    raise DataError(f"the dataset was batched with drop_remainder=True and {lost}. Make it with drop_remainder=False.")
+    loss = "may lose rows" if lost is None else f"would lose the last {lost} of {rows} rows"
+    raise DataError(f"the dataset was batched with drop_remainder=True and {loss}. Make it with drop_remainder=False.")
 
 
-def _last_batching(dataset: Any) -> Any | None:
-    """The step that made batches of the dataset's elements, where all later ones keep the elements' number."""
-    step = dataset
-    while type(step).__name__ in _ROW_BY_ROW:
-        (step,) = step._inputs()
-    return step if type(step).__name__ in _BATCHING else None
-
-
-def _is_weighted(spec: Any, options: DataOptions) -> bool:
-    """Whether elements are (inputs, targets, sample weights), and not the inputs of a model of several, and a label."""
+def _has_weights(spec: Any, options: DataOptions) -> bool:
+    """Return whether elements are (inputs, targets, sample weights), and not several inputs and a label."""
     if not isinstance(spec, tuple) or len(spec) != 3 or options.input_getter is not None:
         return False
     label, weight = spec[1:]
@@ -270,28 +247,27 @@ def _is_weighted(spec: Any, options: DataOptions) -> bool:
         return False
     if options.signature is None:
         return isinstance(label, tf.TensorSpec) and label.dtype.is_integer
-    held, required = len(tf.nest.flatten(spec[0])), len(options.signature.required)
-    return required <= held <= required + len(options.signature.optional)
+    count, required = len(tf.nest.flatten(spec[0])), len(options.signature.required)
+    return required <= count <= required + len(options.signature.optional)
 
 
 def _row_count(dataset: Any, options: DataOptions) -> int | None:
-    """How many rows there are, where that is known. A dataset counts its elements, which may be batches."""
-    elements, batching = _size(dataset), _last_batching(dataset)
-    is_batch = _is_batch(dataset.element_spec, options.signature)
+    """Return how many rows there are, where that is known. A dataset counts its elements, which may be batches."""
+    batching, is_batch = _find_batching(dataset), _is_batch(dataset.element_spec, options.signature)
+    elements = int(dataset.cardinality())
     if elements < 0:
         return None
     if is_batch is False:
         return elements
-    if batching is None or is_batch is None:
+    # Batches of batches, and batches that nothing shows to be such, are counted by reading them.
+    if batching is None or is_batch is None or _find_batching(batching._inputs()[0]) is not None:
         return None
-    (before,), size = batching._inputs(), _constant(batching._batch_size)
-    rows = _size(before)
-    counted = rows >= 0 and size and elements == math.ceil(rows / size) and _last_batching(before) is None
-    return rows if counted else None
+    rows, size = _count_rows(batching)
+    return rows if rows >= 0 and size and elements == math.ceil(rows / size) else None
 
 
 def _is_batch(spec: Any, signature: InputSignature | None) -> bool | None:
-    """Whether an element is a batch by the model's ranks or by its labels; ``None`` where neither tells."""
+    """Return whether an element is a batch by the model's ranks or by its labels; ``None`` if neither says it."""
     label = spec[-1] if isinstance(spec, tuple) and len(spec) > 1 else None
     rank = getattr(getattr(label, "shape", None), "rank", None)
     if signature is None or signature.ranks is None:
@@ -303,14 +279,6 @@ def _is_batch(spec: Any, signature: InputSignature | None) -> bool | None:
     return {signature.ranks[0]: True, signature.ranks[0] - 1: False}.get(rank) if rank is not None else None
 
 
-def _size(dataset: Any) -> int:
-    return int(dataset.cardinality().numpy())
-
-
-def _constant(tensor: Any) -> int:
-    value = tf.get_static_value(tensor)
-    return 0 if value is None else int(value)
-
-
-def _name(step: Any) -> str:
-    return type(step).__name__.strip("_").removesuffix("Dataset").lower()
+def _kind(step: Any) -> str:
+    """Return the name of a step: ``"Batch"`` of ``_BatchDataset``."""
+    return type(step).__name__.strip("_").partition("Dataset")[0]

@@ -12,40 +12,41 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from .interfaces import entry_point
-from .recognition import held_layers, is_graph_function, is_layer
+from .detect import is_graph_function, is_layer, layers_of
+from .interface import entry_point
 
-_HALVES = ("float16", "bfloat16")
+HALVES = ("float16", "bfloat16")
 _lifting = threading.RLock()
 """Policies belong to layers, which threads may share."""
 
 
 def is_half(model: Any) -> bool:
-    """Whether a layer of a model computes in half precision."""
-    return any(_computes_in_half(layer) for layer in held_layers(model))
+    """Return whether a layer of a model computes in half precision."""
+    return any(_computes_in_half(layer) for layer in layers_of(model))
 
 
 @contextlib.contextmanager
 def computing_in_float32(model: Any) -> Iterator[None]:
-    """Lets every layer of a model that computes in half precision compute in float32 until the context ends.
+    """Let every layer of a model that computes in half precision compute in float32 until the context ends.
 
-    Weights stay as they are: a layer casts them to the dtype that its policy computes in (keras.DTypePolicy). Policies of
-    quantised layers are left alone, since they say how the weights are stored.
+    Weights stay as they are: a layer casts them to the dtype that its policy computes in (keras.DTypePolicy). Policies
+    of quantised layers are left alone, since they say how the weights are stored.
     """
     with _lifting:
-        layers = [layer for layer in held_layers(model) if _computes_in_half(layer)]
-        # A model within a model casts what it is given to the dtype that it was first called with, which its symbolic inputs and
-        # its input layer keep.
+        layers = [layer for layer in layers_of(model) if _computes_in_half(layer)]
+        # A model within a model casts what it gets to the dtype that it was first called with, which its symbolic
+        # inputs and its input layer keep.
         inputs = [
             holder
-            for layer in held_layers(model)
+            for layer in layers_of(model)
             for holder in (layer, *(getattr(layer, "inputs", None) or ()))
-            if getattr(holder, "_dtype", None) in _HALVES
+            if getattr(holder, "_dtype", None) in HALVES
         ]
+        # What is changed, with its value from before.
         before = [(layer, "_dtype_policy", layer._dtype_policy) for layer in layers]
         before += [(holder, "_dtype", holder._dtype) for holder in inputs]
         # Of a method that is a tf.function, too, the traces are the user's.
-        methods = [(layer, retraced(layer.call)) for layer in held_layers(model) if is_graph_function(layer.call)]
+        methods = [(layer, retrace(layer.call)) for layer in layers_of(model) if is_graph_function(layer.call)]
         methods = [(layer, method) for layer, method in methods if layers and "call" not in vars(layer)]
         try:
             for layer, method in methods:
@@ -61,11 +62,11 @@ def computing_in_float32(model: Any) -> Iterator[None]:
                 setattr(holder, name, value)
 
 
-def retraced(model: Any) -> Any:
-    """A ``tf.function`` of the same Python code without traces, for a model that is one, or a ``tf.Module`` that is called by one.
+def retrace(model: Any) -> Any:
+    """Return a ``tf.function`` of the same Python code without traces, for a model that is one or is called by one.
 
-    The user's own keeps its traces: one from before knows layers in their own precision, and one that is made while they compute in
-    float32 would stay in it. ``None`` for all else.
+    The user's own keeps its traces: one from before knows layers in their own precision, and one that is made while
+    they compute in float32 would stay in it. ``None`` for all else.
     """
     function = model if is_graph_function(model) or is_layer(model) else entry_point(model)
     if is_layer(model) or not is_graph_function(function) or hasattr(function, "concrete_functions"):
@@ -83,13 +84,13 @@ def retraced(model: Any) -> Any:
 
 
 @contextlib.contextmanager
-def bookkeeping_kept(model: Any) -> Iterator[None]:
-    """Puts what a call leaves on the layers of a model back when the context ends.
+def bookkeeping_restored(model: Any) -> Iterator[None]:
+    """Put what a call leaves on the layers of a model back when the context ends.
 
     Activity regularisers keep their losses on the layer; those of a traced call are symbolic, and unusable later.
     """
     with _lifting:
-        layers = held_layers(model)
+        layers = layers_of(model)
         before = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
         try:
             yield
@@ -101,11 +102,11 @@ def bookkeeping_kept(model: Any) -> Iterator[None]:
 
 
 def _computes_in_half(layer: Any) -> bool:
-    return _policy_of(layer).quantization_mode is None and layer.compute_dtype in _HALVES
+    return _policy_of(layer).quantization_mode is None and layer.compute_dtype in HALVES
 
 
 def _policy_of(layer: Any) -> Any:
-    """A layer's own policy, which it may have in a map."""
+    """Return the policy of a layer, which it may have in a map."""
     policy = layer._dtype_policy
     if hasattr(policy, "default_policy"):
         policy = policy[layer.path] if layer.path else policy.default_policy
@@ -113,7 +114,7 @@ def _policy_of(layer: Any) -> Any:
 
 
 def _in_float32(policy: Any) -> Any:
-    """A policy that computes in float32 with variables as they are: Keras casts those that are read where the two differ."""
+    """Return a policy that computes in float32 with variables as they are: Keras casts them when they are read."""
     import keras
 
     class InFloat32(keras.DTypePolicy):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""TensorFlow's tensors and datasets, and Keras' indexable batches, as sources; whatever model their rows feed."""
+"""Sources over TensorFlow's tensors and datasets, and over Keras' indexable batches, whatever model their rows feed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from fo_onnx.contracts.batch import Array
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Array, Source
 from fo_onnx.sources.arrays import open_arrays
 from fo_onnx.sources.iterables import IterableSource
+from fo_onnx.sources.nested import as_array, leaves
 from fo_onnx.sources.opening import open_builtin
-from fo_onnx.sources.tree import as_array, leaves
 
-from .recognition import keras_module, tensorflow_module
+from .detect import keras_module, tensorflow_module
 
 
 class TensorFlowSources:
@@ -25,7 +26,7 @@ class TensorFlowSources:
     name = "keras"
 
     def accepts(self, data: Any) -> bool:
-        """Whether `data` is, or holds, what is TensorFlow's or Keras'. Never imports either."""
+        """Return whether `data` is, or holds, a tensor or dataset of either. Import neither."""
         keras, tf = keras_module(), tensorflow_module()
         if keras is not None and isinstance(data, keras.utils.PyDataset):
             return True
@@ -34,13 +35,13 @@ class TensorFlowSources:
         if isinstance(data, (*_tensors(tf), tf.data.Dataset, tf.data.Iterator)):
             return True
         if isinstance(data, list | tuple | dict):
-            # Of a long list the first sample tells.
+            # The first sample stands for a long list.
             sample = data[:1] if isinstance(data, list) else data
             return any(isinstance(leaf, _tensors(tf)) for leaf in leaves(sample))
         return False
 
     def open(self, data: Any, options: DataOptions) -> Source:
-        """The rows of `data`.
+        """Open the rows of `data`.
 
         Raises:
             DataError: Data that are shuffled, endless, or would lose rows; ragged and sparse tensors.
@@ -64,7 +65,7 @@ class TensorFlowSources:
 
 
 def to_array(leaf: Any) -> Array:
-    """A tensor, or anything else that numpy understands, as an array; bfloat16 becomes float32, which numpy has, and bytes text.
+    """Return a tensor, or anything else that numpy understands, as an array; bfloat16 becomes float32, and bytes text.
 
     Raises:
         DataError: It is ragged or sparse.
@@ -84,18 +85,18 @@ def to_array(leaf: Any) -> Array:
         )
     if not isinstance(leaf, tf.Tensor | tf.Variable):
         return as_array(leaf)
-    if leaf.dtype.is_floating and leaf.dtype not in (tf.float16, tf.float32, tf.float64):
-        leaf = tf.cast(leaf, tf.float32)
-    found: Array = np.asarray(leaf.numpy())
-    return _as_text(found) if leaf.dtype == tf.string else found
+    from .native import to_numpy
+
+    array: Array = to_numpy(leaf)
+    return _as_text(array) if leaf.dtype == tf.string else array
 
 
-def _as_text(found: Array) -> Array:
-    """TensorFlow's strings, which are bytes, as text where they are that; encoded images, say, stay bytes."""
+def _as_text(array: Array) -> Array:
+    """Return TensorFlow's strings, which are bytes, as text if they are that; encoded images, say, stay bytes."""
     try:
-        return np.array([value.decode() for value in found.ravel()], dtype=np.str_).reshape(found.shape)
+        return np.array([value.decode() for value in array.ravel()], dtype=np.str_).reshape(array.shape)
     except UnicodeDecodeError:
-        return found
+        return array
 
 
 def _tensors(tf: Any) -> tuple[type, ...]:
@@ -103,7 +104,7 @@ def _tensors(tf: Any) -> tuple[type, ...]:
 
 
 def _open_batches(data: Any, options: DataOptions) -> Source:
-    """A ``keras.utils.PyDataset``: batches by position."""
+    """Open a ``keras.utils.PyDataset``: batches by position."""
     if getattr(data, "shuffle", False) and options.ids is None:
         raise DataError(
             f"{type(data).__name__} was made with shuffle=True, so that results could not be matched with samples. Make it with "
@@ -121,7 +122,8 @@ def _open_batches(data: Any, options: DataOptions) -> Source:
 class _InOrder:
     """The batches of a ``PyDataset`` one after another, as often as is asked.
 
-    A batch of (inputs, targets, sample weights), as `keras.utils.unpack_x_y_sample_weight` describes it, is given without the weights.
+    A batch of (inputs, targets, sample weights), as `keras.utils.unpack_x_y_sample_weight` describes it, is given
+    without the weights.
     """
 
     def __init__(self, data: Any, count: int | None, options: DataOptions) -> None:

@@ -1,8 +1,9 @@
-"""TensorFlow variables that a call of a model assigns, put back; and copies on replicas that differ, made alike.
+"""Variables around a call of a model: assigned ones are restored, and copies on replicas that differ made alike.
 
-A layer may count its calls, move its statistics or draw a seed in evaluation mode, too. A run leaves a model as it was, and
-gives a row the same distribution whichever batch it is in: every batch starts from the values that the model came with. Only
-random states go on from batch to batch, since a model that samples would draw the same numbers for each of them otherwise.
+A layer may count its calls, move its statistics or draw a seed in evaluation mode, too. A run leaves a model as it was,
+and gives a row the same distribution whichever batch it is in: every batch starts from the values that the model came
+with. Only random states go on from batch to batch, since a model that samples would draw the same numbers for each of
+them otherwise.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import tensorflow as tf
 
 from .devices import tf_variables
 
-_ASSIGNING = re.compile(r"Assign\w*|Resource(?!Gather)\w+|Rng\w+|Stateful(?!PartitionedCall)\w+")
+_ASSIGNING_OPERATORS = re.compile(r"Assign\w*|Resource(?!Gather)\w+|Rng\w+|Stateful(?!PartitionedCall)\w+")
 """TensorFlow's operators that write a variable (``ReadVariableOp`` and ``ResourceGather`` read one)."""
 _RANDOM_STATE_SIZES = (2, 3)
 """Elements of a random state: keras.random.SeedGenerator has two, tf.random.Generator three."""
-_keeping = threading.RLock()
+_assigning = threading.RLock()
 """Variables belong to models, which threads may share."""
 
 RandomStates = dict[Any, tf.Tensor]
@@ -29,36 +30,37 @@ RandomStates = dict[Any, tf.Tensor]
 
 
 def assigned_by(step: Any, model: Any) -> tuple[Any, ...]:
-    """The variables that a traced function (a `ConcreteFunction`) of a model may assign.
+    """Return the variables that a traced function (a `ConcreteFunction`) of a model may assign.
 
-    Where an operator in it assigns, or in a function that it calls, these are all that it uses or the model holds: keeping a
-    value costs no copy. Where none does there are none.
+    If an operator in it assigns, or in a function that it calls, these are all that it uses or the model has: reading a
+    value makes no copy. Else there are none.
     """
     graph = step.graph.as_graph_def()
+    # Of functions that are called, too, of whichever depth.
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-    if not any(_ASSIGNING.fullmatch(n.op) for n in nodes):
+    if not any(_ASSIGNING_OPERATORS.fullmatch(n.op) for n in nodes):
         return ()
     return copies_of([*step.variables, *tf_variables(model)])
 
 
 def copies_of(variables: Sequence[Any]) -> tuple[Any, ...]:
-    """The variables themselves, and of those of a strategy the copies on its replicas; each once."""
-    found = {c.ref(): c for v in variables for c in _copies(v)}
-    return tuple(found.values())
+    """Return the variables themselves, and of those of a strategy the copies on its replicas; each once."""
+    copies = {c.ref(): c for v in variables for c in _copies(v)}
+    return tuple(copies.values())
 
 
 @contextlib.contextmanager
-def kept(variables: Sequence[Any], states: RandomStates) -> Iterator[None]:
-    """Puts the values of variables back when the context ends, also on an error.
+def restored(variables: Sequence[Any], states: RandomStates) -> Iterator[None]:
+    """Put the values of variables back when the context ends, also on an error.
 
     Args:
         variables: Those that may be assigned within.
-        states: Where random states go on from, and are left for the next time.
+        states: The random states to go on from; those at the end are put there.
     """
     if not variables:
         yield
         return
-    with _keeping:
+    with _assigning:
         # TensorFlow shares the memory of a value that was read until the variable is written.
         before = [(v, v.read_value()) for v in variables]
         try:
@@ -73,28 +75,29 @@ def kept(variables: Sequence[Any], states: RandomStates) -> Iterator[None]:
                 variable.assign(value)
 
 
-def differing(model: Any) -> tuple[Any, ...]:
-    """The variables of a model whose copies on a strategy's replicas differ.
+def differing_variables(model: Any) -> tuple[Any, ...]:
+    """Return the variables of a model whose copies on the replicas of a strategy differ.
 
-    So do the moving statistics of batch normalization after a training: each replica moves its own (Keras 3 makes its variables
-    with the aggregation NONE). Trainable variables are alike, since replicas share their gradients.
+    So do the moving statistics of batch normalization after a training: each replica moves its own (Keras 3 makes its
+    variables with the aggregation NONE). Trainable variables are alike, since replicas share their gradients.
     """
-    found = (v for v in tf_variables(model) if not v.trainable and len(_copies(v)) > 1)
-    return tuple(v for v in found if not _alike([c.numpy() for c in _copies(v)]))
+    candidates = (v for v in tf_variables(model) if not v.trainable and len(_copies(v)) > 1)
+    return tuple(v for v in candidates if len({c.numpy().tobytes() for c in _copies(v)}) > 1)
 
 
 @contextlib.contextmanager
 def alike(variables: Sequence[Any]) -> Iterator[None]:
-    """Gives every copy of variables the value that the model has outside of its strategy, until the context ends.
+    """Give every copy of variables the value that the model has outside of its strategy, until the context ends.
 
     That value is what ``model(x)`` computes with, what is saved, and what becomes ONNX.
     """
     if not variables:
         yield
         return
-    with _keeping:
+    with _assigning:
         before = [(c, c.read_value()) for v in variables for c in _copies(v)]
         try:
+            # Outside of a replica a variable of a strategy reads as the model's value.
             for variable in variables:
                 value = tf.convert_to_tensor(variable)
                 for copy in _copies(variable):
@@ -108,10 +111,6 @@ def alike(variables: Sequence[Any]) -> Iterator[None]:
 def _copies(variable: Any) -> tuple[Any, ...]:
     copies = getattr(variable, "values", None)
     return tuple(copies) if isinstance(copies, tuple | list) else (variable,)
-
-
-def _alike(values: Sequence[Any]) -> bool:
-    return all(v.tobytes() == values[0].tobytes() for v in values[1:])
 
 
 def _is_random_state(variable: Any) -> bool:

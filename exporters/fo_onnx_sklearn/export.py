@@ -1,93 +1,118 @@
-"""The scikit-learn exporter as the core sees it. scikit-learn is imported only when an estimator or a file of one is there."""
+"""Estimators to ONNX by skl2onnx, in float64, with the distributions as the only output.
+
+scikit-learn computes in float64 if it is given float64, so the graph does: rows of any dtype are cast first. The outputs
+that skl2onnx adds (labels, maps of probabilities) are taken out of the graph again.
+"""
 
 from __future__ import annotations
 
+import threading
+import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from fo_onnx.errors import OptionError
-from fo_onnx.options import ModelOptions, OutputOptions
-from fo_onnx.protocols import Devices, Inputs, RawModel
-from fo_onnx.spec import InputSignature, ModelSpec
+from fo_onnx.contracts.batch import Array, Inputs
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.spec import ModelSpec
+from fo_onnx.errors import ExportError, PluginError
+from fo_onnx.plugin_kit.graph_checks import require_known_operators
 
-from .recognition import is_model
+from .classifier import JOINED, MATRIX, classifier_of, column_names, without_wrappers
+from .exactness import parts_of
+from .graph_interface import set_interface
+from .native import open_native
+
+if TYPE_CHECKING:
+    import onnx
+
+ML_OPSET = 3
+"""The operator set of ``ai.onnx.ml``: the first whose trees compare in float64 too."""
+_CONVERTING = threading.Lock()
+"""skl2onnx is patched for the time of a conversion, in the whole process."""
 
 
-class SklearnExporter:
-    """Fitted classifiers with ``predict_proba``, and pipelines, searches and ensembles of them."""
+def export(model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions) -> ModelSpec:
+    """Write `model` to `path`; see `fo_onnx.contracts.Exporter.export`."""
+    native = open_native(model, example, "auto", options, output)
+    columns = {n: example[n] for n in column_names(model) or () if n in example}
+    inputs = columns or {MATRIX: next(iter(example.values()))}
+    proto = _convert(without_wrappers(classifier_of(model)), inputs, options.opset, native.spec.name)
+    spec = replace(native.spec, inputs=set_interface(proto, inputs, native))
+    require_known_operators(proto, "skl2onnx", spec.name)
+    path.write_bytes(proto.SerializeToString())
+    return spec
 
-    name = "sklearn"
-    suffixes = (".joblib", ".pkl", ".pickle")
 
-    def accepts(self, model: Any) -> bool:
-        """Whether `model` is an estimator, or its bound method ``predict_proba``."""
-        return is_model(model)
+def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> onnx.ModelProto:
+    try:
+        from skl2onnx import convert_sklearn
+    except ImportError as err:
+        raise PluginError(f"exporting {model_name} needs skl2onnx ({err}): pip install 'fo-onnx[sklearn]'.") from err
+    from .converters.calibration import interpolated_isotonic_curves
+    from .converters.ensembles import classifier_converters
+    from .converters.preprocessing import preprocessing_converters
 
-    def opens(self, path: Path) -> bool:
-        """Whether it ends like a file of joblib or pickle."""
-        return path.suffix.lower() in self.suffixes
+    # Inputs are checked first: of those that ONNX has not, skl2onnx would name neither the column nor the cure.
+    types = [(name, _type_of(name, array, model_name)) for name, array in inputs.items()]
+    if len(types) > 1 and not any(type(e).__name__ == "ColumnTransformer" for e in parts_of(classifier)):
+        # All others take one matrix, which is put together from the columns afterwards.
+        types = [(JOINED, _matrix_type(inputs, model_name))]
+    try:
+        with _CONVERTING, interpolated_isotonic_curves(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of skl2onnx and of numpy, on older versions
+            proto: onnx.ModelProto = convert_sklearn(
+                classifier, initial_types=types, target_opset={"": opset, "ai.onnx.ml": ML_OPSET}, name=model_name,
+                custom_conversion_functions=classifier_converters() | preprocessing_converters(),
+            )  # fmt: skip
+    except ExportError:
+        raise
+    except Exception as err:
+        # skl2onnx raises errors of its own, and those of numpy and of ONNX.
+        text = " ".join(str(err).split())
+        names = dict.fromkeys(type(e).__name__ for e in parts_of(classifier))
+        culprit = next((n for n in names if n in text and n != type(classifier).__name__), None)
+        raise ExportError(
+            f"skl2onnx cannot convert {model_name}{f' because of {culprit}' if culprit else ''}: {type(err).__name__}: "
+            f"{text[:300].rstrip('.')}."
+        ) from err
+    _restore_names(proto.graph, [name for name, _ in types])
+    # The file names the newest operator set of its nodes; they mean the same in the requested one, for which skl2onnx wrote them.
+    default = next((o for o in proto.opset_import if o.domain in ("", "ai.onnx")), None) or proto.opset_import.add()
+    default.version = opset
+    return proto
 
-    def bound(self, model: Any, params: Any) -> NoReturn:
-        """Raises an `OptionError`."""
-        raise OptionError(
-            f"params= was given for {type(model).__name__}, and a fitted estimator holds its own. Leave params= out."
+
+def _restore_names(graph: onnx.GraphProto, names: list[str]) -> None:
+    """Rename the inputs to what the data calls them: skl2onnx replaces in their names what is no letter."""
+    renamed = {i.name: name for i, name in zip(graph.input, names, strict=True) if i.name != name}
+    for value in graph.input:
+        value.name = renamed.get(value.name, value.name)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+
+
+def _type_of(name: str, array: Array, model_name: str) -> Any:
+    """Return skl2onnx's type of an input: text, or float64 for numbers of any kind."""
+    from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+
+    shape = [None, array.shape[1] if array.ndim == 2 else 1]
+    if array.dtype.kind == "U":
+        return StringTensorType(shape)
+    if array.dtype.kind not in "biuf":
+        raise ExportError(
+            f"the input {name!r} of {model_name} has the dtype {array.dtype}, as text with missing values has; ONNX's text has no "
+            "missing values. Fill them with a word of their own before the model sees them."
         )
+    return DoubleTensorType(shape)
 
-    def signature(self, model: Any) -> InputSignature | None:
-        """The columns that the estimator was fitted on, where they have names; else one matrix ``X``."""
-        from .interfaces import signature_of
 
-        return signature_of(model)
-
-    def native_only(self, model: Any, example: Inputs) -> str | None:
-        """Why the estimator's rows in ONNX could be others than its own without a comparison showing it."""
-        from .discontinuities import native_only
-
-        return native_only(model)
-
-    def export(
-        self, model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions
-    ) -> ModelSpec:
-        """Writes `model` to `path` by skl2onnx, computing in float64 as scikit-learn does."""
-        from .conversion import export
-
-        return export(model, example, path, options, output)
-
-    def native(
-        self, model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
-    ) -> RawModel:
-        """The estimator's ``predict_proba``, on rows in float64."""
-        from .native import open_native
-
-        return open_native(model, example, device, options, output)
-
-    def fingerprint(self, model: Any) -> str:
-        """A digest of the estimator's classes, parameters and fitted arrays."""
-        from .fingerprints import fingerprint
-
-        return fingerprint(model)
-
-    def versions(self) -> dict[str, str]:
-        """Versions of scikit-learn and of what converts it."""
-        from importlib.metadata import PackageNotFoundError, version
-
-        import sklearn
-
-        found = {"scikit-learn": str(sklearn.__version__)}
-        try:
-            found["skl2onnx"] = version("skl2onnx")
-        except PackageNotFoundError:
-            found["skl2onnx"] = "not installed"
-        return found
-
-    def load(self, path: Path, *, trust: bool) -> Any:
-        """The estimator in a file of joblib or pickle, which runs code."""
-        from .files import load
-
-        return load(path, trust=trust)
-
-    def load_weights(self, model: Any, path: Path) -> NoReturn:
-        """Raises a `ModelError`: an estimator's state is in its pickle only."""
-        from .files import load_weights
-
-        load_weights(model, path)
+def _matrix_type(inputs: Inputs, model_name: str) -> Any:
+    """Return skl2onnx's type of the matrix that columns (n,) or (n, 1) make together."""
+    kinds = {type(_type_of(name, array, model_name)) for name, array in inputs.items()}
+    if len(kinds) > 1:
+        raise ExportError(
+            f"{model_name} takes columns of text and of numbers as one matrix, which ONNX has not; use a ColumnTransformer."
+        )
+    return kinds.pop()([None, len(inputs)])

@@ -1,18 +1,16 @@
-"""Estimators in files. Both of scikit-learn's ways to keep them are pickles, which run code when they are read."""
+"""Estimators in files. Both ways to save them, joblib's and pickle's, are pickles, which run code when they are read."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from fo_onnx.errors import ModelError, ModelNotFoundError, PluginError, TrustError
 
-from .recognition import is_estimator
-
 
 def load(path: Path, *, trust: bool) -> Any:
-    """The estimator in a file that ``joblib.dump`` or ``pickle.dump`` wrote.
+    """Return the estimator in a file that ``joblib.dump`` or ``pickle.dump`` wrote.
 
     Raises:
         ModelNotFoundError: There is no such file.
@@ -30,13 +28,15 @@ def load(path: Path, *, trust: bool) -> Any:
     try:
         import joblib
         from sklearn.exceptions import InconsistentVersionWarning
+
+        from .detect import is_estimator
     except ImportError as err:
         raise PluginError(f"opening {path} needs scikit-learn ({err}): pip install 'fo-onnx[sklearn]'.") from err
     try:
         with warnings.catch_warnings():
             # Fitted state means something else in another version, without an error: scikit-learn's own warning says so.
             warnings.simplefilter("error", InconsistentVersionWarning)
-            found = joblib.load(path)
+            estimator = joblib.load(path)
     except InconsistentVersionWarning as err:
         then, now = err.original_sklearn_version, err.current_sklearn_version
         raise ModelError(
@@ -46,16 +46,8 @@ def load(path: Path, *, trust: bool) -> Any:
     except Exception as err:
         # Reading a pickle runs code, which raises what it likes.
         raise ModelError(f"reading the estimator in {path} failed: {type(err).__name__}: {err}") from err
-    if not is_estimator(found):
+    if not is_estimator(estimator):
         raise ModelError(
-            f"{path} holds a {type(found).__name__}, no estimator; what joblib.dump(estimator, …) wrote was expected."
+            f"{path} holds a {type(estimator).__name__}, no estimator; what joblib.dump(estimator, …) wrote was expected."
         )
-    return found
-
-
-def load_weights(model: Any, path: Path) -> NoReturn:
-    """Raises a `ModelError`: there are no files of weights in scikit-learn."""
-    raise ModelError(
-        f"the weights in {path} were given for {type(model).__name__}, and a fitted estimator has its state in its own file only: "
-        "give the .joblib or .pkl file as the model."
-    )
+    return estimator

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from fo_onnx.contracts.batch import Array
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Array, Source
+from fo_onnx.sources.annotations import annotate_rows
 from fo_onnx.sources.arrays import ID_KEYS, ArraySource, open_arrays
-from fo_onnx.sources.beside import beside
-from fo_onnx.sources.labels import known_labels
+from fo_onnx.sources.label_finder import LABEL_KEYS
+from fo_onnx.sources.labels import to_labels
 from fo_onnx.sources.opening import open_builtin
-from fo_onnx.sources.structure import LABEL_KEYS
 
 _FRAMES = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "Table"}
 
@@ -26,13 +28,13 @@ class FrameSources:
     name = "sklearn"
 
     def accepts(self, data: Any) -> bool:
-        """Whether `data` is a frame, a frame with labels, or a sparse matrix. Imports nothing."""
+        """Return whether `data` is a frame, a frame with labels, or a sparse matrix. Imports nothing."""
         if isinstance(data, tuple) and len(data) == 2:
             return _is_frame(data[0])
         return _is_frame(data) or _is_sparse(data)
 
     def open(self, data: Any, options: DataOptions) -> Source:
-        """The rows of `data`: the columns that the model names, else all of them side by side.
+        """Return the rows of `data`: the columns that the model names, else all of them side by side.
 
         Raises:
             DataError: A sparse matrix; columns that the model names are missing; text where the model names no columns.
@@ -42,6 +44,7 @@ class FrameSources:
                 f"a sparse matrix of shape {tuple(data.shape)} was found, and dense rows were expected: make it dense with "
                 ".toarray(), or give its rows in parts from a generator that does."
             )
+        # A function of the user's gets whole rows; else columns go by their names, if the model has any.
         frame, labels = data if isinstance(data, tuple) else (data, None)
         if options.input_getter is not None or options.transform is not None:
             whole = _dense(frame)
@@ -63,14 +66,15 @@ class FrameSources:
                 f"{', '.join(map(repr, names[:20]))}. Rename or add them."
             )
         columns = {n: _column(frame, n) for n in required}
+        # Other columns can be labels or ids, by their names.
         label = next((k for k in LABEL_KEYS if k in names and k not in required), None)
         known = None
         if label is not None and options.labels is None:
-            known = known_labels(_values(_series(frame, label)), f"the column {label}")
+            known = to_labels(_values(_series(frame, label)), f"the column {label}")
         key = next((k for k in ID_KEYS if k in names and k not in required), None)
         if key is not None and options.ids is None:
             options = replace(options, ids=_values(_series(frame, key)))
-        return ArraySource(columns, beside(options, labels=known), options.limit)
+        return ArraySource(columns, annotate_rows(options, labels=known), options)
 
 
 def _is_frame(data: Any) -> bool:
@@ -96,28 +100,26 @@ def _series(frame: Any, name: str) -> Any:
 
 
 def _values(column: Any) -> Array:
-    """A column as numpy's; text as an object array of str, as it is in frames."""
-    found = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
-    return found.astype(object) if found.dtype.kind == "U" else found
+    """Return a column as numpy's; text as an object array of str, as it is in frames."""
+    values = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
+    return values.astype(object) if values.dtype.kind == "U" else values
 
 
 def _column(frame: Any, name: str) -> Array:
-    """A column (n,) for a model: numbers, or text; text with missing values stays objects, which no ONNX file takes."""
-    found = _values(_series(frame, name))
-    if found.dtype.kind in "biuf":
-        return found
-    values = found.tolist()
+    """Return a column (n,) for a model: numbers, or text; text with missing values stays objects, which no ONNX file takes."""
+    column = _values(_series(frame, name))
+    if column.dtype.kind in "biuf":
+        return column
+    values = column.tolist()
     if all(isinstance(v, str) for v in values):
         return np.array(values, dtype=np.str_)
-    try:
+    with contextlib.suppress(TypeError, ValueError):
         # Nullable columns of numbers come as objects, with their package's own mark for what is missing.
         return np.array([np.nan if _is_missing(v) else v for v in values], np.float64)
-    except (TypeError, ValueError):
-        pass
     odd = next((v for v in values if not isinstance(v, str) and not _is_missing(v)), None)
     if odd is not None:
         raise DataError(
-            f"the column {name!r} holds {type(odd).__name__} values beside others; numbers or text were expected. Convert it with "
+            f"the column {name!r} holds {type(odd).__name__} values among others; numbers or text were expected. Convert it with "
             "frame.assign()."
         )
     # None and NaN are two categories to scikit-learn, and stay what they are.
@@ -129,5 +131,5 @@ def _is_missing(value: Any) -> bool:
 
 
 def _dense(frame: Any) -> Array:
-    """All columns side by side (n, columns)."""
+    """Return all columns side by side (n, columns)."""
     return np.column_stack([_values(_series(frame, str(n))) for n in _names(frame)])

@@ -1,4 +1,4 @@
-"""What ``fo-onnx demo`` trains: a small convolutional net on scikit-learn's digits."""
+"""The net of ``fo-onnx demo``: a small convolutional one, trained on scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ class DigitNet(nn.Module):
         self.classify = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * 4 * 4, 10))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits (n, 10) of images (n, 1, 8, 8) with values in [0, 1]."""
+        """Return the logits (n, 10) of images (n, 1, 8, 8) with values in [0, 1]."""
         logits: torch.Tensor = self.classify(self.features(image))
         return logits
 
 
 def digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Images (1797, 1, 8, 8), float32 in [0, 1], and the digits (1797,) that they show; part of scikit-learn."""
+    """Return images (1797, 1, 8, 8), float32 in [0, 1], and the digits (1797,) that they show; part of scikit-learn."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    return (found.images[:, None] / 16).astype(np.float32), found.target.astype(np.int64)
+    bunch = load_digits()
+    return (bunch.images[:, None] / 16).astype(np.float32), bunch.target.astype(np.int64)
 
 
 def splits(rows: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row numbers to train on, and to hold out, each ascending."""
+    """Return the row numbers to train on, and to hold out, each ascending."""
     order = np.random.default_rng(seed).permutation(rows)
     return np.sort(order[HELD_OUT:]), np.sort(order[:HELD_OUT])
 
 
 def train(images: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0) -> DigitNet:
-    """A net that was trained on these rows, in evaluation mode; the same seed gives the same net on the same machine."""
+    """Return a net trained on these rows, in evaluation mode; the same seed gives the same net on the same machine."""
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
         net = DigitNet()
@@ -65,7 +65,7 @@ def train(images: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0)
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Batches are too small to share: on busy cores, threads that wait for each other took ten times as long."""
+    """Use one thread: batches are too small to share, and waiting for each other on busy cores took ten times as long."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

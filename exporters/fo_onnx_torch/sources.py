@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from fo_onnx.contracts.batch import Array
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Array, Source
 from fo_onnx.sources.arrays import open_arrays
 from fo_onnx.sources.iterables import IterableSource
+from fo_onnx.sources.nested import as_array, leaves
 from fo_onnx.sources.opening import open_builtin, open_sequence
-from fo_onnx.sources.tree import as_array, leaves
-
-from .tensors import to_numpy
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -25,7 +24,7 @@ class TorchSources:
     name = "torch"
 
     def accepts(self, data: Any) -> bool:
-        """Whether `data` is, or may hold, what is torch's. Never imports torch."""
+        """Return whether `data` is, or may hold, what is torch's. Never imports torch."""
         torch = sys.modules.get("torch")
         if torch is None or not hasattr(torch, "utils"):
             return False
@@ -34,13 +33,13 @@ class TorchSources:
         if isinstance(data, torch.Tensor | Dataset | DataLoader):
             return True
         if isinstance(data, list | tuple | dict):
-            # Of a long list the first sample tells.
+            # The first sample of a list is enough: it may be long.
             sample = data[:1] if isinstance(data, list) else data
             return any(isinstance(leaf, torch.Tensor) for leaf in leaves(sample))
         return hasattr(data, "__next__")
 
     def open(self, data: Any, options: DataOptions) -> Source:
-        """The rows of `data`.
+        """Return the rows of `data`.
 
         Raises:
             DataError: A loader that shuffles or would lose rows; a dataset without a length.
@@ -64,8 +63,10 @@ class TorchSources:
 
 
 def to_array(leaf: Any) -> Array:
-    """A tensor, or anything else that numpy understands, as an array."""
+    """Return a tensor, or anything else that numpy understands, as an array."""
     import torch
+
+    from .tensors import to_numpy
 
     return to_numpy(leaf) if isinstance(leaf, torch.Tensor) else as_array(leaf)
 
@@ -85,9 +86,10 @@ def _open_loader(loader: DataLoader[Any], options: DataOptions) -> Source:
     batches = loader.batch_sampler
     sampler = batches.sampler if type(batches) is BatchSampler else loader.sampler if batches is None else batches
     in_order = isinstance(loader.dataset, IterableDataset) or type(sampler) is SequentialSampler
+    # Loaders whose rows could not be matched with results.
     if not in_order and options.ids is None:
         raise DataError(
-            f"the loader takes its rows in an order that cannot be told ({type(sampler).__qualname__}), so that "
+            f"the loader takes its rows in an order that is not known beforehand ({type(sampler).__qualname__}), so that "
             "results could not be matched with samples. Make it with shuffle=False and without a sampler, or give the "
             "ids of the rows in the loader's order with ids=."
         )
@@ -112,5 +114,5 @@ def _refuse_lost_rows(batches: Any, length: int | None) -> None:
     size = getattr(batches, "batch_size", None)
     if size is None or not getattr(batches, "drop_last", False) or (length is not None and length % size == 0):
         return
-    lost = "may lose rows" if length is None else f"would lose the last {length % size} of {length} rows"
-    raise DataError(f"the loader was made with drop_last=True and {lost}. Make it with drop_last=False.")
+    loss = "may lose rows" if length is None else f"would lose the last {length % size} of {length} rows"
+    raise DataError(f"the loader was made with drop_last=True and {loss}. Make it with drop_last=False.")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..printable import escaped
-from .options import PATH, common
-from .output import say, show, size_of, size_text
+from ..guards.printable import escaped
+from .shared.options import PATH, common
+from .shared.output import say, show, size_of, size_text
 
 
 @click.command()
@@ -25,20 +25,18 @@ def command(source: Path, target: Path, overwrite: bool) -> None:
 
     dists = store.load(source)
     form = store.target_format(target)
+    # Say what will be missing in the new file.
     if dists.meta.get("complete") is False:
         say(f"{source} is an unfinished run; its {len(dists)} finished rows are converted.")
-    if form is not None and not form.whole:
+    if form is not None and not form.keeps_everything:
         say(f"{form.suffix} keeps the distributions and meta, without ids, labels and logits.")
     store.save(dists, target, overwrite=overwrite)
-    written = size_of(target)
-    show(
-        {
-            "source": str(source),
-            "path": str(target),
-            "rows": len(dists),
-            "classes": dists.classes,
-            "size_bytes": written,
-        },
+    size_bytes = size_of(target)
+    document = {
+        "source": str(source), "path": str(target), "rows": len(dists), "classes": dists.classes, "size_bytes": size_bytes,
+    }  # fmt: skip
+    text = (
         f"{len(dists)} rows x {dists.classes} classes: {escaped(source)} ({size_text(size_of(source))}) -> "
-        f"{escaped(target)} ({size_text(written)})",
+        f"{escaped(target)} ({size_text(size_bytes)})"
     )
+    show(document, text)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FoOnnxError, ParityError, PluginError, StoreError, StoreExistsError
-from .options import PATH, common
-from .output import columns, rate_text, say, show, size_of, size_text, time_text
+from .shared.options import PATH, common
+from .shared.output import columns, rate_text, say, show, size_of, size_text, time_text
 
 CLASS_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 MODEL_NAME = "digits of the fo-onnx demo"
@@ -36,29 +36,32 @@ Array = NDArray[Any]
 def command(out: Path) -> None:
     """Train, export, verify and generate on scikit-learn's digits, in half a minute.
 
-    Files of an earlier demo in FOLDER are replaced; where others have their names, nothing is done.
+    Files of an earlier demo in FOLDER are replaced; if other files have their names, nothing is done.
     """
     from .. import api, store
-    from ..parity import ParityReport
+    from ..contracts.parity_report import ParityReport
 
     begun = time.perf_counter()
-    torch_demo = _torch_demo()
+    torch_demo = _import_torch_demo()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise StoreError(f"the demo writes to the folder {out}, which cannot be made: {err.strerror}.") from err
     _require_own(out)
+    # Train.
     images, labels = torch_demo.digits()
     train, held_out = torch_demo.splits(len(images))
     say(f"training a small convolutional net on {len(train)} of scikit-learn's {len(images)} digits ...")
     net = torch_demo.train(images[train], labels[train])
     say(f"trained ({time_text(time.perf_counter() - begun)}); exporting to ONNX ...")
+    # Export, and compare on digits that neither training nor export has seen.
     model = api.export(
         net, images[train], out / "digits.onnx", class_names=CLASS_NAMES, model_name=MODEL_NAME, overwrite=True
     )
     parity: ParityReport = api.verify(model, net, images[held_out])
     if not parity.passed:
         raise ParityError(f"comparing {model.path} with the net on held-out digits: {parity.verdict()}.")
+    # Generate, in two formats.
     files, results = [model.path], {}
     for split, rows in (("train", train), ("held-out", held_out)):
         target = out / f"{split}.parquet"
@@ -67,7 +70,8 @@ def command(out: Path) -> None:
         )
         files += [target, store.save(results[split], out / f"{split}.json", overwrite=True)]
     say("measuring the throughput of torch and of ONNX in turns ...")
-    speed = _throughput(net, model, images)
+    speed = _measure_throughput(net, model, images)
+    # Print.
     metrics = {split: dists.metrics() for split, dists in results.items()}
     uncertain = _least_certain(results["held-out"])
     text = "\n\n".join(
@@ -90,26 +94,26 @@ def command(out: Path) -> None:
 
 
 def _require_own(folder: Path) -> None:
-    """Raises a `StoreExistsError` where a file of the demo's names is not of an earlier demo."""
+    """Raise a `StoreExistsError` if a file of the demo's names is not of an earlier demo."""
     from .. import store
-    from ..model import OnnxModel
+    from ..models.onnx_model import OnnxModel
 
     for path in (folder / name for name in FILES):
         if not path.exists() and not path.is_symlink():
             continue
         try:
-            named = OnnxModel.open(path).spec.name if path.suffix == ".onnx" else store.load(path).meta["model"]["name"]
-        except (FoOnnxError, KeyError, TypeError) as err:
-            named = str(err)
-        if named != MODEL_NAME or path.is_symlink():
+            name = OnnxModel.open(path).spec.name if path.suffix == ".onnx" else store.load(path).meta["model"]["name"]
+        except (FoOnnxError, KeyError, TypeError):
+            name = None
+        if name != MODEL_NAME or path.is_symlink():
             raise StoreExistsError(
                 f"the demo writes {path}, and the file that is there is not of an earlier demo. Choose another folder with "
                 "--out."
             )
 
 
-def _torch_demo() -> ModuleType:
-    """The part of the demo that knows torch.
+def _import_torch_demo() -> ModuleType:
+    """Return the part of the demo that knows torch.
 
     Raises:
         PluginError: torch or scikit-learn is not installed.
@@ -123,36 +127,33 @@ def _torch_demo() -> ModuleType:
         ) from err
 
 
-def _throughput(net: Any, model: Any, images: Array) -> dict[str, Any]:
-    """Rows per second of both ways through `fo_onnx.Engine.generate`, measured in turns after their outputs were compared.
+def _measure_throughput(net: Any, model: Any, images: Array) -> dict[str, Any]:
+    """Return the rows per second of both ways through `fo_onnx.Engine.generate`, measured in turns after their outputs were compared.
 
     Raises:
         ParityError: The outputs differ.
     """
+    from ..conversion.parity import DEFAULT_TOLERANCE
+    from ..distributions.probabilities import total_variation
     from ..engine import Engine
-    from ..parity import DEFAULT_TOLERANCE
-    from ..probabilities import total_variation
 
     rows = np.tile(images, (TIMED_COPIES, 1, 1, 1))
-    ways = {"torch": (net, "native"), "onnx": (model, "onnx")}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    opened = {name: Engine(what, engine=engine) for name, (what, engine) in ways.items()}
-    try:
-        first = {name: engine.generate(rows, progress=False).probs for name, engine in opened.items()}  # also warms up
+    seconds: dict[str, list[float]] = {"torch": [], "onnx": []}
+    with Engine(net, runner="native") as in_torch, Engine(model, runner="onnx") as in_onnx:
+        engines = {"torch": in_torch, "onnx": in_onnx}
+        first = {name: engine.generate(rows, progress=False).probs for name, engine in engines.items()}  # also warms up
         gap = float(total_variation(first["torch"], first["onnx"]).max())
         if not gap <= DEFAULT_TOLERANCE:
             raise ParityError(
                 f"comparing torch and ONNX before they are timed: rows differ by a total variation of {gap:.1e}."
             )
+        # Both ways in turns, so that a busy machine slows both.
         for _ in range(TURNS):
-            for name, engine in opened.items():
+            for name, engine in engines.items():
                 time.sleep(REST_S)
                 begun = time.perf_counter()
                 engine.generate(rows, progress=False)
                 seconds[name].append(time.perf_counter() - begun)
-    finally:
-        for engine in opened.values():
-            engine.close()
     ratios = [a / b for a, b in zip(seconds["torch"], seconds["onnx"], strict=True)]
     return {
         "rows": len(rows), "turns": TURNS, "max_tv": gap,
@@ -162,8 +163,8 @@ def _throughput(net: Any, model: Any, images: Array) -> dict[str, Any]:
 
 
 def _least_certain(dists: Any) -> list[dict[str, Any]]:
-    """The rows of the highest entropy, as JSON types."""
-    from ..probabilities import entropy
+    """Return the rows of the highest entropy, as JSON types."""
+    from ..distributions.probabilities import entropy
 
     ids, probs, labels = dists.ids, dists.probs, dists.labels
     nats = entropy(probs)
@@ -193,7 +194,7 @@ def _speed_table(speed: dict[str, Any]) -> str:
 
 
 def _picture(image: Array, row: dict[str, Any]) -> str:
-    """A digit as text, with its distribution as bars beside it."""
+    """Return a digit as text, with its distribution as bars to the right."""
     shades = np.clip((image * len(SHADES)).astype(int), 0, len(SHADES) - 1)
     lines = ["".join(SHADES[s] * 2 for s in line) for line in shades.tolist()]
     lines = ["", *lines, ""]

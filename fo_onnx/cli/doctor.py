@@ -1,16 +1,19 @@
-"""``fo-onnx doctor``: what is installed, what works, and what is to be mended."""
+"""``fo-onnx doctor``: what is installed, what works, and what has to be repaired."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import click
 
-from .failures import FAILED
-from .options import common
-from .output import pairs, show, size_text
+from .shared.failures import FAILED
+from .shared.options import common
+from .shared.output import pairs, plural, show, size_text
 
 PACKAGES = (
     "fo-onnx", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "pyarrow", "orjson",
@@ -21,127 +24,111 @@ TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
 @click.command()
-@click.option("--clear-cache", is_flag=True, help="Remove every export that was kept; later runs export anew.")
+@click.option("--clear-cache", is_flag=True, help="Remove every export in the cache; later runs export again.")
 @common
 @click.pass_context
 def command(ctx: click.Context, clear_cache: bool) -> None:
     """Show versions, plugins, devices and the cache of exports, and what is wrong with them.
 
-    Temporary folders that killed runs of yours left are removed. The exit code is 1 where something is to be mended.
+    Temporary folders that your killed runs left behind are removed. The exit code is 1 if something is to be mended.
     """
-    from ..engine.cache import ExportCache
+    from ..conversion.cache import ExportCache
     from ..store import files
 
     removed = files.remove_temporary_remains()
     cleared = ExportCache.of_user().clear() if clear_cache else None
-    found = examine() | {"cleared": cleared, "removed": removed}
+    state = examine() | {"cleared": cleared, "removed": removed}
+    problems = state["problems"]
+    plugins = [
+        f"{p['name']} {p['kind']} ({p['target']} of {p['package']}): {p['problem'] or 'works'}"
+        for p in state["plugins"]
+    ]
     lines = [
-        ("python", found["python"]),
-        ("platform", found["platform"]),
-        ("cores", found["cores"]),
-        ("packages", [f"{n} {v}" for n, v in found["packages"].items()]),
-        ("plugins", list(map(_plugin_text, found["plugins"]))),
-        ("onnxruntime", ", ".join(found["wheels"]) or "not installed"),
-        ("providers", ", ".join(found["providers"]) or "none"),
-        ("devices", [f"{d['device']}: {d['problem'] or 'works'}" for d in found["devices"]] or "none"),
-        ("cache", _cache_text(found["cache"], cleared)),
+        ("python", state["python"]),
+        ("platform", state["platform"]),
+        ("cores", state["cores"]),
+        ("packages", [f"{n} {v}" for n, v in state["packages"].items()]),
+        ("plugins", plugins),
+        ("onnxruntime", ", ".join(state["wheels"]) or "not installed"),
+        ("providers", ", ".join(state["providers"]) or "none"),
+        ("devices", [f"{d['device']}: {d['problem'] or 'works'}" for d in state["devices"]] or "none"),
+        ("cache", _cache_text(state["cache"], cleared)),
         ("remains", f"{removed} temporary folders of killed runs were removed" if removed else None),
-        ("telemetry", found["telemetry"]),
-        ("verdict", _verdict(found["problems"])),
-    ]  # fmt: skip
-    show(found, pairs(lines))
-    if found["problems"]:
+        ("telemetry", state["telemetry"]),
+        ("verdict", ["TO BE MENDED: " + problems[0], *problems[1:]] if problems else "all is well"),
+    ]
+    show(state, pairs(lines))
+    if problems:
         ctx.exit(FAILED)
 
 
 def examine() -> dict[str, Any]:
-    """Everything that the command shows, as JSON types; ``problems`` holds a text per thing that is to be mended."""
-    from .. import plugins
-    from ..engine import cache
-    from ..engine.providers import cpu_cores, installed_wheels
+    """Return everything that the command shows, as JSON types; ``problems`` holds a text per thing that has to be repaired."""
+    from ..conversion import cache
+    from ..models import plugins
+    from ..runtime.devices import cpu_cores, installed_wheels
 
+    # Look at everything.
     telemetry = _telemetry()  # before onnxruntime is imported, which sets the variable
     states = plugins.states()
     wheels = installed_wheels()
-    providers, devices, problems = _devices()
+    providers, devices, problems = _try_devices()
+    cache_state = cache.state()
+    # List what has to be repaired.
     problems += [s.problem for s in states if s.problem is not None]
-    kept = cache.state()
-    if kept["problem"] is not None:
-        problems.append(f"exports are not kept, and not taken from the cache: {kept['problem']}")
+    if cache_state["problem"] is not None:
+        problems.append(f"exports are not kept, and not taken from the cache: {cache_state['problem']}")
     if len(wheels) > 1:
         problems.append(
             f"{' and '.join(wheels)} are installed together and overwrite each other. Mend it with pip uninstall -y "
             f"{' '.join(wheels)}, then install one of them: pip install 'fo-onnx[cpu]' or 'fo-onnx[gpu]'."
         )
     return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": cpu_cores(),
-        "packages": _versions(),
+        "python": platform.python_version(), "platform": platform.platform(), "cores": cpu_cores(), "packages": _versions(),
         "plugins": [
-            {"name": s.name, "kind": s.kind, "target": s.target, "package": s.package, "problem": s.problem}
-            for s in states
+            {"name": s.name, "kind": s.kind, "target": s.target, "package": s.package, "problem": s.problem} for s in states
         ],
-        "wheels": wheels,
-        "providers": providers,
-        "devices": devices,
-        "cache": kept,
-        "telemetry": telemetry,
+        "wheels": wheels, "providers": providers, "devices": devices, "cache": cache_state, "telemetry": telemetry,
         "problems": problems,
     }  # fmt: skip
 
 
-def _verdict(problems: list[str]) -> str | list[str]:
-    return ["TO BE MENDED: " + problems[0], *problems[1:]] if problems else "all is well"
-
-
-def _plugin_text(state: dict[str, Any]) -> str:
-    return f"{state['name']} {state['kind']} ({state['target']} of {state['package']}): {state['problem'] or 'works'}"
-
-
 def _cache_text(state: dict[str, Any], cleared: int | None) -> str:
-    count = f"{state['entries']} export{'' if state['entries'] == 1 else 's'}"
-    found = (
-        f"{count}, {size_text(state['size_bytes'])} of at most {size_text(state['limit_bytes'])}, in {state['folder']}"
-    )
-    return found if cleared is None else f"{found} ({cleared} were removed)"
+    sizes = f"{size_text(state['size_bytes'])} of at most {size_text(state['limit_bytes'])}"
+    text = f"{plural(state['entries'], 'export')}, {sizes}, in {state['folder']}"
+    return text if cleared is None else f"{text} ({cleared} were removed)"
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
+    versions = {}
     for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
-def _devices() -> tuple[list[str], list[dict[str, Any]], list[str]]:
-    """Providers, the devices that they serve, each tried with a session, and what keeps onnxruntime from working."""
-    from ..engine.providers import KINDS
-    from ..engine.session import available_providers
+def _try_devices() -> tuple[list[str], list[dict[str, Any]], list[str]]:
+    """Return providers, the devices that they serve, each tried with a session, and what keeps onnxruntime from working."""
     from ..errors import PluginError
+    from ..runtime.devices import KINDS
+    from ..runtime.session import available_providers
 
     try:
         providers = available_providers()
     except PluginError as err:
         return [], [], [str(err)]
     kinds = [kind for kind, provider in KINDS.items() if provider in providers]
-    devices: list[dict[str, Any]] = [{"device": kind, "problem": _problem(kind, providers)} for kind in kinds]
+    devices: list[dict[str, Any]] = [{"device": kind, "problem": _try_device(kind, providers)} for kind in kinds]
+    # Only the CPU must work on every machine.
     broken = [str(d["problem"]) for d in devices if d["device"] == "cpu" and d["problem"]]
     return providers, devices, broken
 
 
-def _problem(kind: str, providers: list[str]) -> str | None:
-    """Why a session on a device cannot be opened; ``None`` where it can."""
-    from pathlib import Path
-
-    from ..engine.providers import placements
-    from ..engine.session import Session
+def _try_device(kind: str, providers: list[str]) -> str | None:
+    """Return why a session on a device cannot be opened; ``None`` if it can."""
     from ..errors import FoOnnxError
+    from ..runtime.devices import placements
+    from ..runtime.session import Session
 
     try:
         (place,) = placements(kind, "float32", providers)
@@ -163,7 +150,7 @@ def _smallest_model() -> bytes:
 
 
 def _telemetry() -> str:
-    said = os.environ.get(TELEMETRY)
-    if said is None:
+    value = os.environ.get(TELEMETRY)
+    if value is None:
         return f"off: fo-onnx sets {TELEMETRY}=1 before it imports onnxruntime"
-    return f"{'off' if said not in ('', '0') else 'on'}: {TELEMETRY}={said} is set in your environment"
+    return f"{'off' if value not in ('', '0') else 'on'}: {TELEMETRY}={value} is set in your environment"

@@ -1,4 +1,4 @@
-"""The command ``fo-onnx``: finds the command that was asked for and loads no other."""
+"""The command ``fo-onnx``: loads the command that is called, and no other."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from .. import command_start
+from ..control import command_start
 from ..version import __version__
-from .failures import as_lines, escaped_usage
+from .shared.failures import as_lines, escaped_usage
 
 COMMANDS = {
     "export": "Convert a model to an ONNX file that gives distributions, and compare the two.",
@@ -55,12 +55,12 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands without importing them."""
+        """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # How a run is gone on with is printed as the command that began it.
+        # The advice to resume a run repeats the command that began it.
         ctx.meta["fo_onnx.arguments"] = list(args)
         with escaped_usage():
             return super().parse_args(ctx, args)
@@ -68,7 +68,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         # TensorFlow's C++ part greets on standard error, past every logger; read when it is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        command_start.over()
+        command_start.hand_over()
         with as_lines(ctx):
             return super().invoke(ctx)
 

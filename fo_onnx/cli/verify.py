@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from .failures import FAILED
-from .options import DATA_HELP, PATH, common, image_options, model_options
-from .output import show
+from .shared.failures import FAILED
+from .shared.options import DATA_HELP, PATH, common, image_options, model_options, tolerance_option
+from .shared.output import show
 
-WEIGHTS = "If the file was exported with --weights, give the same --weights here, beside --against."
+ADVICE = "If the file was exported with --weights, give the same --weights here, beside --against."
 
 
 @click.command()
@@ -19,9 +19,7 @@ WEIGHTS = "If the file was exported with --weights, give the same --weights here
 @click.option("--against", required=True, metavar="MODEL", help="The model that the file came from.")
 @click.option("--data", required=True, metavar="DATA", help=DATA_HELP)
 @click.option("--rows", type=int, default=256, show_default=True, help="How many rows are compared, from the first on.")
-@click.option(
-    "--tolerance", type=float, default=1e-4, show_default=True, help="Largest total variation that is the same."
-)
+@tolerance_option
 @click.option("--device", default="auto", show_default=True, help="Where the file runs.")
 @model_options
 @image_options
@@ -29,35 +27,29 @@ WEIGHTS = "If the file was exported with --weights, give the same --weights here
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     file: Path,
     against: str,
     data: str,
-    rows: int,
-    tolerance: float,
-    device: str,
     weights: Path | None,
     params: str | None,
-    framework: str | None,
-    trust: bool,
     images: dict[str, Any],
+    **options: Any,
 ) -> None:
     """Compare an exported file with the model it came from, on real rows.
 
-    The exit code is 1 where they are not the same.
+    The exit code is 1 if they are not the same.
     """
     from .. import api
-    from .data import load_data
-    from .models import load_model
+    from .shared.data import load_data
+    from .shared.models import load_model, load_params
 
-    report = api.verify(
-        file, load_model(against, weights=weights, params=params, framework=framework, trust=trust), load_data(data, images),
-        rows=rows, tolerance=tolerance, device=device, framework=framework, trust=trust,
-    )  # fmt: skip
+    model = load_model(against, weights=weights, framework=options["framework"], trust=options["trust"])
+    report = api.verify(file, model, load_data(data, images), params=load_params(params), **options)
+    # Forgotten weights are the commonest cause of a difference.
     differ = report.deterministic and report.problem is None and not report.passed
-    advice = WEIGHTS if differ and weights is None else None
-    show(
-        {**report.to_dict(), "verdict": report.verdict(), "advice": advice},
-        report.table() + ("" if advice is None else f"\n\n{advice}"),
-    )
+    advice = ADVICE if differ and weights is None else None
+    document = {**report.to_dict(), "verdict": report.verdict(), "advice": advice}
+    show(document, report.table() + ("" if advice is None else f"\n\n{advice}"))
     if not report.passed:
         ctx.exit(FAILED)

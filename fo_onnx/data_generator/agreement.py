@@ -1,4 +1,4 @@
-"""Whether distributions are those of a dataset: as many as it has samples, and with the same labels where both have them."""
+"""Check that distributions are those of a dataset: as many as it has samples, and with the same labels if both have them."""
 
 from __future__ import annotations
 
@@ -13,52 +13,55 @@ from ..engine.fallback import warn_at_caller
 from ..errors import DataError
 
 _UNKNOWN = -1
+_OTHER_DATA = (
+    "They are of another dataset, or of one in another order: pair them with the one that they were generated from."
+)
 
 
 class Agreement:
-    """Compares the samples of a dataset with what is known beside their distributions.
+    """Compares the labels of a dataset's samples with those of their distributions.
 
     Attributes:
-        codes: (samples,) int64, the class of each sample by the file, −1 where it says none; ``None`` where it has no labels.
+        codes: (samples,) int64, the class of each sample by the file, −1 if it says none; ``None`` if it has no labels.
     """
 
     def __init__(self, distributions: Distributions, dataset: Any, samples: int) -> None:
-        """Compares the numbers of rows.
+        """Compare the numbers of rows.
 
         Args:
-            distributions: One per sample, by its index.
-            dataset: The samples; `classes`, where it has it, names its classes, as torchvision's datasets do.
+            distributions: One per sample, by its position.
+            dataset: The samples; `classes`, if it has it, names its classes, as torchvision's datasets do.
             samples: Their number.
 
         Raises:
-            DataError: There are more or fewer of them than rows; rows that a run left out as bad are a warning.
+            DataError: There are more or fewer samples than rows. Rows that a run left out as bad are a warning.
         """
-        self._names = distributions.class_names
-        own = getattr(dataset, "classes", None)
-        self._own = tuple(own) if isinstance(own, list | tuple) and all(isinstance(n, str) for n in own) else None
-        self.codes: NDArray[np.int64] | None = None
         _require_count(distributions, samples)
+        self._names = distributions.class_names
+        # Names by which the dataset counts its classes, perhaps in another order than the model.
+        own = getattr(dataset, "classes", None)
+        self._own_names = tuple(own) if isinstance(own, list | tuple) and all(isinstance(n, str) for n in own) else None
+        self.codes: NDArray[np.int64] | None = None
         if distributions.labels is not None and distributions.id_kind == "int":
             self.codes = np.full(samples, _UNKNOWN, np.int64)
-            ids = distributions.ids
-            inside = (ids >= 0) & (ids < samples)
-            self.codes[ids[inside]] = distributions.labels[inside]
+            inside = (distributions.ids >= 0) & (distributions.ids < samples)
+            self.codes[distributions.ids[inside]] = distributions.labels[inside]
 
-    def require(self, index: int, label: Any) -> None:
-        """Compares the label of one sample. Raises `DataError` where it contradicts the file's."""
-        if self._contradicts(index, label):
-            raise DataError(f"{self._example(index, label)} {_OTHER_DATA}", position=index)
+    def require(self, position: int, label: Any) -> None:
+        """Compare the label of one sample. Raises `DataError` if it contradicts the file's."""
+        if self._contradicts(position, label):
+            raise DataError(f"{self._describe(position, label)} {_OTHER_DATA}", position=position)
 
     def require_all(self, labels: Iterable[Any]) -> None:
-        """Compares the labels of all samples, in order.
+        """Compare the labels of all samples, in order.
 
         Raises:
-            DataError: Some contradict the file's; says how many, and which is the first.
+            DataError: Labels contradict the file's; says how many, and which is the first.
         """
         if self.codes is None:
             return
         if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
-            suspects = np.flatnonzero(labels != self.codes).tolist()
+            suspects = np.flatnonzero(labels != self.codes).tolist()  # the quick way for millions of samples
         else:
             labels = list(labels)
             suspects = list(range(len(labels)))
@@ -66,49 +69,46 @@ class Agreement:
         if wrong:
             raise DataError(
                 f"the labels of {len(wrong)} of {len(self.codes)} samples contradict those beside the distributions, first: "
-                f"{self._example(wrong[0], labels[wrong[0]])} {_OTHER_DATA}",
+                f"{self._describe(wrong[0], labels[wrong[0]])} {_OTHER_DATA}",
                 position=wrong[0],
             )
 
     def numbers(self) -> NDArray[np.int64] | None:
-        """(samples, 2) the numbers that the label of each sample may be, −1 for any; ``None`` where they cannot be compared."""
-        if self.codes is None or self._own is not None:
+        """Return (samples, 2) the numbers that each label may be, −1 for any; ``None`` if they cannot be compared."""
+        if self.codes is None or self._own_names is not None:
             return None
-        names = self._names or ()
-        by_name = [int(n) if n.removeprefix("-").isdecimal() else _UNKNOWN for n in names]
-        also = self.codes if not names else np.where(self.codes < 0, _UNKNOWN, np.asarray(by_name)[self.codes])
-        return np.stack([self.codes, np.where(also < 0, self.codes, also)], axis=1)
+        by_name = [int(n) if n.removeprefix("-").isdecimal() else _UNKNOWN for n in self._names or ()]
+        named = self.codes if not by_name else np.where(self.codes < 0, _UNKNOWN, np.asarray(by_name)[self.codes])
+        return np.stack([self.codes, np.where(named < 0, self.codes, named)], axis=1)
 
-    def _contradicts(self, index: int, label: Any) -> bool:
-        code = _UNKNOWN if self.codes is None else int(self.codes[index])
-        value = _class_of(label)
+    def _contradicts(self, position: int, label: Any) -> bool:
+        code = _UNKNOWN if self.codes is None else int(self.codes[position])
+        value = _to_class(label)
         if code == _UNKNOWN or value is None:
             return False
         name = None if self._names is None else self._names[code]
         if isinstance(value, str):
-            # Names say nothing where the file has none.
+            # Names say nothing if the file has none.
             return name is not None and value != name
-        if name is not None and self._own is not None:
-            return not 0 <= value < len(self._own) or self._own[value] != name
+        if name is not None and self._own_names is not None:
+            return not 0 <= value < len(self._own_names) or self._own_names[value] != name
         # Models of scikit-learn call their classes by the numbers that labels are.
         return value != code and str(value) != name
 
-    def _example(self, index: int, label: Any) -> str:
+    def _describe(self, position: int, label: Any) -> str:
         assert self.codes is not None
-        code = int(self.codes[index])
-        named = "" if self._names is None else f" ({self._names[code]!r})"
-        return f"the sample at index {index} has the label {_class_of(label)!r}, and the row of this id {code}{named}."
-
-
-_OTHER_DATA = (
-    "They are of another dataset, or of one in another order: pair them with the one that they were generated from."
-)
+        code = int(self.codes[position])
+        name = "" if self._names is None else f" ({self._names[code]!r})"
+        return (
+            f"the sample at index {position} has the label {_to_class(label)!r}, and the row of this id {code}{name}."
+        )
 
 
 def _require_count(distributions: Distributions, samples: int) -> None:
     rows = len(distributions)
     if rows == samples:
         return
+    # Bad rows that the run was told to leave out are no other dataset.
     counts = distributions.meta.get("rows") or {}
     left_out = (counts.get("skipped") or 0) + (counts.get("quarantined") or 0)
     if counts.get("written") == rows and rows + left_out == samples:
@@ -124,22 +124,22 @@ def _require_count(distributions: Distributions, samples: int) -> None:
     )
 
 
-def _class_of(label: Any) -> int | str | None:
-    """A sample's label as the number or name of a class; ``None`` for what is neither, soft labels say."""
+def _to_class(label: Any) -> int | str | None:
+    """Return a sample's label as the number or name of a class; ``None`` for what is neither, soft labels for example."""
     if isinstance(label, str):
         return label
-    if hasattr(label, "detach"):
+    if hasattr(label, "detach"):  # torch
         label = label.detach().cpu()
     try:
         values = np.asarray(label)
     except (TypeError, ValueError):
         return None
     if values.dtype.kind == "U" and values.size == 1:
-        return str(values.reshape(-1)[0])
-    if values.dtype.kind not in "biuf" or values.ndim > 1:
+        return str(values.item())
+    if values.dtype.kind not in "biuf" or values.ndim > 1 or values.size == 0:
         return None
+    # One-hot rows are classes, other vectors soft labels.
     if values.size > 1:
         one_hot = ((values == 0) | (values == 1)).all() and values.sum() == 1
         return int(values.argmax()) if one_hot else None
-    number = float(values.reshape(-1)[0]) if values.size else float("nan")
-    return int(values.reshape(-1)[0]) if number.is_integer() else None
+    return int(values.item()) if float(values.item()).is_integer() else None

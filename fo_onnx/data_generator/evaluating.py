@@ -1,4 +1,4 @@
-"""The generators that are made with their dataset and say how the model does on it."""
+"""The generators that hold their dataset and say how the model does on it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..distributions import Distributions
 from ..errors import RunError, StoreError, StoreNotFoundError, reading
-from ..limits import check_regular
+from ..guards.limits import check_regular
 from ..store import files
-from .generator import FirstOrderDataGenerator, LastRun, make_folder_of
-from .rows import RowDict
+from .arguments import Arguments
+from .generator import OWN, FirstOrderDataGenerator, LastRun, make_parent
 
 SECTIONS = ("info", "metrics", "class_distribution", "confidence")
+ARGUMENTS = Arguments(
+    {},
+    {name: f"FirstOrderDataGenerator(model, {name}=…)" for name in OWN}
+    | {"labels": "generate_distributions() leaves labels out, and fo_onnx.generate(model, data, labels=…)"},
+)
 
 
 class DataGenerator:
@@ -45,38 +49,38 @@ class DataGenerator:
         return self._generator.last_run
 
     def generate(self, *, progress: bool = True) -> dict[str, Any]:
-        """Runs the model on every row and says how it does.
+        """Run the model on every row and say how it does.
 
         Args:
-            progress: Whether a bar is shown where standard error is a terminal.
+            progress: Whether a bar is shown if standard error is a terminal.
 
         Returns:
             ``info`` (framework, dataset_size, batch_size, runner, device), ``metrics`` (accuracy, nll, brier, ece as in
-            `fo_onnx.metrics`; empty where the dataset has no labels), ``class_distribution`` (rows per class: ``predicted``
+            `fo_onnx.distributions.metrics`; empty if the dataset has no labels), ``class_distribution`` (rows per class: ``predicted``
             and, with labels, ``ground_truth``), and ``confidence`` (mean, std, min and max of each row's largest probability).
 
         Raises:
-            FoOnnxError: As `FirstOrderDataGenerator.generate_distributions`; a label that is no class.
+            FoOnnxError: As `FirstOrderDataGenerator.generate_distributions`; or a label is no class.
         """
-        found = self._generator.run(self.dataset, progress=progress)
-        self.results = {
-            "info": {
-                "framework": self.framework,
-                "dataset_size": len(found),
-                "batch_size": self.batch_size,
-                "runner": found.meta["runner"]["kind"],
-                "device": found.meta["engine"]["device"],
-            },
-            **_statistics(found),
-        }
+        with ARGUMENTS.in_errors():
+            rows = self._generator.run(self.dataset, progress=progress)
+        # The sections of the guide.
+        info = {
+            "framework": self.framework, "dataset_size": len(rows), "batch_size": self.batch_size,
+            "runner": rows.meta["runner"]["kind"], "device": rows.meta["engine"]["device"],
+        }  # fmt: skip
+        self.results = {"info": info, **_measure(rows)}
         return self.results
 
-    def generate_distributions(self, dataset: Any = None, *, progress: bool = True) -> RowDict:
-        """One distribution per sample of `dataset`, or of the generator's own; see `FirstOrderDataGenerator`."""
-        return self._generator.generate_distributions(self.dataset if dataset is None else dataset, progress=progress)
+    def generate_distributions(self, dataset: Any = None, *, progress: bool = True) -> dict[int | str, list[float]]:
+        """Return one distribution per sample of `dataset`, or of the generator's own; see `FirstOrderDataGenerator`."""
+        with ARGUMENTS.in_errors():
+            return self._generator.generate_distributions(
+                self.dataset if dataset is None else dataset, progress=progress
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the results into a JSON file; replaces one that it wrote before, and nothing else.
+        """Write the results into a JSON file; replace one that it wrote before, and nothing else.
 
         Raises:
             RunError: There are none yet.
@@ -86,13 +90,14 @@ class DataGenerator:
         if not self.results:
             raise RunError(f"saving to {path}: there are no results yet; call generate() first.")
         path = Path(path)
-        make_folder_of(path)
+        make_parent(path)
+        # Written whole, beside what is there, which is replaced only if it is such a file.
         doing, content = "saving results", json.dumps(self.results, indent=2).encode()
         with files.work_folder(path, doing) as folder:
             files.write_bytes(path, content, doing, temporary=folder / files.WORK_FILES[0], replaces=_holds_results)
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
-        """The results in a file that `save` wrote.
+        """Return the results in a file that `save` wrote.
 
         Raises:
             StoreError: It cannot be read, or is no such file.
@@ -114,7 +119,7 @@ def _read_results(path: Path) -> dict[str, Any]:
             )
         # JSON has text keys only, and classes are numbers.
         counts = results["class_distribution"].items()
-        results["class_distribution"] = {what: {int(c): n for c, n in table.items()} for what, table in counts}
+        results["class_distribution"] = {name: {int(c): n for c, n in table.items()} for name, table in counts}
     return results
 
 
@@ -126,21 +131,19 @@ def _holds_results(path: Path) -> bool:
     return True
 
 
-def _statistics(found: Distributions) -> dict[str, Any]:
-    metrics = found.metrics()
-    confidence = found.probs.max(axis=1).astype(np.float64)
-    tables = {"predicted": found.probs.argmax(axis=1)}
-    if found.labels is not None:
-        tables["ground_truth"] = found.labels
+def _measure(rows: Distributions) -> dict[str, Any]:
+    metrics = rows.metrics()
+    confidence = rows.probs.max(axis=1).astype(np.float64)
+    classes = {"predicted": rows.probs.argmax(axis=1)}
+    if rows.labels is not None:
+        classes["ground_truth"] = rows.labels
+    counts = {name: np.unique(column, return_counts=True) for name, column in classes.items()}
     return {
         "metrics": {k: metrics[k] for k in ("accuracy", "nll", "brier", "ece") if k in metrics},
-        "class_distribution": {what: _counts(classes) for what, classes in tables.items()},
+        "class_distribution": {
+            name: dict(zip(values.tolist(), n.tolist(), strict=True)) for name, (values, n) in counts.items()
+        },
         "confidence": {
-            k: float(getattr(confidence, k)()) if len(found) else None for k in ("mean", "std", "min", "max")
+            k: float(getattr(confidence, k)()) if len(rows) else None for k in ("mean", "std", "min", "max")
         },
     }
-
-
-def _counts(classes: NDArray[np.int64]) -> dict[int, int]:
-    values, counts = np.unique(classes, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from .. import plugins
-from ..options import choice
+from ..contracts.options import choice
+from ..models import plugins
 from .evaluating import DataGenerator
 
 MODULES = {
@@ -15,17 +15,17 @@ MODULES = {
     "jax": ("jax_first_order_generator", "JAXDataGenerator"),
     "agnostic": ("first_order_datagenerator", "DataGenerator"),
 }
-_NAMES = {"torch": "pytorch", "keras": "tensorflow"}
-"""The frameworks whose exporter or source has another name here."""
+_PLUGIN_NAMES = {"torch": "pytorch", "keras": "tensorflow"}
+"""Plugins that have another name here."""
 
 
 def create_data_generator(
     framework: str, model: Any, dataset: Any, batch_size: int = 32, device: str | None = None
 ) -> DataGenerator:
-    """A generator for a model and its dataset.
+    """Return a generator for a model and its dataset.
 
     Args:
-        framework: ``"pytorch"``, ``"tensorflow"``, ``"jax"``, ``"agnostic"``, or ``"auto"``, which tells by the model, and where
+        framework: ``"pytorch"``, ``"tensorflow"``, ``"jax"``, ``"agnostic"``, or ``"auto"``, which goes by the model, and if
             that holds nothing of a framework by the dataset.
         model: The model.
         dataset: The samples.
@@ -45,18 +45,13 @@ def create_data_generator(
     """
     name = str(framework).lower()
     choice("framework", name, ("auto", *MODULES))
-    module, kind = MODULES[told(model, dataset) if name == "auto" else name]
-    made: DataGenerator = getattr(importlib.import_module(f".{module}", __package__), kind)(
-        model, dataset, batch_size, device
-    )
-    return made
+    module, class_name = MODULES[detect_framework(model, dataset) if name == "auto" else name]
+    kind: type[DataGenerator] = getattr(importlib.import_module(f".{module}", __package__), class_name)
+    return kind(model, dataset, batch_size, device)
 
 
-def told(model: Any, dataset: Any) -> str:
-    """The framework of a model, else that of its dataset; ``"agnostic"`` where neither is of one."""
-    found = plugins.exporter_for(model)
-    name = None if found is None else found.name
-    if name is None:
-        name = next((f.name for f in plugins.source_factories() if f.accepts(dataset)), "agnostic")
-    name = _NAMES.get(name, name)
+def detect_framework(model: Any, dataset: Any) -> str:
+    """Return the framework of a model, else that of its dataset; ``"agnostic"`` if neither is of one."""
+    plugin = plugins.exporter_for(model) or next((f for f in plugins.source_factories() if f.accepts(dataset)), None)
+    name = "agnostic" if plugin is None else _PLUGIN_NAMES.get(plugin.name, plugin.name)
     return name if name in MODULES else "agnostic"

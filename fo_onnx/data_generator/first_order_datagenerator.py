@@ -1,4 +1,4 @@
-"""The guide's framework-agnostic module: any callable, plain Python datasets, numpy rows."""
+"""The guide's framework-agnostic module: any callable, plain Python datasets, numpy rows in training."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from ..sources.arrays import is_arrays
 from ..sources.opening import is_sequence
-from . import evaluating, generator, pairing
+from . import evaluating, generator
 from .pairing import FirstOrderDataset, SimpleDataLoader
 
 __all__ = ["DataGenerator", "FirstOrderDataGenerator", "FirstOrderDataset", "SimpleDataLoader", "output_dataloader"]
 
 
 class FirstOrderDataGenerator(generator.FirstOrderDataGenerator):
-    """Gives numpy rows, for callables over arrays and models of every framework; see the base class.
+    """For callables over arrays, and models of every framework; see the base class.
 
     A callable gets the inputs of a batch as one array (n, …), or as a dict of them.
     """
 
     def getter(self, data: Any) -> Callable[[Any], Any] | None:
-        """Of a dataset's tuples the first part: a callable does not say how many inputs it takes."""
+        """Return what takes the first part of a dataset's tuples: a callable does not say how many inputs it takes."""
         if self.input_getter is None and is_sequence(self.readable(data)) and not is_arrays(self.readable(data)):
             return _first_of_tuple
         return self.input_getter
@@ -42,18 +42,18 @@ def output_dataloader(
     pin_memory: bool = False,
     input_getter: Callable[[Any], Any] | None = None,
 ) -> SimpleDataLoader:
-    """Batches of samples with their distributions: lists of (input, label, row), or of (input, row) without labels.
+    """Return batches of samples with their distributions: lists of (input, label, row), or of (input, row) without labels.
 
     Args:
         base_dataset: Anything with ``__len__`` and ``__getitem__``.
-        distributions: A dict from index to row, a `Distributions`, or the path of a file of them.
+        distributions: A dict from position to row, a `Distributions`, or the path of a file of them.
         batch_size: Samples per batch.
         shuffle: Whether the order is another random one each time.
         num_workers: Without effect here; torch's loader has it.
         pin_memory: Likewise.
         input_getter: Takes a sample and returns its input.
     """
-    return SimpleDataLoader(pairing.FirstOrderDataset(base_dataset, distributions, input_getter), batch_size, shuffle)
+    return SimpleDataLoader(FirstOrderDataset(base_dataset, distributions, input_getter), batch_size, shuffle)
 
 
 def _first_of_tuple(sample: Any) -> Any:

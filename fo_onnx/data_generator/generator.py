@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import api
+from ..contracts.options import RUNNERS, choice, positive_int
+from ..contracts.parity_report import ParityReport
+from ..contracts.spec import OUTPUT_KINDS, OutputKind
 from ..distributions import Distributions
-from ..engine.providers import parse_device
+from ..distributions.probabilities import apply_head, check_raw_shape, decide_kind, invalid_rows
 from ..errors import OptionError, OutputError, StoreError
-from ..model import OnnxModel
-from ..options import ENGINES, choice, positive_int
-from ..parity import ParityReport
-from ..probabilities import apply_head, check_raw_shape, decide_kind, invalid_rows
-from ..spec import OUTPUT_KINDS, OutputKind
+from ..models.onnx_model import OnnxModel
+from ..runtime.devices import parse_device
 from ..store import load, save
 from ..store.schema import with_flat_keys
+from .arguments import Arguments, lacking
 from .pairing import SimpleDataLoader
-from .rows import RowDict, distributions_of
-from .tensors import NumpyTensors, Tensors, map_tensors
+from .tensors import NumpyTensors, Tensors, map_tensors, to_distributions
 
-MODES = ("auto", *OUTPUT_KINDS)
+OWN = ("output_mode", "output_transform", "input_getter", "model_name", "runner")
+"""The generator's arguments beside the model, the device and the batch size."""
+ARGUMENTS = Arguments({"output": "output_mode"}, lacking("device", "batch_size", "labels", "progress", "output", *OWN))
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class LastRun:
 
     Attributes:
         runner: ``"onnx"`` or ``"native"``.
-        reason: Why it was not the first choice; ``None`` where it was.
-        parity: How the exported model compared with the original; ``None`` where there was nothing to compare.
+        reason: Why it was not the first choice; ``None`` if it was.
+        parity: How the exported model compared with the original; ``None`` if there was nothing to compare.
         output: What the model's output was taken for; ``None`` with an ``output_transform``.
-        meta: The whole record, as `docs/spec.md` lists it under "meta".
+        meta: The whole record, as `docs/files.md` lists it under "meta".
     """
 
     runner: str
@@ -48,12 +49,12 @@ class LastRun:
     meta: dict[str, Any] = field(repr=False)
 
     @classmethod
-    def of(cls, meta: dict[str, Any]) -> LastRun:
-        """What the record of a run says."""
-        parity = meta.get("parity")
+    def from_meta(cls, meta: dict[str, Any]) -> LastRun:
+        """Read the record of a run."""
+        runner, reason, parity = meta["runner"]["kind"], meta["runner"]["reason"], meta.get("parity")
         return cls(
-            runner=meta["runner"]["kind"],
-            reason=meta["runner"]["reason"],
+            runner=runner,
+            reason=None if reason is None else ARGUMENTS.rewrite(reason),
             parity=None if parity is None else ParityReport.from_dict(parity),
             output=meta["model"]["output"],
             meta=meta,
@@ -62,7 +63,7 @@ class LastRun:
 
 @dataclass(eq=False)
 class FirstOrderDataGenerator:
-    """Gives one class distribution per sample of a dataset, as a dict from index to row.
+    """Gives one class distribution per sample of a dataset, as a dict from position to row.
 
     The modules of the frameworks bind it to their tensors. The rows are the engine's: the model is exported to ONNX, compared,
     and run there, or natively with the reason in `last_run`.
@@ -76,7 +77,7 @@ class FirstOrderDataGenerator:
         output_transform: Takes the raw output (n, …) as a tensor and returns distributions (n, k); replaces `output_mode`.
         input_getter: Takes an element of the data and returns the model's input.
         model_name: A name for the model in files.
-        engine: ``"auto"`` (ONNX, else native), ``"onnx"`` (or an error) or ``"native"``.
+        runner: ``"auto"`` (ONNX, else native), ``"onnx"`` (or an error) or ``"native"``.
         last_run: How the last rows came to be; ``None`` before the first run.
     """
 
@@ -87,71 +88,81 @@ class FirstOrderDataGenerator:
     output_transform: Callable[[Any], Any] | None = None
     input_getter: Callable[[Any], Any] | None = None
     model_name: str | None = None
-    engine: str = "auto"
+    runner: str = "auto"
     last_run: LastRun | None = field(default=None, init=False)
+    _last_rows: Distributions | None = field(default=None, init=False, repr=False)
 
     tensors: ClassVar[Tensors] = NumpyTensors()
     framework: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        """Checks what can be checked without a model or data. Raises `OptionError`, which is a `ValueError`."""
+        """Check what can be checked without a model or data. Raises `OptionError`, which is a `ValueError`."""
         self.output_mode = str(self.output_mode or "auto").lower()
-        choice("output_mode", self.output_mode, MODES)
-        choice("engine", self.engine, ENGINES)
+        choice("output_mode", self.output_mode, ("auto", *OUTPUT_KINDS))
+        choice("runner", self.runner, RUNNERS)
         positive_int("batch_size", self.batch_size)
         self.device = str(self.device)
 
-    def generate_distributions(self, dataset_or_loader: Any, *, progress: bool = True) -> RowDict:
-        """One distribution per sample, by its index in the dataset.
+    def generate_distributions(self, dataset_or_loader: Any, *, progress: bool = True) -> dict[int | str, list[float]]:
+        """Return one distribution per sample, by its position in the dataset.
+
+        The rows are lists in memory. For more rows than that allows, `fo_onnx.generate` with ``out=`` writes them to a file, which
+        loaders take as well.
 
         Args:
             dataset_or_loader: A dataset or loader of the framework, arrays, or anything else that `fo_onnx.generate` takes.
-                Labels in it are passed over. A shuffled loader is refused, since rows could not be told apart.
-            progress: Whether a bar is shown where standard error is a terminal.
+                Its labels are left out. A shuffled loader is refused, since rows could not be told apart.
+            progress: Whether a bar is shown if standard error is a terminal.
 
         Returns:
-            A dict from index to row (k,) float32, a tensor of the framework on the CPU, made when it is asked for.
+            A dict from position to a list of k floats, in the order of the samples. Data that hold ids of their own (file names
+            of images, say) give these in the place of positions.
 
         Raises:
             FoOnnxError: A row could not be read or run, or the model or its output cannot be used; the finished rows are in
                 the error's attribute ``finished``.
         """
-        return RowDict(self.run(dataset_or_loader, labels=False, progress=progress), self.tensors)
+        return self.run(dataset_or_loader, labels=False, progress=progress).to_dict()
 
     def run(self, data: Any, *, labels: Any = None, progress: bool = True) -> Distributions:
-        """The same as a `Distributions`, with the labels that the data hold.
+        """Return the same as a `Distributions`, with the labels that the data hold.
 
         Args:
             data: As `generate_distributions` takes it.
             labels: As `fo_onnx.generate` takes them.
-            progress: Whether a bar is shown where standard error is a terminal.
+            progress: Whether a bar is shown if standard error is a terminal.
         """
-        found = api.generate(
-            self.model, self.readable(data), labels=labels, device=self.device, engine=self.engine,
-            batch_size=self.batch_size, framework=self._framework(),
-            output="auto" if self.output_transform is not None else self.output_mode,
-            output_transform=_over_arrays(self.output_transform, self.tensors), input_getter=self.getter(data),
-            model_name=self.model_name, progress=None if progress else False,
-        )  # fmt: skip
-        self.last_run = LastRun.of(found.meta)
-        return found
+        # The caller's function takes and returns tensors, the core's arrays.
+        transform = self.output_transform
+        over_arrays = None if transform is None else lambda raw: self.tensors.array(transform(self.tensors.tensor(raw)))
+        # A file says itself what it is of.
+        from_file = isinstance(self.model, str | os.PathLike | OnnxModel)
+        with ARGUMENTS.in_errors():
+            rows = api.generate(
+                self.model, self.readable(data), labels=labels, device=self.device, runner=self.runner,
+                batch_size=self.batch_size, framework=None if from_file else self.framework,
+                output="auto" if transform is not None else self.output_mode, output_transform=over_arrays,
+                input_getter=self.getter(data), model_name=self.model_name, progress=None if progress else False,
+            )  # fmt: skip
+        self.last_run, self._last_rows = LastRun.from_meta(rows.meta), rows
+        return rows
 
     def readable(self, data: Any) -> Any:
-        """What the engine reads in the place of `data`."""
+        """Return what the engine reads in the place of `data`."""
         return data.in_order() if isinstance(data, SimpleDataLoader) else data
 
     def getter(self, data: Any) -> Callable[[Any], Any] | None:
-        """What takes the model's input out of an element of `data`; ``None`` leaves it to the structure of the data."""
+        """Return what takes the model's input out of an element of `data`; ``None`` leaves it to the structure of the data."""
         return self.input_getter
 
     def prepares_batch_inp(self, batch: Any) -> Any:
-        """The model's input in a sample or a batch: by `input_getter`, else the first part of a tuple, else all of it."""
+        """Return the model's input in a sample or batch: by `input_getter`, else the first part of a tuple, else all of it."""
         if self.input_getter is not None:
             return self.input_getter(batch)
         return batch[0] if isinstance(batch, tuple) and batch else batch
 
     def to_device(self, value: Any) -> Any:
-        """`value` with every tensor in it on the generator's device, through nested dicts, lists and tuples.
+        """Return `value` with every tensor in it on the generator's device, through nested dicts, lists and tuples.
 
         Raises:
             DeviceError: The device is not there.
@@ -162,7 +173,7 @@ class FirstOrderDataGenerator:
         return map_tensors(value, self.tensors, lambda tensor: self.tensors.moved(tensor, device))
 
     def to_probs(self, outputs: Any) -> Any:
-        """Distributions (n, k) of a raw output, as a tensor on the same device.
+        """Return the distributions (n, k) of a raw output, as a tensor on the same device.
 
         With ``output_mode="auto"`` the decision of the last run holds; before the first one, `outputs` decide.
 
@@ -170,16 +181,22 @@ class FirstOrderDataGenerator:
             outputs: (n, k), or (k,) for one sample.
 
         Raises:
-            OutputError: A row is no distribution, or what `outputs` are cannot be told.
+            OutputError: A row is no distribution, or it is not clear what `outputs` are.
         """
         if self.output_transform is not None:
             return self.output_transform(outputs)
+        # What the output means: as it was said, or by the last run, or by these rows.
+        mode: Any = self.output_mode
+        if mode == "auto" and self.last_run is not None and self.last_run.output is not None:
+            mode = self.last_run.output
         raw = np.asarray(self.tensors.array(outputs))
-        raw = raw[None] if raw.ndim == 1 and not self._mode().startswith("binary") else raw
-        who = self.model_name or "the model"
-        check_raw_shape(raw.shape, None, None, who)
-        kind: Any = self._mode() if self._mode() != "auto" else decide_kind(raw, who)
-        check_raw_shape(raw.shape, kind, None, who)
+        raw = raw[None] if raw.ndim == 1 and not mode.startswith("binary") else raw
+        name = self.model_name or "the model"
+        with ARGUMENTS.in_errors():
+            check_raw_shape(raw.shape, None, None, name)
+            kind = mode if mode != "auto" else decide_kind(raw, name)
+            check_raw_shape(raw.shape, kind, None, name)
+        # The same head as in a run.
         probs, _ = apply_head(raw.astype(np.float32), kind)
         bad = invalid_rows(probs)
         if len(bad):
@@ -190,30 +207,32 @@ class FirstOrderDataGenerator:
         return self.tensors.tensor(probs, outputs)
 
     def get_posterior_distributions(self) -> dict[str, dict[str, Any]]:
-        """The posteriors of Bayesian layers: ``{"layer.weight": {"mu": tensor, "rho": tensor}, …}``.
+        """Return the posteriors of Bayesian layers: ``{"layer.weight": {"mu": tensor, "rho": tensor}, …}``.
 
         Each is a pair of parameters whose names end in ``_mu`` and ``_rho``, or in ``.mu`` and ``.rho`` (Blundell et al.,
         Weight Uncertainty in Neural Networks, ICML 2015, section 3.2: σ = log(1 + exp(ρ))). The tensors are copies.
         """
-        halves: dict[str, dict[str, Any]] = {}
+        posteriors: dict[str, dict[str, Any]] = {}
         for name, parameter in self.tensors.parameters(self.model):
-            for half in ("mu", "rho"):
-                if name.endswith((f"_{half}", f".{half}")):
-                    halves.setdefault(name[: -len(half) - 1], {})[half] = parameter
-        return {name: pair for name, pair in halves.items() if len(pair) == 2}
+            if name.endswith(("_mu", ".mu", "_rho", ".rho")):
+                half = "mu" if name.endswith("mu") else "rho"
+                posteriors.setdefault(name[: -len(half) - 1], {})[half] = parameter
+        return {name: pair for name, pair in posteriors.items() if len(pair) == 2}
 
     def save_distributions(
         self, path: str | os.PathLike[str], distributions: Any, *, meta: Mapping[str, Any] | None = None
     ) -> None:
-        """Writes rows into a file whose format the suffix tells: ``.json``, ``.parquet``, ``.npz`` …; replaces what is there.
+        """Write rows into a file whose format the suffix tells: ``.json``, ``.parquet``, ``.npz`` …; replace what is there.
 
         Args:
-            path: The file. Its folder is made where it is missing.
-            distributions: What `generate_distributions` gave, or any dict from index to row.
-            meta: Your own record, as JSON types; beside it the model's name and how the rows came to be are kept.
+            path: The file. Its folder is made if it is missing.
+            distributions: What `generate_distributions` gave, or any dict from position to row, a `Distributions` or a file.
+            meta: Your own record, as JSON types. The model's name is kept with it, and, for the rows that this generator
+                gave last, how they came to be.
 
         Raises:
-            DataError: A row is no distribution.
+            DataError: The rows cannot be read as numbers.
+            OutputError: A row is no distribution.
             StoreError: The file cannot be written, or its suffix is not known.
         """
         path = Path(path)
@@ -221,48 +240,38 @@ class FirstOrderDataGenerator:
             raise OptionError(
                 f"saving to {path}: a path with a suffix was expected, such as {path}.json or {path}.parquet."
             )
-        found = distributions_of(distributions, self.tensors)
+        rows = to_distributions(distributions, self.tensors)
+        last = self._last_rows
+        # A dict does not say how its rows came to be.
+        if last is not None and not rows.meta and list(rows) == list(last) and np.array_equal(rows.probs, last.probs):
+            rows = last
+        # The user's own record wins over what a file said before.
         user = {**({} if self.model_name is None else {"model_name": self.model_name}), **(meta or {})}
-        kept = Distributions.from_rows(found.source, {**found.meta, "user": {**found.meta.get("user", {}), **user}})
-        make_folder_of(path)
-        save(kept, path, overwrite=True)
+        record = {**rows.meta, "user": {**rows.meta.get("user", {}), **user}}
+        make_parent(path)
+        with ARGUMENTS.in_errors():
+            save(Distributions.from_rows(rows.source, record), path, overwrite=True)
 
-    def load_distributions(self, path: str | os.PathLike[str]) -> tuple[RowDict, dict[str, Any]]:
-        """The rows in a file, whichever framework's generator wrote it, and its meta.
+    def load_distributions(self, path: str | os.PathLike[str]) -> tuple[dict[int | str, list[float]], dict[str, Any]]:
+        """Return the rows in a file, whichever framework's generator wrote it, and its meta.
 
         Returns:
             The rows as `generate_distributions` gives them, and what was given as ``meta=`` when they were saved, with
-            ``"model_name"``, beside the record of the run (under the keys of `docs/spec.md`, "meta").
+            ``"model_name"``, beside the record of the run (under the keys of `docs/files.md`, "meta").
 
         Raises:
-            StoreError: It is no such file, or damaged. A row that is no distribution is told when it is asked for.
+            StoreError: It is no such file, or damaged.
+            OutputError: A row is no distribution.
         """
-        found = load(Path(path))
-        return RowDict(found, self.tensors), {**with_flat_keys(found.meta), **found.meta.get("user", {})}
-
-    def _mode(self) -> str:
-        if self.output_mode == "auto" and self.last_run is not None and self.last_run.output is not None:
-            return self.last_run.output
-        return self.output_mode
-
-    def _framework(self) -> str | None:
-        return None if isinstance(self.model, str | os.PathLike | OnnxModel) else self.framework
+        with ARGUMENTS.in_errors():
+            rows = load(Path(path))
+            self._last_rows = rows
+            return rows.to_dict(), {**with_flat_keys(rows.meta), **rows.meta.get("user", {})}
 
 
-def make_folder_of(path: Path) -> None:
-    """Makes the folder of a file where it is missing. Raises `StoreError`."""
+def make_parent(path: Path) -> None:
+    """Make the folder of a file if it is missing. Raises `StoreError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise StoreError(f"saving to {path}: its folder cannot be made ({err.strerror or err}).") from err
-
-
-def _over_arrays(transform: Callable[[Any], Any] | None, tensors: Tensors) -> Callable[[Any], Any] | None:
-    """A function over a framework's tensors as one over arrays, which is what the engine calls."""
-    if transform is None:
-        return None
-
-    def over_arrays(raw: NDArray[Any]) -> NDArray[Any]:
-        return tensors.array(transform(tensors.tensor(raw)))
-
-    return over_arrays

@@ -1,4 +1,4 @@
-"""Samples of a dataset beside their distributions, for training and evaluation; in plain Python."""
+"""Pair the samples of a dataset with their distributions, for training and evaluation; in plain Python."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+from ..distributions import Distributions
 from ..errors import DataError, RowNotFoundError
 from ..sources.arrays import is_arrays
+from ..sources.nested import leaves, map_leaves
 from ..sources.opening import is_sequence
-from ..sources.tree import leaves, map_leaves
 from .agreement import Agreement
-from .rows import distributions_of
-from .tensors import NumpyTensors, Tensors
+from .tensors import NumpyTensors, Tensors, to_distributions
 
 
 class FirstOrderDataset:
-    """A dataset whose items are (input, label, distribution), or (input, distribution) where samples carry no label.
+    """A dataset whose items are (input, label, distribution), or (input, distribution) if samples carry no label.
 
     Attributes:
         base_dataset: The samples, by position.
-        distributions: Their distributions, by index.
+        distributions: Their distributions, by position.
         input_getter: Takes a sample and returns its input.
     """
 
     tensors: Tensors = NumpyTensors()
-    unpacked: tuple[type, ...] = (tuple,)
-    """What of a sample is taken apart into input and label; a list is a row of features unless it is named here."""
+    pair_types: tuple[type, ...] = (tuple,)
+    """Types of samples that hold an input and a label; a list is a row of features unless it is named here."""
 
     def __init__(self, base_dataset: Any, distributions: Any, input_getter: Callable[[Any], Any] | None = None) -> None:
-        """Puts both side by side. Labels of samples in memory are compared at once, those of others as samples are read.
+        """Pair both. Labels of samples in memory are compared at once, those of others as samples are read.
 
         Args:
             base_dataset: Anything with ``__len__`` and ``__getitem__``, or arrays (n, …) in a tuple or dict.
-            distributions: A dict from index to row, a `Distributions`, or the path of a file of them.
+            distributions: A dict from position to row, a `Distributions`, or the path of a file of them.
             input_getter: Takes a sample and returns its input.
 
         Raises:
@@ -42,9 +42,9 @@ class FirstOrderDataset:
                 are of: it has more or fewer samples, or labels that contradict theirs.
         """
         self.base_dataset, self.input_getter = by_position(base_dataset), input_getter
-        self.distributions = distributions_of(distributions, self.tensors)
+        self.distributions = to_distributions(distributions, self.tensors)
         self.agreement = Agreement(self.distributions, self.base_dataset, len(self.base_dataset))
-        labels = labels_in_memory(self.base_dataset, self.unpacked)
+        labels = labels_in_memory(self.base_dataset, self.pair_types)
         if labels is not None:
             self.agreement.require_all(labels)
 
@@ -53,18 +53,20 @@ class FirstOrderDataset:
         return len(self.base_dataset)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """One item. Raises `KeyError` where there is no distribution for `index`, `DataError` where its label is another."""
+        """One item. Raises `KeyError` if there is no distribution for `index`, `DataError` if its label is another."""
         index = operator.index(index)
         index = index + len(self) if index < 0 else index
+        # Take the sample apart.
         sample = self.base_dataset[index]
-        row = self.tensors.tensor(row_of(self.distributions, index))
-        apart = isinstance(sample, self.unpacked)
-        plain = sample[0] if apart and len(sample) else sample
-        first = plain if self.input_getter is None else self.input_getter(sample)
-        if not apart or len(sample) < 2:
-            return first, row
+        row = self.tensors.tensor(row_at(self.distributions, index))
+        is_pair = isinstance(sample, self.pair_types)
+        plain = sample[0] if is_pair and len(sample) else sample
+        model_input = plain if self.input_getter is None else self.input_getter(sample)
+        # A label must be the one that the row was generated with.
+        if not is_pair or len(sample) < 2:
+            return model_input, row
         self.agreement.require(index, sample[1])
-        return first, sample[1], row
+        return model_input, sample[1], row
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """The items in order."""
@@ -92,22 +94,6 @@ class _Columns:
         return map_leaves(self._arrays, operator.itemgetter(index))
 
 
-def by_position(dataset: Any) -> Any:
-    """A dataset whose samples can be taken by position: itself, or the rows of arrays in a tuple or dict.
-
-    Raises:
-        DataError: It is a loader, or something else that has no samples by position.
-    """
-    if isinstance(dataset, tuple | dict) and is_arrays(dataset):
-        return _Columns(dataset)
-    if isinstance(dataset, dict) or not is_sequence(dataset):
-        raise DataError(
-            f"samples cannot be taken by position from a {type(dataset).__name__}: a dataset with __len__ and __getitem__ was "
-            "expected. Of a loader give its dataset."
-        )
-    return dataset
-
-
 class SimpleDataLoader:
     """Batches of a dataset as lists of its items.
 
@@ -133,15 +119,11 @@ class SimpleDataLoader:
             yield self.collate([self.dataset[i] for i in order[start : start + self.batch_size]])
 
     def collate(self, items: list[Any]) -> Any:
-        """A batch of items: the list of them."""
+        """Return a batch of items: the list of them."""
         return items
 
     def in_order(self) -> Any:
-        """The dataset.
-
-        Raises:
-            DataError: The loader shuffles, so that its rows could not be told apart.
-        """
+        """Return the dataset. Raises `DataError` if the loader shuffles, so that rows could not be told apart."""
         if self.shuffle:
             raise DataError(
                 "the loader was made with shuffle=True, so that results could not be matched with samples. Make it with "
@@ -150,34 +132,48 @@ class SimpleDataLoader:
         return self.dataset
 
 
-def row_of(distributions: Any, index: int) -> Any:
-    """The distribution of a sample. Raises `RowNotFoundError`, which is a `KeyError`, naming it."""
+def by_position(dataset: Any) -> Any:
+    """Return a dataset whose samples can be taken by position: itself, or the rows of arrays in a tuple or dict.
+
+    Raises:
+        DataError: It is a loader, or something else that has no samples by position.
+    """
+    if isinstance(dataset, tuple | dict) and is_arrays(dataset):
+        return _Columns(dataset)
+    if not is_sequence(dataset):
+        raise DataError(
+            f"samples cannot be taken by position from a {type(dataset).__name__}: a dataset with __len__ and __getitem__ was "
+            "expected. Of a loader give its dataset."
+        )
+    return dataset
+
+
+def row_at(distributions: Distributions, position: int) -> Any:
+    """Return the distribution of a sample. Raises `RowNotFoundError`, which is a `KeyError`, naming it."""
     try:
-        return distributions[index]
+        return distributions[position]
     except RowNotFoundError as err:
-        raise RowNotFoundError(f"there is no distribution for the sample at index {index}. {err.args[0]}") from None
+        raise RowNotFoundError(f"there is no distribution for the sample at index {position}. {err.args[0]}") from None
 
 
-def labels_in_memory(dataset: Any, unpacked: tuple[type, ...]) -> Any:
-    """The labels of samples that cost nothing to read: of arrays, torch's ``TensorDataset``, lists; ``None`` for others.
+def labels_in_memory(dataset: Any, pair_types: tuple[type, ...]) -> Any:
+    """Return labels that cost nothing to read: of arrays, torch's ``TensorDataset``, lists; ``None`` for other samples.
 
     Args:
         dataset: The samples, by position.
-        unpacked: What of a sample is taken apart into input and label.
+        pair_types: Types of samples that hold an input and a label.
     """
+    # A list of pairs.
+    if isinstance(dataset, list):
+        pairs = all(isinstance(s, pair_types) and len(cast(Any, s)) >= 2 for s in dataset)
+        return [s[1] for s in dataset] if pairs else None
+    # A column of its own.
     labels: Any = None
-    samples = len(dataset)
-    columns = getattr(dataset, "tensors", None)
     if isinstance(dataset, _Columns):
         labels = dataset.labels
-    elif isinstance(columns, tuple) and type(dataset).__name__ == "TensorDataset":
-        labels = columns[1] if len(columns) >= 2 else None
-    elif isinstance(dataset, list):
-        apart = all(isinstance(s, unpacked) and len(cast(Any, s)) >= 2 for s in dataset)
-        return [s[1] for s in dataset] if apart else None
-    else:
-        return None
+    elif type(dataset).__name__ == "TensorDataset" and len(getattr(dataset, "tensors", ())) >= 2:
+        labels = dataset.tensors[1]
     if labels is None:
         return None
     array = NumpyTensors().array(labels.detach().cpu() if hasattr(labels, "detach") else labels)
-    return array if array.ndim and len(array) == samples else None
+    return array if array.ndim and len(array) == len(dataset) else None

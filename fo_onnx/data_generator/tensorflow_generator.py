@@ -1,4 +1,4 @@
-"""The guide's TensorFlow module: Keras models and TensorFlow's functions, ``tf.data`` pipelines, TensorFlow rows."""
+"""The guide's TensorFlow module: Keras models and TensorFlow's functions, ``tf.data`` pipelines in training."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from fo_onnx_keras import training
-from fo_onnx_keras.tensors import TensorFlowTensors
-from numpy.typing import NDArray
+from fo_onnx_keras import guide
+from fo_onnx_keras.guide import TensorFlowTensors
 
-from ..distributions import Distributions
 from . import evaluating, generator
 from .agreement import Agreement
-from .pairing import by_position, labels_in_memory, row_of
-from .rows import distributions_of
+from .pairing import by_position, labels_in_memory, row_at
+from .tensors import to_distributions
 
 __all__ = ["FirstOrderDataGenerator", "FirstOrderDataset", "TensorFlowDataGenerator", "output_dataloader"]
 
 
 class FirstOrderDataGenerator(generator.FirstOrderDataGenerator):
-    """Gives TensorFlow rows, for Keras models, ``tf.function``, ``tf.Module`` and callables over tensors; see the base class."""
+    """For Keras models, ``tf.function``, ``tf.Module`` and callables over tensors; see the base class."""
 
     tensors = TensorFlowTensors()
     framework = "keras"
@@ -30,7 +28,7 @@ class TensorFlowDataGenerator(evaluating.DataGenerator):
     """A model and its ``tf.data`` pipeline; `generate` says how the one does on the other; see the base class.
 
     A dataset that is batched already is not batched again. A model that was made in the scope of a ``tf.distribute`` strategy
-    runs on the strategy's replicas where it runs natively and no device is given.
+    runs on the strategy's replicas if it runs natively and no device is given.
     """
 
     generator = FirstOrderDataGenerator
@@ -39,19 +37,19 @@ class TensorFlowDataGenerator(evaluating.DataGenerator):
 
 def FirstOrderDataset(  # noqa: N802  (the name that the other modules have it under)
     base_dataset: Any, distributions: Any, input_getter: Callable[[Any], Any] | None = None
-) -> training.Dataset:
-    """A ``tf.data`` pipeline of single samples: (input, label, row), or (input, row) where samples are no tuples.
+) -> guide.Dataset:
+    """Return a ``tf.data`` pipeline of single samples: (input, label, row), or (input, row) if samples are no tuples.
 
     Args:
         base_dataset: A ``tf.data.Dataset``, batched or not; arrays; or anything with ``__len__`` and ``__getitem__``.
-        distributions: A dict from index to row, a `Distributions`, or the path of a file of them.
+        distributions: A dict from position to row, a `Distributions`, or the path of a file of them.
         input_getter: Takes a sample, as tensors, and returns its input.
 
     Raises:
         KeyError: A sample has no distribution; names it.
-        DataError: The pipeline gives its rows in a random order.
+        DataError: The pipeline gives its rows in a random order, or is not the one that the distributions are of.
     """
-    return _paired(base_dataset, distributions, input_getter)[0]
+    return _pair(base_dataset, distributions, input_getter)[0]
 
 
 def output_dataloader(
@@ -63,37 +61,27 @@ def output_dataloader(
     num_workers: int = 0,
     pin_memory: bool = False,
     input_getter: Callable[[Any], Any] | None = None,
-) -> training.Dataset:
-    """A ``tf.data`` pipeline of batches: (inputs, labels, distributions), or (inputs, distributions) without labels.
+) -> guide.Dataset:
+    """Return a ``tf.data`` pipeline of batches: (inputs, labels, distributions), or (inputs, distributions) without labels.
 
-    Args:
-        base_dataset: A ``tf.data.Dataset``, batched or not; arrays; or anything with ``__len__`` and ``__getitem__``.
-        distributions: A dict from index to row, a `Distributions`, or the path of a file of them.
-        batch_size: Samples per batch.
-        shuffle: Whether the order is another random one each time.
-        num_workers: Without effect here; TensorFlow reads ahead by itself.
-        pin_memory: Likewise.
-        input_getter: Takes a sample, as tensors, and returns its input.
+    The arguments are those of `FirstOrderDataset`, and of `first_order_datagenerator.output_dataloader`.
     """
-    found, count = _paired(base_dataset, distributions, input_getter)
-    return training.batches(found, count, batch_size=batch_size, shuffle=shuffle)
+    samples, count = _pair(base_dataset, distributions, input_getter)
+    return guide.batches(samples, count, batch_size=batch_size, shuffle=shuffle)
 
 
-def _paired(
+def _pair(
     base_dataset: Any, distributions: Any, input_getter: Callable[[Any], Any] | None
-) -> tuple[training.Dataset, int]:
-    found, count = training.samples(base_dataset)
-    known = distributions_of(distributions, TensorFlowTensors())
+) -> tuple[guide.Dataset, int]:
+    # Labels in memory are compared now, others by TensorFlow as it reads them.
+    samples, count = guide.samples(base_dataset)
+    known = to_distributions(distributions, TensorFlowTensors())
     agreement = Agreement(known, base_dataset, count)
     if isinstance(base_dataset, list | tuple):
         labels = labels_in_memory(by_position(base_dataset), (tuple,))
         if labels is not None:
             agreement.require_all(labels)
-    return training.beside(found, _aligned(known, count), input_getter, agreement.numbers()), count
-
-
-def _aligned(known: Distributions, count: int) -> NDArray[np.float32]:
-    """The rows (n, k) of the samples 0 … n − 1."""
-    if known.id_kind == "int" and len(known) >= count and np.array_equal(known.ids[:count], np.arange(count)):
-        return known.probs[:count]
-    return np.stack([row_of(known, i) for i in range(count)])
+    # Rows in the order of the samples, without a copy if that is their own.
+    in_order = known.id_kind == "int" and len(known) >= count and np.array_equal(known.ids[:count], np.arange(count))
+    rows = known.probs[:count] if in_order else np.stack([row_at(known, i) for i in range(count)])
+    return guide.join_rows(samples, rows, input_getter, agreement.numbers()), count

@@ -2,51 +2,76 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import plugins
+from ..contracts.batch import Batch
+from ..contracts.options import (
+    DataOptions,
+    DatasetArguments,
+    DestinationOptions,
+    EngineArguments,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    require_known_arguments,
+    select_options,
+    show_arguments,
+)
+from ..contracts.source import Source
+from ..control.run_control import begin, current, is_endless
+from ..control.signals import one_interrupt
+from ..conversion.reference import open_native_model
 from ..distributions import Distributions
-from ..errors import DataError, RunError
-from ..options import DataOptions, ModelOptions, OutputOptions, RunOptions
-from ..probabilities import invalid_rows
-from ..protocols import Batch, Source
-from ..run_control import begin, current, is_endless
-from ..signals import one_interrupt
+from ..distributions.probabilities import invalid_rows
+from ..errors import DataError, FoOnnxError, ResumeError, RunError
+from ..models import plugins
+from ..models.resolve import resolve_model
+from ..runtime.request import RunRequest
+from ..runtime.tuning import BatchPlan, first_rows
 from ..sources import open_source
-from ..spec import InputSignature, ModelSpec
-from .bounded_source import BoundedSource
-from .resolve import resolve
-from .run import Run, Target
-from .select import select
-from .selection import Job, Selection
-from .tuning import Tuning, first_rows
-from .turns import native_in_turn
+from ..store import RunFolder
+from . import resume
+from .bounded_source import bound_source
+from .choose_runner import choose_runner
+from .labels import adopt_class_names
+from .opened import OpenedModel, open_without_rows
+from .preview import RunPlan, plan_run
+from .run import Run, reopen_run
 
 
 @dataclass
-class _Opened:
-    """A selection, and how many calls use it. It is closed by the last of them, once it is no longer the engine's.
+class _SharedModel:
+    """An opened model, and how many calls use it. The last of them closes it, once it is no longer the engine's.
 
     Attributes:
-        selection: The runners.
-        key: What they were chosen for.
-        calls: Calls in progress that use them.
-        retired: Whether another one has taken its place, or the engine was closed.
+        opened: The model.
+        key: What it was opened for.
+        calls: Calls in progress that use it.
+        is_retired: Whether another one has taken its place, or the engine was closed.
     """
 
-    selection: Selection
+    opened: OpenedModel
     key: tuple[Any, ...]
     calls: int = 0
-    retired: bool = False
+    is_retired: bool = False
+
+
+@dataclass(frozen=True)
+class _PreparedRun:
+    """A run, and what it was made of."""
+
+    run: Run
+    opened: OpenedModel
+    source: Source
+    destination: DestinationOptions
 
 
 class Engine:
@@ -63,44 +88,22 @@ class Engine:
         ...     dists = engine.generate(dataset, out="digits.parquet")
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        device: str | Sequence[str] = "auto",
-        engine: str = "auto",
-        batch_size: int | Literal["auto"] = "auto",
-        precision: str = "float32",
-        framework: str | None = None,
-        params: Any = None,
-        output: str = "auto",
-        output_name: str | None = None,
-        temperature: float = 1.0,
-        keep_logits: bool = False,
-        output_transform: Callable[[Any], Any] | None = None,
-        class_names: Sequence[str] | None = None,
-        model_name: str | None = None,
-        tolerance: float = 1e-4,
-        trust: bool = False,
-    ) -> None:
-        """Takes a model; see `fo_onnx.generate` for the arguments.
+    @show_arguments(EngineArguments)
+    def __init__(self, model: Any, **arguments: Unpack[EngineArguments]) -> None:
+        """Take a model; see `fo_onnx.generate` for the arguments.
 
         Raises:
             ModelError: It is no model.
             OptionError: An argument is no valid choice.
         """
-        self._model_options = ModelOptions(
-            framework=framework, params=params, model_name=model_name, tolerance=tolerance, trust=trust
-        )
-        self._output = OutputOptions(
-            output=output, output_name=output_name, temperature=temperature, keep_logits=keep_logits,
-            output_transform=output_transform, class_names=class_names,
-        )  # fmt: skip
-        self._run = RunOptions(device=device, engine=engine, batch_size=batch_size, precision=precision)
+        require_known_arguments("Engine", arguments, EngineArguments)
+        self._model_options = select_options(ModelOptions, arguments)
+        self._output = select_options(OutputOptions, arguments)
+        self._run = select_options(RunOptions, arguments)
         with current().calling("the opening of the model"):
-            self._model, self._exporter = resolve(model, self._model_options, self._output)
-        self._opened: _Opened | None = None
-        self._closed = False
+            self._resolved = resolve_model(model, self._model_options, self._output)
+        self._shared: _SharedModel | None = None
+        self._is_closed = False
         self._lock = threading.Lock()  # of the two above, and of what they hold
         self._opening = threading.Lock()
         self._turn = threading.RLock()
@@ -121,161 +124,172 @@ class Engine:
             return self._predict(inputs)
 
     def _predict(self, inputs: Any) -> NDArray[np.float32]:
-        source = self.source(inputs, DataOptions(signature=self.signature))
+        source = self._open_source(inputs, DataOptions(signature=self._resolved.signature))
         example = first_rows(source)
         if len(example) == 0:
-            opened = self._opened
-            classes = None if opened is None else opened.selection.spec.classes
-            return np.empty((0, classes or 0), np.float32)
+            classes = 0 if self._shared is None else self._shared.opened.classes
+            return np.empty((0, classes), np.float32)
         # Planned for any number of rows, since what comes next may be many.
-        selection = self.selection(example, None)
-        runner = selection.runners[0]
+        opened = self._open(example, None, self._run)
         parts = []
-        for batch in source.batches(selection.tuning.batch_size):
-            probs = runner.run(batch.inputs).probs
+        for batch in source.batches(opened.plan.batch_size):
+            probs = opened.runners[0].run(batch.inputs).probs
             bad = invalid_rows(probs)
             if len(bad):
-                raise DataError(
-                    f"row {batch.start + int(bad[0])}: its output is no distribution.",
-                    position=batch.start + int(bad[0]),
-                )
+                position = batch.start + int(bad[0])
+                raise DataError(f"row {position}: its output is no distribution.", position=position)
             parts.append(probs)
         return np.concatenate(parts)
 
-    def generate(
-        self,
-        data: Any,
-        *,
-        labels: Any = None,
-        ids: Any = None,
-        out: str | os.PathLike[str] | None = None,
-        overwrite: bool = False,
-        resume: bool = False,
-        input_getter: Callable[[Any], Any] | None = None,
-        transform: Callable[[Any], Any] | None = None,
-        num_workers: int = 0,
-        on_error: Literal["fail", "skip", "record"] = "fail",
-        max_errors: int | None = None,
-        timeout_s: float | None = None,
-        limit: int | None = None,
-        progress: bool | None = None,
-        meta: dict[str, Any] | None = None,
-    ) -> Distributions:
-        """Distributions of a whole dataset; see `fo_onnx.generate`."""
-        run = replace(self._run, max_errors=max_errors, timeout_s=timeout_s, progress=progress)
-        options = DataOptions(
-            labels=labels, ids=ids, input_getter=input_getter, transform=transform, num_workers=num_workers,
-            on_error=on_error, limit=limit, signature=self.signature,
-        )  # fmt: skip
-        target = Target(None if out is None else Path(out).expanduser(), overwrite, resume, meta)
-        with one_interrupt(), begin(timeout_s):
-            return Run(self, self.source(data, options), options, run, self._output, target).execute()
+    @show_arguments(DatasetArguments)
+    def generate(self, data: Any, **arguments: Unpack[DatasetArguments]) -> Distributions:
+        """Return the distributions of a whole dataset; see `fo_onnx.generate`."""
+        require_known_arguments("Engine.generate", arguments, DatasetArguments)
+        with one_interrupt(), begin(arguments.get("timeout_s")), self._run_over(data, arguments) as prepared:
+            return prepared.run.execute()
 
-    @property
-    def signature(self) -> InputSignature | None:
-        """The inputs that the model takes, as far as they are known."""
-        return self._model.spec.signature if self._exporter is None else self._exporter.signature(self._model)
+    @show_arguments(DatasetArguments)
+    def plan(self, data: Any, **arguments: Unpack[DatasetArguments]) -> RunPlan:
+        """Return what `generate` would do with these arguments: everything is opened, one batch is run, nothing is written.
 
-    @property
-    def file_spec(self) -> ModelSpec | None:
-        """The spec of an ONNX file; ``None`` for a model of a framework."""
-        return self._model.spec if self._exporter is None else None
+        Raises:
+            FoOnnxError: What `generate` would raise before its first row, or for the rows of the first batch.
+            DataError: There are no rows to run.
+        """
+        require_known_arguments("Engine.plan", arguments, DatasetArguments)
+        with begin(arguments.get("timeout_s")), self._run_over(data, arguments) as prepared:
+            if len(first_rows(prepared.source)) == 0:
+                raise DataError("planning the run: the data hold no row that could be run.")
+            prepared.run.rehearse()
+            return plan_run(
+                prepared.opened, prepared.source, prepared.destination.out, keep_logits=self._output.keep_logits
+            )
 
-    def source(self, data: Any, options: DataOptions) -> Source:
-        """The rows of `data`."""
+    @contextmanager
+    def _run_over(self, data: Any, arguments: DatasetArguments) -> Iterator[_PreparedRun]:
+        """Open the data and the model for a run; close the folder that is resumed in the end."""
+        run = select_options(RunOptions, {**asdict(self._run), **arguments})
+        options = select_options(DataOptions, arguments, signature=self._resolved.signature)
+        destination = select_options(DestinationOptions, arguments)
+        source = self._open_source(data, options)
+        folder = reopen_run(destination, options)
+        try:
+            opened = adopt_class_names(self._open_for_run(source, run, folder), source)
+            prepared = Run(opened, source, options, run, self._output, destination, folder)
+            yield _PreparedRun(prepared, opened, source, destination)
+        finally:
+            if folder is not None:
+                folder.close()
+
+    def _open_source(self, data: Any, options: DataOptions) -> Source:
         self._require_open()
         factories = tuple(plugins.source_factories())
-        opened = current().bounded(lambda: open_source(data, options, factories), "while the data were opened")
-        return BoundedSource(opened)
+        source = current().bounded(lambda: open_source(data, options, factories), "while the data were opened")
+        return bound_source(source)
 
-    def selection(
-        self, example: Batch, rows: int | None, run: RunOptions | None = None, tuning: Tuning | None = None
-    ) -> Selection:
-        """The runners, chosen with the first rows that come.
+    def _open_for_run(self, source: Source, run: RunOptions, folder: RunFolder | None) -> OpenedModel:
+        """Open the model for a run, as it was opened for the first part of a run that is resumed."""
+        example = first_rows(source)
+        if len(example) == 0:
+            return open_without_rows(self._count_classes_without_rows(example), self._resolved.spec, self._output)
+        if folder is None:
+            return self._open(example, source.length, run)
+        run, plan = resume.recorded_run(folder, run)
+        try:
+            opened = self._open(example, source.length, run, plan)
+        except FoOnnxError as err:
+            raise ResumeError(f"the run was begun with the {run.runner} runner, which cannot go on: {err}") from err
+        return resume.resumed_model(folder, opened)
+
+    def _open(
+        self, example: Batch, rows: int | None, run: RunOptions, recorded_plan: BatchPlan | None = None
+    ) -> OpenedModel:
+        """Open the model with the first rows that come, or return it if it is open.
 
         Args:
             example: The first rows.
-            rows: Number of rows, where it is known.
-            run: How they are run, where that is not the engine's own.
-            tuning: The plan of a run that is gone on with.
+            rows: Number of rows, if it is known.
+            run: How they are run.
+            recorded_plan: The plan of the run that is resumed.
 
         Returns:
-            The runners. They stay open until the call that asks for them is over; outside of `predict` and `generate`, until
-            the engine is closed or others are chosen.
+            The opened model. It stays open until the call that asks for it is over; outside of `predict` and `generate`,
+            until the engine is closed or another one is opened.
 
         Raises:
             RunError: The engine is closed.
         """
-        run = run or self._run
-        key = (run.engine, run.batch_size, tuning)
+        key = (run.runner, run.batch_size, recorded_plan)
         with current().holding(self._opening, "while another call opened the model"):
             self._require_open()
-            opened = self._opened
-            if opened is None or opened.key != key:
-                job = Job(
-                    self._model, self._exporter, example.inputs, rows, self._model_options, self._output, run, tuning,
-                    self._turn,
-                )  # fmt: skip
+            shared = self._shared
+            if shared is None or shared.key != key:
                 self._replace(None)
-                opened = _Opened(select(job), key)
-                self._replace(opened)
+                resolved, self._resolved = self._resolved, self._resolved.without_graph()
+                request = RunRequest(
+                    resolved.model, resolved.plugin, example.inputs, rows, self._model_options, self._output, run,
+                    recorded_plan, self._turn,
+                )  # fmt: skip
+                shared = _SharedModel(choose_runner(request), key)
+                self._replace(shared)
             with self._lock:
-                if opened.retired:
+                if shared.is_retired:
                     self._require_open()
-                opened.calls += 1
+                shared.calls += 1
         if is_endless(current()):
-            self._release(opened)
+            self._release(shared)
         else:
-            current().at_end(lambda: self._release(opened))
-        return opened.selection
+            current().at_end(lambda: self._release(shared))
+        return shared.opened
 
-    def _replace(self, new: _Opened | None) -> None:
-        """Puts another selection in the place of the engine's; the old one is closed now, or by the last call that uses it."""
+    def _replace(self, new: _SharedModel | None) -> None:
+        """Put another model in the place of the open one, which is closed now, or by the last call that uses it."""
         with self._lock:
-            old, self._opened = self._opened, None if self._closed else new
-            retired = [o for o in (old, new if self._closed else None) if o is not None]
-            for opened in retired:
-                opened.retired = True
-            unused = [o for o in retired if o.calls == 0]
-        for opened in unused:
-            opened.selection.close()
+            old, self._shared = self._shared, None if self._is_closed else new
+            retired = [shared for shared in (old, new if self._is_closed else None) if shared is not None]
+            for shared in retired:
+                shared.is_retired = True
+            unused = [shared for shared in retired if shared.calls == 0]
+        for shared in unused:
+            shared.opened.close()
 
-    def _release(self, opened: _Opened) -> None:
+    def _release(self, shared: _SharedModel) -> None:
         with self._lock:
-            opened.calls -= 1
-            unused = opened.retired and opened.calls == 0
-        if unused:
-            opened.selection.close()
+            shared.calls -= 1
+            is_unused = shared.is_retired and shared.calls == 0
+        if is_unused:
+            shared.opened.close()
 
-    def classes_without_rows(self, example: Batch) -> int:
-        """The number of classes where there is no row to run: from the file, the names, or an empty batch; else 0."""
+    def _count_classes_without_rows(self, example: Batch) -> int:
+        """Return the number of classes if there is no row to run: by the file, the names, or an empty batch; else 0."""
         if self._output.class_names is not None:
             return len(self._output.class_names)
-        if self._exporter is None:
-            return self._model.spec.classes or 0
+        if self._resolved.spec is not None:
+            return self._resolved.spec.classes or 0
         if not example.inputs:
             return 0
+        request = RunRequest(
+            self._resolved.model, self._resolved.plugin, example.inputs, 0, self._model_options, self._output, self._run,
+            turn=self._turn,
+        )  # fmt: skip
         try:
-            raw = native_in_turn(
-                self._exporter, self._model, example.inputs, "auto", self._model_options, self._output, self._turn
-            )
-            found = raw.forward(example.inputs)
+            raw = open_native_model(request).forward(example.inputs)
             if self._output.output_transform is not None:
                 with current().calling("the call of output_transform="):
-                    return int(np.shape(self._output.output_transform(found))[-1])
-            return 2 if found.ndim == 1 or found.shape[-1] == 1 else int(found.shape[-1])
+                    return int(np.shape(self._output.output_transform(raw))[-1])
+            return 2 if raw.ndim == 1 or raw.shape[-1] == 1 else int(raw.shape[-1])
         except RunError:
-            # Not every model takes an empty batch, and then nothing tells.
+            # Not every model takes an empty batch, and then the number stays unknown.
             return 0
 
     def close(self) -> None:
-        """Closes the sessions, once the calls in progress have ended; it does not wait for them. May be called twice."""
+        """Close the sessions, once the calls in progress have ended; it does not wait for them. May be called twice."""
         with self._lock:
-            self._closed = True
+            self._is_closed = True
         self._replace(None)
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self._is_closed:
             raise RunError("the engine is closed; open another one.")
 
     def __enter__(self) -> Engine:

@@ -1,7 +1,6 @@
-"""The way of the data: source, runners, sink; each batch is read, run and written once.
+"""The way of the data: source, runners, sink; each batch is read, run, checked and written once.
 
-Here the rows that came to nothing are sorted out, labels are checked against the classes, and a run that fails or is
-interrupted leaves its finished rows in the sink.
+Bad rows are sorted out here, and a run that fails or is interrupted leaves its finished rows in the sink.
 """
 
 from __future__ import annotations
@@ -11,35 +10,39 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contracts.batch import BadRow, Batch
+from ..contracts.options import DataOptions, RunOptions
+from ..contracts.runner import Runner, RunOutput
+from ..contracts.sink import Sink
+from ..contracts.source import Source
+from ..control.run_control import RunControl, begin
+from ..distributions.probabilities import invalid_rows
 from ..errors import DataError, DeviceError, FoOnnxError, RunError
-from ..options import DataOptions, RunOptions
-from ..probabilities import invalid_rows
-from ..protocols import BadRow, Batch, Runner, RunOutput, Sink, Source
-from ..run_control import RunControl, begin
+from ..runtime.inputs import RowShapeError
+from ..runtime.workers import Failure, run_in_threads, run_inline
 from ..sources import read_ahead
-from .binding import RowShapeError
 from .fallback import warn_of_fallback
-from .pool import Failure, run_in_threads, run_inline
+from .labels import LabelMapper, batch_positions, plain_id
 from .progress import Progress
 
 log = logging.getLogger("fo_onnx.engine")
 
 
 @dataclass
-class Outcome:
-    """What a run came to.
+class RunStats:
+    """What a run has done so far.
 
     Attributes:
         written: Rows that were handed to the sink.
-        bad: Rows that came to nothing.
-        first_row_s: Seconds until the first rows were there; ``None`` where there were none.
+        bad: Rows that could not be read or run.
+        first_row_s: Seconds until the first rows were there; ``None`` if there were none.
         total_s: Seconds from the first batch read to the last one written.
-        switched_at: Position from which on the native runner ran; ``None`` where it did not step in.
+        switched_at: Position from which on the native runner ran; ``None`` if it did not step in.
         reason: Why it did.
     """
 
@@ -58,52 +61,47 @@ class Pipeline:
         self,
         runners: Sequence[Runner],
         source: Source,
+        labels: LabelMapper,
+        progress: Progress,
         *,
         batch_size: int,
         start: int = 0,
         data: DataOptions,
         run: RunOptions,
-        class_names: tuple[str, ...] | None = None,
-        class_numbers: bool = False,
         bad_before: int = 0,
-        native: Callable[[], Runner] | None = None,
+        open_native: Callable[[], Runner] | None = None,
         on_switch: Callable[[int, str], None] | None = None,
-        progress: Progress | None = None,
-        assumed: str | None = None,
-        batches: Callable[[int, int], Iterator[Batch]] | None = None,
+        assumed_kind: str | None = None,
+        read_batches: Callable[[int, int], Iterator[Batch]] | None = None,
     ) -> None:
-        """Sets a run up.
+        """Set a run up.
 
         Args:
             runners: Those that run batches, side by side.
             source: Rows in.
+            labels: Maps labels to columns.
+            progress: Is shown the finished rows.
             batch_size: Rows per batch.
             start: Position of the first row to run.
             data: What happens to bad rows.
             run: Limits of the run.
-            class_names: The model's, to which the source's labels are matched by name.
-            class_numbers: Whether names that are numbers are those that the rows' labels count by, as scikit-learn's are.
-            bad_before: Bad rows of the part of the run that is gone on with.
-            native: Gives the native runner that steps in where an ONNX runner fails on the way.
-            on_switch: Told the position and the reason when it does.
-            progress: Told of finished rows.
-            assumed: What the model's output was taken for, where nobody said what it is.
-            batches: What gives the batches of a size from a position on, where that is not the source itself.
+            bad_before: Bad rows of the earlier part of a resumed run.
+            open_native: Opens the native runner that steps in if an ONNX runner fails on the way.
+            on_switch: Is called with the position and the reason when it does.
+            assumed_kind: What the model's output was taken for, if nobody said what it is.
+            read_batches: Gives the batches of a size from a position on, if that is not the source itself.
         """
-        self._runners, self._source = runners, source
-        self._read = batches or source.batches
+        self._runners, self._source, self._labels, self._progress = runners, source, labels, progress
+        self._read_batches = read_batches or source.batches
         self._batch_size, self._start = batch_size, start
         self._data, self._run = data, run
         self._bad_before = bad_before
-        self._native, self._on_switch, self._progress = native, on_switch, progress
-        self._assumed = assumed
-        self._recode = label_codes(source.class_names, class_names)
-        # Labels that are numbers say a class by its number where the model's classes are called by numbers of their own.
-        self._numbers = label_numbers(class_names) if class_numbers and source.class_names is None else None
-        self.outcome = Outcome()
+        self._open_native, self._on_switch = open_native, on_switch
+        self._assumed_kind = assumed_kind
+        self.stats = RunStats()
 
-    def execute(self, sink: Sink) -> Outcome:
-        """Runs every row, until the deadline of the run that this belongs to (`fo_onnx.run_control`).
+    def execute(self, sink: Sink) -> RunStats:
+        """Run every row, until the deadline of the run that this belongs to (`fo_onnx.control.run_control`).
 
         Args:
             sink: Rows out.
@@ -114,28 +112,25 @@ class Pipeline:
             KeyboardInterrupt: Ctrl-C. In all three cases what was finished before is in the sink.
         """
         self._sink = sink
-        with begin(None) as control:
-            return self._execute(control)
-
-    def _execute(self, control: RunControl) -> Outcome:
-        self._begun = time.monotonic()
-        batches = self._read(self._batch_size, self._start)
-        if not self._source.in_memory:
-            batches = read_ahead(batches)
-        try:
+        with begin(None) as control, self._progress:
+            self._begun = time.monotonic()
+            batches = self._read_batches(self._batch_size, self._start)
+            if not self._source.in_memory:
+                batches = read_ahead(batches)
             try:
-                self._run_all(self._runners, batches, control)
-            except Failure as failure:
-                self._switch(failure, batches, control)
-        finally:
-            _end(batches)
-            self.outcome.total_s = time.monotonic() - self._begun
-        self._require_all_rows()
-        return self.outcome
+                try:
+                    self._run_all(self._runners, batches, control)
+                except Failure as failure:
+                    self._switch_to_native(failure, batches, control)
+            finally:
+                _close(batches)
+                self.stats.total_s = time.monotonic() - self._begun
+            self._require_all_rows()
+            return self.stats
 
     def _require_all_rows(self) -> None:
-        """A source that says how many rows it has must have given them."""
-        length, seen = self._source.length, self._start + self.outcome.written + self.outcome.bad
+        """Raise a `DataError` if a source that says how many rows it has gave another number."""
+        length, seen = self._source.length, self._start + self.stats.written + self.stats.bad
         if length is not None and seen != length:
             raise DataError(
                 f"the data said that it has {length} rows, and gave {seen}, so that rows are missing or doubled. Look at its "
@@ -148,28 +143,31 @@ class Pipeline:
         else:
             run_in_threads(runners, batches, self._deliver, control)
 
-    def _switch(self, failure: Failure, batches: Iterator[Batch], control: RunControl) -> None:
-        """Lets the native runner go on from the batch on which another one failed."""
+    def _switch_to_native(self, failure: Failure, batches: Iterator[Batch], control: RunControl) -> None:
+        """Let the native runner continue from the batch on which another runner failed."""
+        # Only a failure of the session itself, or of the shape it was exported for, is one that another runner may not have.
         position, error = failure.left[0].start, failure.error
         where = f"It happened on the batch of rows {position} to {failure.left[0].stop - 1}."
-        other_shape = isinstance(error, RowShapeError) and self._native is not None
-        if isinstance(error, DataError) and not other_shape:
+        is_shape = isinstance(error, RowShapeError) and self._open_native is not None
+        if isinstance(error, DataError) and not is_shape:
             raise DataError(f"{error} {where}", position=position) from error
         if not isinstance(error, RunError | RowShapeError):
-            # Not the session: an output_transform, say, which the native runner would call just as well.
+            # An output_transform, say, which the native runner would call just as well.
             raise type(error)(f"{error} {where}") if isinstance(error, FoOnnxError) else error
         try:
-            runner = None if self._native is None else self._native()
+            runner = None if self._open_native is None else self._open_native()
         except DeviceError:
             runner = None
         if runner is None:
             raise type(error)(f"{error} {where}") from error
-        if other_shape:
+        if is_shape:
             try:
                 runner.run(failure.left[0].inputs)
             except FoOnnxError:
                 raise DataError(f"{error} {where}", position=position) from error
-        self.outcome.switched_at, self.outcome.reason = position, str(error)
+
+        # The switch is recorded before the first row after it.
+        self.stats.switched_at, self.stats.reason = position, str(error)
         if self._on_switch is not None:
             self._on_switch(position, str(error))
         warn_of_fallback(f"the ONNX runner failed, and the native one goes on from row {position}: {error}")
@@ -182,90 +180,50 @@ class Pipeline:
             raise failure.then
 
     def _deliver(self, batch: Batch, output: RunOutput | None) -> None:
-        """Hands the rows of one batch to the sink; the bad ones are sorted out first."""
+        """Hand the rows of one batch to the sink; bad ones are sorted out first."""
         if output is None:
             self._write(batch.ids, np.empty((0, 0), np.float32), None, None, batch.bad)
             return
         ids, probs, logits = batch.ids, output.probs, output.logits
-        labels = self._labels(batch, probs.shape[1])
+        labels = self._labels.map(batch)
         invalid = invalid_rows(probs)
         if len(invalid) == 0:
             self._write(ids, probs, labels, logits, batch.bad)
             return
-        found = _as_bad_rows(batch, invalid, self._assumed)
+        bad = _describe_bad_rows(batch, invalid, self._assumed_kind)
         if self._data.on_error == "fail":
-            upto = slice(0, int(invalid[0]))
-            self._write(ids[upto], probs[upto], _cut(labels, upto), _cut(logits, upto), ())
+            before = slice(0, int(invalid[0]))
+            self._write(ids[before], probs[before], _take(labels, before), _take(logits, before), ())
             raise DataError(
-                f"row {found[0].position} (id {found[0].id!r}): {found[0].reason}. Mend the row, or go past such rows with "
+                f"row {bad[0].position} (id {bad[0].id!r}): {bad[0].reason}. Mend the row, or go past such rows with "
                 "on_error='skip' or on_error='record'.",
-                position=found[0].position,
+                position=bad[0].position,
             )
-        kept = np.ones(len(ids), bool)
-        kept[invalid] = False
-        bad = tuple(sorted((*batch.bad, *found), key=lambda b: b.position))
-        self._write(ids[kept], probs[kept], _cut(labels, kept), _cut(logits, kept), bad)
+        valid = np.ones(len(ids), bool)
+        valid[invalid] = False
+        in_order = tuple(sorted((*batch.bad, *bad), key=lambda b: b.position))
+        self._write(ids[valid], probs[valid], _take(labels, valid), _take(logits, valid), in_order)
 
     def _write(self, ids: NDArray[Any], probs: NDArray[np.float32], labels: NDArray[np.int64] | None,
                logits: NDArray[np.float32] | None, bad: tuple[BadRow, ...]) -> None:  # fmt: skip
         self._sink.append(ids, probs, labels, logits, bad)
-        if self.outcome.first_row_s is None and len(ids):
-            self.outcome.first_row_s = time.monotonic() - self._begun
-        self.outcome.written += len(ids)
-        self.outcome.bad += len(bad)
-        if self._progress is not None:
-            self._progress.advance(len(ids) + len(bad))
+        if self.stats.first_row_s is None and len(ids):
+            self.stats.first_row_s = time.monotonic() - self._begun
+        self.stats.written += len(ids)
+        self.stats.bad += len(bad)
+        self._progress.advance(len(ids) + len(bad))
         limit = self._run.max_errors
-        count = self._bad_before + self.outcome.bad
+        count = self._bad_before + self.stats.bad
         if bad and limit is not None and count > limit:
             raise DataError(
                 f"{count} rows could not be read or run, and max_errors={limit}; the last one: row "
-                f"{bad[-1].position} (id {bad[-1].id!r}): {bad[-1].reason}.",
+                f"{bad[-1].position} (id {bad[-1].id!r}): {bad[-1].reason}. Mend the rows, or raise max_errors=.",
                 position=bad[-1].position,
             )
 
-    def _numbered(self, batch: Batch, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The columns of labels that are numbers of classes."""
-        assert self._numbers is not None
-        order = np.argsort(self._numbers)
-        at = np.minimum(np.searchsorted(self._numbers, labels, sorter=order), len(order) - 1)
-        columns: NDArray[np.int64] = order[at]
-        wrong = np.flatnonzero(self._numbers[columns] != labels)
-        if len(wrong):
-            first = int(wrong[0])
-            raise DataError(
-                f"row with id {_plain(batch.ids[first])!r}: its label {int(labels[first])} is no class; the model's classes are "
-                f"{', '.join(map(str, self._numbers))}.",
-                position=_positions(batch)[first],
-            )
-        return columns
 
-    def relabel(self, batch: Batch) -> NDArray[np.int64] | None:
-        """The labels of a batch as columns of the model. Raises `DataError` for one that is no class."""
-        classes = self._runners[0].spec.classes
-        assert classes is not None
-        return self._labels(batch, classes)
-
-    def _labels(self, batch: Batch, classes: int) -> NDArray[np.int64] | None:
-        labels = batch.labels
-        if labels is None or len(labels) == 0:
-            return labels
-        if self._numbers is not None:
-            labels = self._numbered(batch, labels)
-        elif self._recode is not None:
-            labels = self._recode[labels]
-        if labels.max() >= classes:
-            at = int(np.argmax(labels >= classes))
-            raise DataError(
-                f"row with id {_plain(batch.ids[at])!r}: its label {int(labels[at])} is no class; the model has {classes} classes, "
-                f"0 to {classes - 1}.",
-                position=_positions(batch)[at],
-            )
-        return labels
-
-
-def _end(batches: Iterator[Batch]) -> None:
-    """Ends the reading of batches, and with it a thread that reads ahead."""
+def _close(batches: Iterator[Batch]) -> None:
+    """End the reading of batches, and with it a thread that reads ahead."""
     close = getattr(batches, "close", None)
     if close is None:
         return
@@ -277,62 +235,26 @@ def _end(batches: Iterator[Batch]) -> None:
         log.info("the source was still being read when the run ended")
 
 
-def label_numbers(names: tuple[str, ...] | None) -> NDArray[np.int64] | None:
-    """The numbers that a model's classes are called by, where all of them are, and where they are not just 0, 1, 2 and so on."""
-    if names is None or not all(n.removeprefix("-").isdecimal() for n in names):
-        return None
-    numbers = np.asarray([int(n) for n in names], np.int64)
-    return None if np.array_equal(numbers, np.arange(len(numbers))) else numbers
+def _take(array: NDArray[Any] | None, rows: Any) -> Any:
+    return None if array is None else array[rows]
 
 
-def label_codes(source: tuple[str, ...] | None, model: tuple[str, ...] | None) -> NDArray[np.int64] | None:
-    """Maps the label numbers of a source that names its classes to the columns of a model that names its own.
-
-    Raises:
-        DataError: The source has a class that the model has not.
-    """
-    if source is None or model is None or source == model:
-        return None
-    unknown = [n for n in source if n not in model]
-    if unknown:
-        raise DataError(
-            f"the data has the class(es) {', '.join(map(repr, unknown))}, which the model has not; its classes are "
-            f"{', '.join(map(repr, model))}. Name them alike with class_names= or in the data."
-        )
-    return np.asarray([model.index(n) for n in source], np.int64)
+def _describe_bad_rows(batch: Batch, invalid: NDArray[np.int64], assumed_kind: str | None) -> list[BadRow]:
+    positions = batch_positions(batch)
+    return [BadRow(positions[i], plain_id(batch.ids[i]), _reason(batch, int(i), assumed_kind)) for i in invalid]
 
 
-def _plain(row_id: Any) -> int | str:
-    """An id as Python's own type."""
-    return cast("int | str", row_id.item() if isinstance(row_id, np.generic) else row_id)
-
-
-def _cut(array: NDArray[Any] | None, where: Any) -> Any:
-    return None if array is None else array[where]
-
-
-def _positions(batch: Batch) -> list[int]:
-    """The position of each row that a batch holds."""
-    unreadable = {b.position for b in batch.bad}
-    return [p for p in range(batch.start, batch.stop) if p not in unreadable]
-
-
-def _as_bad_rows(batch: Batch, invalid: NDArray[np.int64], assumed: str | None) -> list[BadRow]:
-    positions = _positions(batch)
-    return [BadRow(positions[i], _plain(batch.ids[i]), _why(batch, int(i), assumed)) for i in invalid]
-
-
-def _why(batch: Batch, row: int, assumed: str | None) -> str:
-    """What a row whose output is no distribution looks like."""
+def _reason(batch: Batch, row: int, assumed_kind: str | None) -> str:
+    """Return what is wrong with a row whose output is no distribution."""
     for name, array in batch.inputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array[row]).all():
             what = "NaN" if np.isnan(array[row]).any() else "infinity"
             return f"its output is no distribution, and there is {what} in its input {name!r}"
-    if assumed is not None:
+    if assumed_kind is not None:
         return (
-            f"its output is no distribution, though output='auto' took the model's output for {assumed}, as that of the first "
-            "rows was: one decision holds for a whole run. If the model gives logits, say output='logits'; if its output is not "
-            "finite, look for NaN in its weights"
+            f"its output is no distribution, though output='auto' took the model's output for {assumed_kind}, as that of the "
+            "first rows was: one decision holds for a whole run. If the model gives logits, say output='logits'; if its output "
+            "is not finite, look for NaN in its weights"
         )
     return (
         "its output is no distribution (not finite, negative, or without unit sum) though its input is finite, so look for "

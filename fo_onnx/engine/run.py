@@ -1,234 +1,219 @@
-"""One run from the first row to the finished file: what is gone on with, recorded, kept and returned."""
+"""One run from the first row to the finished file: what is resumed, recorded and returned."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from ..contracts.batch import Batch
+from ..contracts.options import DataOptions, DestinationOptions, OutputOptions, RunOptions
+from ..contracts.runner import Runner
+from ..contracts.source import Source
+from ..contracts.spec import PROBABILITY_KINDS
+from ..control.run_control import TimeUp, current
+from ..control.signals import signals_deferred
 from ..distributions import Distributions
-from ..errors import DataError, FoOnnxError, OptionError, ResumeError, StoreExistsError
-from ..options import DataOptions, OutputOptions, RunOptions
-from ..parity import ParityReport
-from ..protocols import Batch, Runner, Sink, Source
-from ..run_control import current
-from ..signals import signals_deferred
-from ..spec import PROBABILITY_KINDS
-from ..store import MemorySink, RunFolder, load
-from ..store.run_sink import InputDigests, RunSink
-from ..store.shards import MANIFEST
-from . import record, resuming
-from .pipeline import Outcome, Pipeline, label_codes
+from ..errors import DataError, FoOnnxError, OptionError, StoreExistsError
+from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load
+from . import metadata, resume
+from .labels import LabelMapper
+from .opened import OpenedModel
+from .pipeline import Pipeline, RunStats
 from .progress import Progress
-from .selection import Selection, empty_selection
-from .tuning import Tuning, first_rows
-
-if TYPE_CHECKING:
-    from .engine import Engine
 
 log = logging.getLogger("fo_onnx.engine")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where a run's rows go.
+def reopen_run(destination: DestinationOptions, data: DataOptions) -> RunFolder | None:
+    """Return the unfinished run that is resumed, if there is one; else check that the destination may be written.
 
-    Attributes:
-        out: A file or a folder; ``None`` keeps them in memory.
-        overwrite: Whether what is there may be replaced.
-        resume: Whether an unfinished run there is gone on with.
-        meta: The caller's own record.
+    Raises:
+        OptionError: Bad rows are to be recorded, and there is no file that they could be recorded beside.
+        StoreError: What is there is no run, or may not be replaced.
     """
+    out, records_bad_rows = destination.out, data.on_error == "record"
+    if out is None:
+        if records_bad_rows:
+            raise OptionError("on_error='record' writes bad rows down beside the result, so that it needs out=.")
+        return None
+    if records_bad_rows:
+        RunFolder.check_place_of_bad_rows(out)
+    folder = RunFolder.reopen(out) if destination.resume else None
+    if folder is None:
+        RunFolder.check_target(out, overwrite=destination.overwrite or destination.resume)
+    return folder
 
-    out: Path | None = None
-    overwrite: bool = False
-    resume: bool = False
-    meta: dict[str, Any] | None = None
 
-    def __post_init__(self) -> None:
-        if self.resume and (self.overwrite or self.out is None):
-            what = "out=" if self.out is None else "overwrite=False"
-            raise OptionError(f"resume=True goes on with the run in out=, so that it needs {what}.")
+def _is_finished(destination: DestinationOptions) -> bool:
+    """Return whether a whole result is to be resumed; an empty folder, or one that a kill left empty, is none."""
+    out = destination.out
+    return destination.resume and out is not None and (out.is_file() or (out / MANIFEST).exists())
 
 
 class Run:
-    """A run of an engine over a source."""
+    """A run of an opened model over a source."""
 
     def __init__(
-        self, engine: Engine, source: Source, data: DataOptions, run: RunOptions, output: OutputOptions, target: Target
+        self,
+        opened: OpenedModel,
+        source: Source,
+        data: DataOptions,
+        run: RunOptions,
+        output: OutputOptions,
+        destination: DestinationOptions,
+        folder: RunFolder | None,
     ) -> None:
-        self._engine, self._source, self._target = engine, source, target
+        """Take what was chosen.
+
+        Args:
+            opened: The model.
+            source: The rows.
+            data: What happens to bad rows.
+            run: Limits of the run.
+            output: What the model's output means.
+            destination: Where the rows go.
+            folder: The unfinished run that is resumed.
+        """
+        self._opened, self._source, self._destination, self._folder = opened, source, destination, folder
         self._data, self._run, self._output = data, run, output
+        self._labels = LabelMapper(source, opened.spec)
+        self._identity = metadata.identity(opened, source, data, output, run)
 
     def execute(self) -> Distributions:
-        """Runs every row that is not there yet.
+        """Run every row that is not there yet.
 
         Raises:
             FoOnnxError: Something failed. What was finished is kept: in ``<name>.partial`` beside `out`, else as the
                 error's attribute ``finished``.
         """
-        out, folder = self._target.out, self._reopened()
+        out, folder = self._destination.out, self._folder
         if out is None:
-            return self._in_memory()
-        try:
-            return self._in_folder(out, folder)
-        finally:
-            if folder is not None:
-                folder.close()
+            return self._run_in_memory()
+        if folder is not None:
+            resume.require_same_run(folder, self._identity, self._source, self._data.limit)
+        elif _is_finished(self._destination):
+            return self._load_finished(out)
+        else:
+            settings = metadata.settings(self._opened, self._identity)
+            folder = RunFolder.create(out, self._identity, settings, overwrite=self._destination.overwrite)
+        self._run_in_folder(folder)
+        return load(out)
 
-    def prepare(self) -> Selection:
-        """Does what `execute` does before its first row, and runs the first batch into memory; no row is written.
+    def rehearse(self) -> None:
+        """Do what `execute` does before its first row, and run the first batch into memory; no row is written.
 
         Raises:
             FoOnnxError: What `execute` would raise before its first row, or for the rows of its first batch.
         """
-        out, folder = self._target.out, self._reopened()
-        try:
-            selection = self._select(folder)
-            known = self._identity(selection)
-            if folder is not None:
-                resuming.require_same_run(folder, known, self._source, self._data.limit)
-                relabel = self._pipeline(selection, folder.position, folder).pipeline.relabel
-                self._reading(lambda: resuming.require_same_rows(folder, self._source, relabel))
-            elif out is not None and self._target.resume and _is_finished(out):
-                _finished_before(out, known)
-        finally:
-            if folder is not None:
-                folder.close()
-        self._first_batch(selection)
-        return selection
-
-    def _first_batch(self, selection: Selection) -> None:
-        source = _FirstBatch(self._source, selection.tuning.batch_size)
-        # Where bad rows would be written down, they are left out here.
+        folder = self._folder
+        if folder is not None:
+            resume.require_same_run(folder, self._identity, self._source, self._data.limit)
+            self._require_same_rows(folder)
+        elif _is_finished(self._destination):
+            assert self._destination.out is not None
+            self._load_finished(self._destination.out)
+        source = _FirstBatch(self._source, self._opened.plan.batch_size)
+        # If bad rows would be recorded, they are left out here.
         data = replace(self._data, on_error="skip") if self._data.on_error == "record" else self._data
-        first = Run(self._engine, source, data, replace(self._run, progress=False), self._output, Target())
-        sink = MemorySink(
-            source.length, classes=_classes(selection), id_kind=source.id_kind, labels=source.has_labels,
-            logits=self._output.keep_logits,
-        )  # fmt: skip
-        first._pipeline(selection, 0).execute(sink)
+        quiet = replace(self._run, progress=False)
+        first = Run(self._opened, source, data, quiet, self._output, DestinationOptions(), None)
+        first._pipeline(self._opened.runners, 0).execute(MemorySink(source.length, **first._layout()))
 
-    def _reopened(self) -> RunFolder | None:
-        """The unfinished run that is gone on with, if there is one; else the target must be one that may be written."""
-        out = self._target.out
-        if out is None:
-            if self._data.on_error == "record":
-                raise OptionError("on_error='record' writes bad rows down beside the result, so that it needs out=.")
-            return None
-        if self._data.on_error == "record":
-            RunFolder.check_place_of_bad_rows(out)
-        folder = RunFolder.reopen(out) if self._target.resume else None
-        if folder is None:
-            RunFolder.check_target(out, overwrite=self._target.overwrite or self._target.resume)
-        return folder
-
-    def _in_memory(self) -> Distributions:
-        selection = self._select(None)
-        known = self._identity(selection)
-        sink = MemorySink(
-            self._source.length, classes=_classes(selection), id_kind=self._source.id_kind, labels=self._source.has_labels,
-            logits=self._output.keep_logits,
-        )  # fmt: skip
-        pipeline = self._pipeline(selection, 0)
+    def _run_in_memory(self) -> Distributions:
+        sink = MemorySink(self._source.length, **self._layout())
+        pipeline = self._pipeline(self._opened.runners, 0)
         try:
-            outcome = pipeline.execute(sink)
+            stats = pipeline.execute(sink)
         except BaseException as err:
             with signals_deferred(err):
-                finished = sink.distributions(self._meta(selection, known, pipeline.outcome))
+                finished = sink.distributions(self._meta(pipeline.stats))
                 _annotate(err, f"The {len(finished)} finished rows are in this error's attribute `finished`.")
                 err.finished = finished  # type: ignore[attr-defined]
             raise
-        return sink.distributions(self._meta(selection, known, outcome))
+        return sink.distributions(self._meta(stats))
 
-    def _in_folder(self, out: Path, folder: RunFolder | None) -> Distributions:
-        selection = self._select(folder)
-        known = self._identity(selection)
-        if folder is not None:
-            resuming.require_same_run(folder, known, self._source, self._data.limit)
-        elif self._target.resume and _is_finished(out):
-            return _finished_before(out, known)
-        else:
-            folder = RunFolder.create(
-                out,
-                known,
-                record.settings(selection, known),
-                overwrite=self._target.overwrite,
-            )
+    def _run_in_folder(self, folder: RunFolder) -> None:
         with folder:
+            self._require_same_rows(folder)
             inputs = InputDigests()
-            pipeline = self._pipeline(selection, folder.position, folder, inputs)
-            self._reading(lambda: resuming.require_same_rows(folder, self._source, pipeline.pipeline.relabel))
-            sink = folder.sink(
-                classes=_classes(selection), id_kind=self._source.id_kind, labels=self._source.has_labels,
-                logits=self._output.keep_logits, on_error=self._data.on_error, inputs=inputs,
-            )  # fmt: skip
+            pipeline = self._pipeline(
+                self._runners_of(folder),
+                folder.position,
+                folder,
+                resume.digested_batches(self._source, inputs, folder),
+            )
+            sink = folder.sink(**self._layout(), on_error=self._data.on_error, inputs=inputs)
             try:
-                outcome = pipeline.execute(sink)
-                self._require_named_end(folder, sink)
+                stats = pipeline.execute(sink)
+                self._require_known_end(folder, sink)
                 with signals_deferred():
                     sink.finish_shard()
-                    sink.commit(self._meta(selection, known, outcome, folder))
+                    sink.commit(self._meta(stats, folder))
             except BaseException as err:
                 with signals_deferred(err):
-                    kept = sink.abort(err)
-                    if kept is not None:
+                    place = sink.abort(err)
+                    if place is None and isinstance(err, TimeUp):
+                        _annotate(err, "No row was finished.")
+                    elif place is not None:
                         _annotate(
                             err,
-                            f"The {sink.written} finished rows are kept in {kept}; resume=True (--resume) goes on from them.",
+                            f"The {sink.written} finished rows are kept in {place}; resume=True (--resume) goes on from them.",
                         )
                 raise
-        return load(out)
 
-    def _reading(self, read: Callable[[], T]) -> T:
-        """What `read` gives, which is waited for no longer than the run may last."""
-        return current().bounded(read, "while a row was being read")
+    def _layout(self) -> dict[str, Any]:
+        return {
+            "classes": self._opened.classes,
+            "id_kind": self._source.id_kind,
+            "labels": self._source.has_labels,
+            "logits": self._output.keep_logits,
+        }
 
-    def _select(self, folder: RunFolder | None) -> Selection:
-        example = first_rows(self._source)
-        if len(example) == 0:
-            return empty_selection(self._engine.classes_without_rows(example), self._engine.file_spec, self._output)
-        if folder is None:
-            return self._adopting(self._engine.selection(example, self._source.length, self._run))
-        resuming.check_settings(folder.settings, folder.path)
-        kept = folder.settings
-        tuning = Tuning(kept["batch_size"], kept["sessions"], kept["threads"], "as recorded")
-        run = replace(self._run, engine=kept["runner"], batch_size=kept["batch_size"])
-        try:
-            selection = self._engine.selection(example, self._source.length, run, tuning)
-        except FoOnnxError as err:
-            raise ResumeError(f"the run was begun with the {kept['runner']} runner, which cannot go on: {err}") from err
-        if selection.runners[0].device != kept["device"]:
-            raise ResumeError(
-                f"the run was begun on {kept['device']}, and would now go on on {selection.runners[0].device}, where rows are "
-                f"not the same in every bit. Say device={kept['device']!r}, or begin anew with overwrite=True."
-            )
-        parity = None if kept["parity"] is None else ParityReport.from_dict(kept["parity"])
-        return self._adopting(replace(selection, reason=kept["reason"], parity=selection.parity or parity))
+    def _runners_of(self, folder: RunFolder) -> tuple[Runner, ...]:
+        """Return the runners that a folder's run continues with: the native one after it has stepped in."""
+        open_native = self._opened.open_native
+        if folder.switched_at is not None and folder.position >= folder.switched_at and open_native is not None:
+            return (open_native(),)
+        return self._opened.runners
 
-    def _adopting(self, selection: Selection) -> Selection:
-        """Gives a model that names no classes the names of the data's, where their order is that of columns."""
-        names, spec = self._source.class_names, selection.spec
-        if names is None or spec.class_names is not None:
-            label_codes(names, spec.class_names)
-            return selection
-        if not self._source.columns_named or spec.classes != len(names):
-            raise DataError(
-                f"the labels are names of {len(names)} classes ({', '.join(map(repr, names[:10]))}{', …' if len(names) > 10 else ''}), "
-                f"and {spec.name} does not name its {spec.classes}, so that which column is which cannot be told. Say it with "
-                "class_names=, in the order of the columns."
-            )
-        return replace(selection, spec=replace(spec, class_names=names))
+    def _pipeline(
+        self,
+        runners: tuple[Runner, ...],
+        start: int,
+        folder: RunFolder | None = None,
+        read_batches: Callable[[int, int], Iterator[Batch]] | None = None,
+    ) -> Pipeline:
+        kind = self._opened.spec.output_kind
+        return Pipeline(
+            runners,
+            self._source,
+            self._labels,
+            Progress(self._run.progress, self._source.length, start),
+            batch_size=self._opened.plan.batch_size,
+            start=start,
+            data=self._data,
+            run=self._run,
+            bad_before=0 if folder is None else sum(folder.counts.values()) - folder.counts["written"],
+            # If ONNX was asked for, a failure on the way is an error.
+            open_native=None if self._run.runner == "onnx" else self._opened.open_native,
+            on_switch=None if folder is None else folder.record_switch,
+            assumed_kind=kind if self._output.output == "auto" and kind in PROBABILITY_KINDS else None,
+            read_batches=read_batches,
+        )
 
-    def _identity(self, selection: Selection) -> dict[str, Any]:
-        return record.identity(selection, self._source, self._data, self._output, self._run)
+    def _require_same_rows(self, folder: RunFolder) -> None:
+        # Rows are waited for no longer than the run may last.
+        current().bounded(
+            lambda: resume.require_same_rows(folder, self._source, self._labels.map), "while a row was being read"
+        )
 
-    def _require_named_end(self, folder: RunFolder, sink: RunSink) -> None:
-        """Where only ``limit=`` says how many rows a resumed run has, they must be there."""
+    def _require_known_end(self, folder: RunFolder, sink: RunSink) -> None:
+        """Raise a `DataError` if only ``limit=`` says how many rows a resumed run has, and they are not there."""
         limit, rows = self._data.limit, sink.written + sink.bad_rows
         if folder.was_resumed and self._source.length is None and limit is not None and rows < limit:
             raise DataError(
@@ -236,61 +221,31 @@ class Run:
                 f"when it goes on. If that is all, say limit={rows}."
             )
 
-    def _pipeline(
-        self, selection: Selection, start: int, folder: RunFolder | None = None, inputs: InputDigests | None = None
-    ) -> _Shown:
-        runners: list[Runner] = list(selection.runners)
-        if (
-            folder is not None
-            and folder.switched_at is not None
-            and start >= folder.switched_at
-            and selection.native is not None
-        ):
-            runners = [selection.native()]
-        length = self._source.length
-        progress = Progress(self._run.progress, length, start)
-        return _Shown(
-            Pipeline(
-                runners,
-                self._source,
-                batch_size=selection.tuning.batch_size,
-                start=start,
-                data=self._data,
-                run=self._run,
-                class_names=selection.spec.class_names,
-                class_numbers=selection.spec.framework == "sklearn",
-                bad_before=0 if folder is None else sum(folder.counts.values()) - folder.counts["written"],
-                batches=None
-                if folder is None or inputs is None
-                else resuming.digested_batches(self._source, inputs, folder),
-                # Asked for ONNX, a failure on the way is an error.
-                native=None if self._run.engine == "onnx" else selection.native,
-                on_switch=None if folder is None else folder.record_switch,
-                progress=progress,
-                assumed=self._assumed(selection),
-            ),
-            progress,
-        )
+    def _load_finished(self, out: Path) -> Distributions:
+        """Load the finished result of the same run: there is nothing left to do."""
+        result = load(out)
+        if not isinstance(result.meta.get("identity"), dict):
+            raise StoreExistsError(f"{out} is there already, and holds no record of its run. Choose another name.")
+        changes = resume.changes_in_words(result.meta["identity"], self._identity)
+        if changes:
+            raise StoreExistsError(
+                f"{out} is the finished result of another run: {'; '.join(changes)}. overwrite=True replaces it."
+            )
+        log.info("%s is finished already", out)
+        return result
 
-    def _assumed(self, selection: Selection) -> str | None:
-        """What the model's output was taken for, where that can turn out to be wrong."""
-        kind = selection.spec.output_kind
-        return kind if self._output.output == "auto" and kind in PROBABILITY_KINDS else None
-
-    def _meta(
-        self, selection: Selection, known: dict[str, Any], outcome: Outcome, folder: RunFolder | None = None
-    ) -> dict[str, Any]:
-        """The record of the run; of one in a folder, its earlier parts included."""
+    def _meta(self, stats: RunStats, folder: RunFolder | None = None) -> dict[str, Any]:
+        """Return the record of the run; of one in a folder, its earlier parts included."""
         if folder is None:
-            rows = {"written": outcome.written, "skipped": outcome.bad, "quarantined": 0}
+            rows = {"written": stats.written, "skipped": stats.bad, "quarantined": 0}
             on_error: list[tuple[int, str]] = [(0, self._data.on_error)]
-            switched_at, reason = outcome.switched_at, outcome.reason
+            switched_at, reason = stats.switched_at, stats.reason
         else:
             rows, on_error = folder.counts, folder.journal.on_error
             switched_at, reason = folder.switched_at, folder.switch_reason
-        return record.meta(
-            selection, self._source, known, outcome, rows=rows, on_error=on_error, switched_at=switched_at, reason=reason,
-            user=self._target.meta,
+        return metadata.meta(
+            self._opened, self._source, self._identity, stats, rows=rows, on_error=on_error, switched_at=switched_at,
+            reason=reason, user=self._destination.meta,
         )  # fmt: skip
 
 
@@ -305,52 +260,12 @@ class _FirstBatch:
         return getattr(self._source, name)
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        """See `fo_onnx.protocols.Source`."""
+        """See `fo_onnx.contracts.Source`."""
         return islice(self._source.batches(size, start), 1)
 
 
-@dataclass
-class _Shown:
-    """A pipeline with its bar."""
-
-    pipeline: Pipeline
-    progress: Progress
-
-    @property
-    def outcome(self) -> Outcome:
-        return self.pipeline.outcome
-
-    def execute(self, sink: Sink) -> Outcome:
-        with self.progress:
-            return self.pipeline.execute(sink)
-
-
-def _classes(selection: Selection) -> int:
-    assert selection.spec.classes is not None
-    return selection.spec.classes
-
-
-def _is_finished(out: Path) -> bool:
-    """Whether a whole result is there; an empty folder, or one that a kill left empty, is none."""
-    return out.is_file() or (out / MANIFEST).exists()
-
-
-def _finished_before(out: Path, known: dict[str, Any]) -> Distributions:
-    """The finished result of the same run, for a ``resume=True`` that has nothing left to do."""
-    result = load(out)
-    if not isinstance(result.meta.get("identity"), dict):
-        raise StoreExistsError(f"{out} is there already, and holds no record of its run. Choose another name.")
-    changed = resuming.changes_in_words(result.meta["identity"], known)
-    if changed:
-        raise StoreExistsError(
-            f"{out} is the finished result of another run: {'; '.join(changed)}. overwrite=True replaces it."
-        )
-    log.info("%s is finished already", out)
-    return result
-
-
 def _annotate(err: BaseException, text: str) -> None:
-    """Adds where the finished rows are to an error's message, and to an interrupt as a note."""
+    """Add where the finished rows are to an error's message, and to an interrupt as a note."""
     if isinstance(err, FoOnnxError) and err.args:
         stop = "" if str(err.args[0]).endswith((".", "?", "!")) else "."
         err.args = (f"{err.args[0]}{stop} {text}", *err.args[1:])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .ahead import read_ahead
 from .images import ImageFolder
 from .opening import open_builtin, open_source
+from .read_ahead import read_ahead
 
 __all__ = ["ImageFolder", "open_builtin", "open_source", "read_ahead"]

@@ -2,117 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..contracts.batch import Array
+from ..contracts.options import DataOptions
+from ..contracts.source import Source
 from ..errors import DataError
-from ..options import DataOptions
-from ..protocols import Array, Batch, Source
-from .assembly import Rows
-from .beside import Beside, beside, spread
-from .fingerprints import fingerprint
-from .labels import known_labels
-from .rows import RowSource
-from .structure import Structure, common_length
-from .tree import Convert, as_array, leaves, map_leaves, members, sliceable
+from .annotations import RowAnnotations, annotate_rows
+from .base import PositionalSource
+from .batching import Item, Rows
+from .elements import ElementParser
+from .labels import to_labels
+from .nested import Convert, as_array, common_length, leaves, make_sliceable, map_leaves, parts_of
+from .sequences import RowSource
 
 ID_KEYS = ("id", "ids")
 """Under which a dict of columns, or an ``.npz``, may hold the ids of its rows."""
 WHOLE_BYTES = 16 << 20
-"""Arrays up to this size are digested whole, which takes some hundredths of a second; larger ones by a sample of rows."""
+"""Arrays up to this size are digested whole, which takes hundredths of a second; larger ones by a sample of rows."""
 
 
-class ArraySource:
+class ArraySource(PositionalSource):
     """Slices of arrays.
 
     Args:
         inputs: Arrays (n, …) by name, of equal length.
-        beside: Ids and labels.
-        limit: Only so many rows are taken.
+        annotations: Ids and labels.
+        options: `limit` is used; functions are not applied.
     """
 
     in_memory = True
-    sequential = False
-    columns_named = False
 
-    def __init__(self, inputs: dict[str, Array], beside: Beside, limit: int | None = None) -> None:
-        length = common_length(inputs, None)
-        beside.check_length(length, limit)
-        self.length: int = length if limit is None else min(length, limit)
-        self.id_kind = beside.ids.kind
-        self.has_labels = beside.labels is not None
-        self.class_names = None if beside.labels is None else beside.labels.class_names
-        self.preprocessing: dict[str, Any] = {}
-        self._inputs = inputs
-        self._beside = beside
+    def __init__(self, inputs: dict[str, Array], annotations: RowAnnotations, options: DataOptions) -> None:
+        super().__init__(common_length(inputs, None), options, annotations)
+        self._rows = Rows(inputs, None).cut(0, self.length)
 
-    def _batch(self, begin: int, stop: int) -> Batch:
-        labels = self._beside.labels
-        return Batch(
-            self._beside.ids.between(begin, stop),
-            {name: a[begin:stop] for name, a in self._inputs.items()},
-            None if labels is None else labels.values[begin:stop],
-            begin,
-        )
+    def _head(self, n: int) -> Iterator[Item]:
+        yield self._rows
 
-    def peek(self, n: int) -> Batch:
-        """See `fo_onnx.protocols.Source`."""
-        return self._batch(0, min(max(n, 0), self.length))
+    def _items(self, start: int, size: int) -> Generator[Item, None, None]:
+        yield self._rows.cut(start, self.length)
 
-    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        """See `fo_onnx.protocols.Source`."""
-        begin = start
-        while begin < self.length:
-            stop = min(self.length, (begin // size + 1) * size)
-            yield self._batch(begin, stop)
-            begin = stop
-
-    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
-        """See `fo_onnx.protocols.Source`."""
-        return self._beside.between(start, stop)
-
-    def fingerprint(self) -> str:
-        """See `fo_onnx.protocols.Source`."""
-        size_bytes = sum(a[: self.length].nbytes for a in self._inputs.values())
-        whole = size_bytes <= WHOLE_BYTES
-        parts = [slice(0, self.length)] if whole else [slice(i, i + 1) for i in spread(self.length)]
-        rows = (Rows({k: a[part] for k, a in self._inputs.items()}, None) for part in parts)
-        shapes = [Rows({k: a[:0] for k, a in self._inputs.items()}, None)]
-        return fingerprint(self.length, [*shapes, *rows], self._beside)
+    def _items_at(self, positions: Iterable[int]) -> Iterator[Item]:
+        """Yield no rows, for dtypes and shapes, then small arrays whole, or the rows at `positions` of large ones."""
+        yield self._rows.cut(0, 0)
+        is_small = sum(a.nbytes for a in self._rows.inputs.values()) <= WHOLE_BYTES
+        yield from [self._rows] if is_small else (self._rows.cut(i, i + 1) for i in positions)
 
 
 def is_array(value: Any) -> bool:
-    """Whether `value` is an array of rows, or says that it can be made one."""
+    """Return whether `value` is an array of rows, or says that it can be made one."""
     if isinstance(value, type) or not (hasattr(value, "__array_interface__") or hasattr(type(value), "__array__")):
         return False
     return len(getattr(value, "shape", (1,))) >= 1 or isinstance(value, np.ndarray)
 
 
 def is_arrays(data: Any) -> bool:
-    """Whether `data` is an array, a dict of columns, or a tuple (nested too) of arrays."""
+    """Return whether `data` is an array, a dict of columns, or a tuple (nested too) of arrays."""
     if is_array(data) or isinstance(data, np.generic):
         return True
-    parts = members(data)
-    if parts is None or isinstance(data, list) or not parts[1]:
+    parts = parts_of(data)
+    if parts is None or isinstance(data, list) or not parts.items:
         return False
     if isinstance(data, Mapping):
         return True
-    return any(is_array(leaf) for leaf in leaves(data)) and all(_is_column(v) for _, v in parts[1])
+    return any(is_array(leaf) for leaf in leaves(data)) and all(_is_column(part) for _, part in parts.items)
 
 
 def _is_column(value: Any) -> bool:
     if value is None or is_array(value) or isinstance(value, list):
         return True
-    parts = members(value)
-    return parts is not None and bool(parts[1]) and all(_is_column(v) for _, v in parts[1])
+    parts = parts_of(value)
+    return parts is not None and bool(parts.items) and all(_is_column(part) for _, part in parts.items)
 
 
 def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) -> Source:
-    """The rows of an array, or of a tuple or dict (nested too) of arrays.
+    """Open the rows of an array, or of a tuple or dict (nested too) of arrays.
 
     Args:
         data: Arrays (n, …), of equal length.
@@ -122,25 +91,26 @@ def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) ->
     Raises:
         DataError: No axis, unequal lengths, a dtype that holds no numbers, labels that are no class.
     """
-    data, options = _own_ids(data, options)
-    columns = map_leaves(data, lambda leaf: _column(leaf, convert), lists_are_leaves=True)
-    structure = Structure(options, convert)
-    found = structure.label_of(columns)
-    labels = None if found is None or options.labels is not None else known_labels(found, "the data's labels")
+    # Ids, then labels, then what is left.
+    data, options = _take_ids(data, options)
+    columns = map_leaves(data, lambda leaf: _to_column(leaf, convert), lists_are_leaves=True)
+    parser = ElementParser(options, convert)
+    values = parser.take_labels(columns)
+    labels = None if values is None or options.labels is not None else to_labels(values, "the data's labels")
+    annotations = annotate_rows(options, labels=labels)
     if options.input_getter is None and options.transform is None:
-        inputs = structure.whole(columns)
-        common_length(inputs, found)
-        return ArraySource(inputs, beside(options, labels=labels), options.limit)
+        inputs = parser.take_inputs(columns)
+        common_length(inputs, values)
+        return ArraySource(inputs, annotations, options)
+    # The user's functions see one row at a time.
     length = common_length({str(i): a for i, a in enumerate(leaves(columns))}, None)
-
-    def read(position: int) -> Any:
-        return map_leaves(columns, lambda column: column[position])
-
-    return RowSource(read, length, options, structure, beside(options, labels=labels))
+    return RowSource(
+        lambda position: map_leaves(columns, lambda column: column[position]), length, options, parser, annotations
+    )
 
 
-def _own_ids(data: Any, options: DataOptions) -> tuple[Any, DataOptions]:
-    """Takes the column of ids out of a dict of columns, unless it is one of the model's inputs or ids were given."""
+def _take_ids(data: Any, options: DataOptions) -> tuple[Any, DataOptions]:
+    """Take the column of ids out of a dict of columns, unless it is one of the model's inputs or ids were given."""
     if not isinstance(data, Mapping) or options.ids is not None:
         return data, options
     signature = options.signature
@@ -152,9 +122,9 @@ def _own_ids(data: Any, options: DataOptions) -> tuple[Any, DataOptions]:
     return {k: v for k, v in data.items() if k != key}, replace(options, ids=ids)
 
 
-def _column(value: Any, convert: Convert) -> Any:
-    if not isinstance(value, list) or members(value) is None:
-        return sliceable(value, convert)
+def _to_column(value: Any, convert: Convert) -> Any:
+    if not isinstance(value, list) or parts_of(value) is None:
+        return make_sliceable(value, convert)
     rows = [convert(row) for row in value]
     try:
         return np.stack(rows)

@@ -5,27 +5,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, DataNotFoundError, OptionError, PluginError, first_line
-from ..limits import check_regular, limit
-from ..options import DataOptions
-from ..protocols import Source
-from .beside import beside, given_ids
-from .file_errors import naming
+from ..contracts.options import DataOptions, choice
+from ..contracts.source import Source
+from ..errors import DataError, DataNotFoundError, OptionError, PluginError
+from ..guards.limits import check_regular
+from .annotations import annotate_rows, check_ids
+from .elements import ElementParser
+from .files import reading_data
 from .labels import Labels, check_text
-from .rows import RowSource
-from .structure import Structure
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from .sequences import RowSource
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of what is decoded, whatever a file is called. Others are not, since Pillow starts Ghostscript on EPS."""
 CHANNELS = {"RGB": 3, "L": 1}
 
 
@@ -60,24 +55,19 @@ class ImageFolder:
     mode: Literal["RGB", "L"] = "RGB"
 
     def __post_init__(self) -> None:
-        if self.layout not in ("NCHW", "NHWC"):
-            raise OptionError(f"layout={self.layout!r} is not a choice; the choices are 'NCHW', 'NHWC'.")
-        if self.mode not in CHANNELS:
-            raise OptionError(f"mode={self.mode!r} is not a choice; the choices are 'RGB', 'L'.")
-        if self.crop is not None:
-            pair = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
-            object.__setattr__(self, "crop", _pixels("crop", pair))
-        if self.resize is not None:
-            resize = self.resize
-            pixels = _pixels("resize", (resize, resize) if isinstance(resize, int) else resize)
-            object.__setattr__(self, "resize", pixels[0] if isinstance(resize, int) else pixels)
+        choice("layout", self.layout, ("NCHW", "NHWC"))
+        choice("mode", self.mode, tuple(CHANNELS))
+        # Sizes as (height, width), but for one shorter side; one number per channel.
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            if value is not None:
+                pixels = _check_size(name, value)
+                object.__setattr__(self, name, value if name == "resize" and isinstance(value, int) else pixels)
         for name in ("mean", "std"):
-            object.__setattr__(self, name, self._per_channel(name))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, self._per_channel(name, getattr(self, name)))
 
-    def _per_channel(self, name: str) -> tuple[float, ...] | None:
-        value = getattr(self, name)
-        if value is None:
-            return None
+    def _per_channel(self, name: str, value: Any) -> tuple[float, ...]:
         channels = CHANNELS[self.mode]
         try:
             numbers = tuple(float(v) for v in np.atleast_1d(np.asarray(value, dtype=np.float64)))
@@ -93,24 +83,27 @@ class ImageFolder:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What is done to each image, as JSON types."""
-        found: dict[str, Any] = {"source": "image folder", "mode": self.mode, "layout": self.layout, "scale": "1/255"}
-        for name in ("resize", "crop", "mean", "std"):
-            value = getattr(self, name)
-            found[name] = list(value) if isinstance(value, tuple) else value
-        return found
+        """The steps that each image goes through, as JSON types."""
+        steps = {name: getattr(self, name) for name in ("resize", "crop", "mean", "std")}
+        steps = {name: list(value) if isinstance(value, tuple) else value for name, value in steps.items()}
+        return {"source": "image folder", "mode": self.mode, "layout": self.layout, "scale": "1/255", **steps}
 
     def read(self, path: Path) -> NDArray[np.float32]:
-        """One image: (channels, height, width) or (height, width, channels) float32.
+        """Return one image: (channels, height, width) or (height, width, channels) float32.
 
         Raises:
-            DataError: It is no regular file, no image of one of `FORMATS`, damaged, larger than FO_ONNX_MAX_PIXELS says, or
-                smaller than the crop.
+            DataError: It is no regular file, damaged, of none of `image_decoding.FORMATS`, larger than
+                FO_ONNX_MAX_PIXELS says, or smaller than the crop.
         """
-        with naming(path):
+        from .image_decoding import decode_image, resize_image
+
+        with reading_data(path):
             check_regular(path, DataError)
-            image = self._resized(_decoded(path, self.mode))
-            pixels: NDArray[Any] = self._cropped(np.asarray(image)).astype(np.float32) / np.float32(255)
+            image = decode_image(path, self.mode)
+            if self.resize is not None:
+                image = resize_image(image, self.resize)
+            pixels: NDArray[Any] = self._crop(np.asarray(image)).astype(np.float32) / np.float32(255)
+        # On the scale of [0, 1], channels last until the end.
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
         if self.mean is not None:
@@ -119,23 +112,7 @@ class ImageFolder:
             pixels = pixels / np.asarray(self.std, dtype=np.float32)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1) if self.layout == "NCHW" else pixels)
 
-    def _resized(self, image: Image) -> Image:
-        from PIL.Image import Resampling
-
-        if self.resize is None:
-            return image
-        width, height = image.size
-        if isinstance(self.resize, int):
-            # source: torchvision.transforms.functional.resize; the longer side is cut to an integer, not rounded
-            short, long = sorted((width, height))
-            other = int(self.resize * long / short)
-            size = (self.resize, other) if width <= height else (other, self.resize)
-        else:
-            size = (self.resize[1], self.resize[0])
-        _check_pixels("resize= would make the image", size)
-        return image.resize(size, Resampling.BILINEAR)
-
-    def _cropped(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _crop(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self.crop is None:
             return pixels
         height, width = cast("tuple[int, int]", self.crop)
@@ -150,90 +127,18 @@ class ImageFolder:
         return pixels[top : top + height, left : left + width]
 
 
-def _pixels(name: str, value: Any) -> tuple[int, int]:
-    if (
-        not isinstance(value, tuple | list)
-        or len(value) != 2
-        or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value)
-    ):
-        found = value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
+def _check_size(name: str, value: Any) -> tuple[int, int]:
+    size = (value, value) if isinstance(value, int) else value
+    is_pair = isinstance(size, tuple | list) and len(size) == 2
+    if not is_pair or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in size):
         raise OptionError(
-            f"{name}={found!r} is not usable: pixels, as one positive integer or (height, width), were expected."
+            f"{name}={value!r} is not usable: pixels, as one positive integer or (height, width), were expected."
         )
-    return value[0], value[1]
-
-
-def _check_pixels(what: str, size: tuple[int, int]) -> None:
-    most = limit("FO_ONNX_MAX_PIXELS")
-    if size[0] * size[1] > most:
-        raise DataError(
-            f"{what} {size[1]} by {size[0]} pixels, more than {most} in all, which would fill the memory. If "
-            "it is meant, raise the limit: FO_ONNX_MAX_PIXELS=…"
-        )
-
-
-def _decoded(path: Path, mode: str) -> Image:
-    from PIL import Image
-
-    try:
-        return _decode(path, mode)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
-        # What a frame or a tile takes is known to Pillow alone.
-        raise DataError(
-            f"it is larger than Pillow decodes ({first_line(err)}). If it is meant, raise the limit: FO_ONNX_MAX_PIXELS=…"
-        ) from err
-
-
-def _decode(path: Path, mode: str) -> Image:
-    from PIL import Image, ImageOps
-
-    if "FO_ONNX_MAX_PIXELS" in os.environ and Image.MAX_IMAGE_PIXELS is not None:
-        # Pillow's own bound holds for the whole process, as the variable does; without it, it is left as it is.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit("FO_ONNX_MAX_PIXELS"))
-    with path.open("rb") as file, _opened(file) as opened:
-        _check_pixels("the image is", opened.size)
-        ImageOps.exif_transpose(opened, in_place=True)
-        image: Image.Image = opened
-        if image.mode.startswith("I;16"):
-            # Pillow would clip 16-bit grey at 255 instead of scaling it.
-            grey = np.asarray(image, dtype=np.float32) / np.float32(257)
-            image = Image.fromarray(grey.round().astype(np.uint8))
-        if image.mode in ("I", "F"):
-            raise DataError(
-                f"the image's pixels are of Pillow's mode {image.mode!r}, whose scale is unknown; 8 or 16 bits were "
-                "expected."
-            )
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        # A large image takes memory enough once.
-        return image if image.mode == mode else image.convert(mode)
-
-
-def _opened(file: BinaryIO) -> Image:
-    """An image of which nothing but the header was read.
-
-    `PIL.Image.open` is not called: it has limits of its own, which it warns of, and which only a change for the whole
-    process raises.
-    """
-    from PIL import Image
-
-    Image.init()
-    start = file.read(16)
-    for name in FORMATS:
-        factory, accept = Image.OPEN[name]
-        # Each of these is told by its first bytes; text is the reason why this Pillow cannot read the format.
-        answer = accept is not None and accept(start)
-        if isinstance(answer, str):
-            raise DataError(f"{answer}. Install a Pillow that reads {name}, or convert the image.")
-        if answer:
-            file.seek(0)
-            # Without its name, or Pillow would map the file, and the process would die where it is cut short meanwhile.
-            return factory(file, "")
-    raise DataError(f"its content is no image of the formats {', '.join(FORMATS)}. Convert it, or leave it out.")
+    return size[0], size[1]
 
 
 def open_images(folder: ImageFolder, options: DataOptions) -> Source:
-    """The images of a folder.
+    """Open the images of a folder.
 
     Raises:
         DataNotFoundError: There is no such folder.
@@ -245,60 +150,63 @@ def open_images(folder: ImageFolder, options: DataOptions) -> Source:
     except ImportError as err:
         raise PluginError("images are read by Pillow, which is not installed: pip install 'fo-onnx[images]'") from err
     root = Path(folder.path)
-    with naming(root):
+    with reading_data(root):
         if not root.is_dir():
             raise DataNotFoundError(f"there is no folder of images at {root}.")
-        paths = _image_paths(root)
+        paths = _find_images(root)
     if not paths:
         raise DataError(f"{root} holds no images; {', '.join(IMAGE_SUFFIXES)} were expected, in one folder per class.")
-    flat = [p for p in paths if "/" not in p]
-    labels = None
-    if not flat:
-        names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")))
-        if options.labels is None:
-            for name in names:
-                check_text(
-                    name, f"{root} holds a folder of a class whose name, {name!r},", "rename it, or give labels=."
-                )
-        number = {name: i for i, name in enumerate(names)}
-        codes = np.array([number[p.split("/", 1)[0]] for p in paths], dtype=np.int64)
-        labels = Labels(codes, names, "the folder's classes")
-    elif len(flat) < len(paths):
-        nested = next(p for p in paths if "/" in p)
-        raise DataError(
-            f"{root} holds images both beside folders ({flat[0]}) and within them ({nested}); either one folder per "
-            "class or no folders were expected."
-        )
+    labels = _number_folders(root, paths, options)
+    # Ids are paths, unless the user has better ones.
     ids = None
     if options.ids is None:
         for path in paths:
             check_text(path, f"{root} holds an image whose name, {path!r},", "rename it, or give ids=.")
-        ids = given_ids(paths, "the paths")
-    return RowSource(
+        ids = check_ids(paths, "the paths")
+    source = RowSource(
         lambda i: folder.read(root / paths[i]),
         len(paths),
         options,
-        Structure(options),
-        beside(options, ids, labels),
-        made=folder.preprocessing,
+        ElementParser(options),
+        annotate_rows(options, ids, labels),
         hint="Give ImageFolder(path, resize=…, crop=…) to make all images equal in size.",
     )
+    source.preprocessing = {**folder.preprocessing, **source.preprocessing}
+    return source
 
 
-def _image_paths(root: Path) -> list[str]:
-    """The images by their paths within the folder, sorted; a pipe or a dangling link that is called like one is among them."""
+def _find_images(root: Path) -> list[str]:
+    """Return the sorted paths of the images within the folder; also pipes and dangling links of such names."""
 
     def refuse(err: OSError) -> None:
-        with naming(err.filename):
+        with reading_data(err.filename):
             raise err
 
     paths = []
     for folder, names, files in os.walk(root, onerror=refuse):
         names[:] = [n for n in names if not n.startswith(".")]
-        inside = Path(folder).relative_to(root).as_posix()
-        paths += [
-            n if inside == "." else f"{inside}/{n}"
-            for n in files
-            if not n.startswith(".") and os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES
-        ]
+        inside = Path(folder).relative_to(root)
+        images = [n for n in files if not n.startswith(".") and os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES]
+        paths += [(inside / name).as_posix() for name in images]
     return sorted(paths)
+
+
+def _number_folders(root: Path, paths: list[str], options: DataOptions) -> Labels | None:
+    """Return the number of each image's class folder; ``None`` if the images are in no folders."""
+    outside = [p for p in paths if "/" not in p]
+    if len(outside) == len(paths):
+        return None
+    if outside:
+        inside = next(p for p in paths if "/" in p)
+        raise DataError(
+            f"{root} holds images both beside folders ({outside[0]}) and within them ({inside}); either one folder per "
+            "class or no folders were expected."
+        )
+    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    if options.labels is None:
+        for name in names:
+            check_text(name, f"{root} holds a folder of a class whose name, {name!r},", "rename it, or give labels=.")
+    numbers = {name: i for i, name in enumerate(names)}
+    codes = np.array([numbers[p.split("/", 1)[0]] for p in paths], dtype=np.int64)
+    # Models are trained on such folders with columns in the same order.
+    return Labels(codes, names, "the folder's classes", names_columns=True)

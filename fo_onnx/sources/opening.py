@@ -1,4 +1,4 @@
-"""Which source fits the data."""
+"""Chooses the source that fits the data."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from ..options import DataOptions
-from ..protocols import Source, SourceFactory
+from ..contracts.options import DataOptions
+from ..contracts.source import Source, SourceFactory
+from ..errors import DataError, DataNotFoundError
+from ..guards.array_files import read_npy, read_npz
+from .annotations import annotate_rows
 from .arrays import is_arrays, open_arrays
-from .beside import beside
-from .files import open_file
+from .elements import ElementParser
+from .files import reading_data
 from .images import ImageFolder, open_images
 from .iterables import IterableSource
-from .rows import RowSource
-from .structure import Structure
-from .tree import Convert, as_array
+from .nested import Convert, as_array
+from .sequences import RowSource
 
-TAKEN = (
+FILE_SUFFIXES = (".npy", ".npz", ".parquet")
+READABLE = (
     "numpy arrays (also in tuples and dicts), paths of .npy, .npz and .parquet files and of folders of images, an "
     "ImageFolder, anything with __len__ and __getitem__, anything that can be iterated over, and what plugins take"
 )
 
 
 def open_source(data: Any, options: DataOptions, plugins: Sequence[SourceFactory] = ()) -> Source:
-    """The rows of any data.
+    """Open the rows of any data.
 
     Args:
         data: What the user gave.
@@ -47,7 +49,7 @@ def open_source(data: Any, options: DataOptions, plugins: Sequence[SourceFactory
 
 
 def open_builtin(data: Any, options: DataOptions, convert: Convert = as_array) -> Source:
-    """As `open_source`, without plugins.
+    """Do as `open_source`, without plugins.
 
     Args:
         data: What the user gave.
@@ -57,46 +59,59 @@ def open_builtin(data: Any, options: DataOptions, convert: Convert = as_array) -
     if isinstance(data, ImageFolder):
         return open_images(data, options)
     if isinstance(data, str | Path):
-        return open_file(data, options)
+        return _open_file(Path(data), options)
     if is_arrays(data):
         return open_arrays(data, options, convert)
     if is_sequence(data):
         return open_sequence(data, options, convert)
-    if _can_be_iterated(data):
+    # Python iterates over what has __getitem__ alone, too, until an IndexError.
+    iterates = isinstance(data, Iterable) or hasattr(type(data), "__getitem__")
+    if iterates and not isinstance(data, dict | str | bytes | set | frozenset | type):
         return IterableSource(data, options, convert)
     what = "an empty dict" if data == {} else f"a {type(data).__module__}.{type(data).__qualname__}"
-    raise DataError(f"rows cannot be read from {what}. What can: {TAKEN}.")
-
-
-def _can_be_iterated(data: Any) -> bool:
-    if isinstance(data, dict | str | bytes | set | frozenset | type):
-        return False
-    # Python iterates over what has __getitem__ alone, too, until an IndexError.
-    return isinstance(data, Iterable) or hasattr(type(data), "__getitem__")
+    raise DataError(f"rows cannot be read from {what}. What can: {READABLE}.")
 
 
 def is_sequence(data: Any) -> bool:
-    """Whether rows can be read by position."""
-    kind = type(data)
+    """Return whether rows can be read by position."""
     if isinstance(data, type | str | bytes | bytearray | dict):
         return False
-    return hasattr(kind, "__len__") and hasattr(kind, "__getitem__")
+    return hasattr(type(data), "__len__") and hasattr(type(data), "__getitem__")
 
 
 def open_sequence(data: Any, options: DataOptions, convert: Convert = as_array) -> Source:
-    """Data with ``__len__`` and ``__getitem__``, read row by row.
+    """Open data with ``__len__`` and ``__getitem__``, read row by row.
 
     A list whose elements have the axes of the model's batches, not of its samples, is taken as batches.
     """
-    structure = Structure(options, convert)
-    if isinstance(data, list | tuple) and len(data) and _holds_batches(data[0], structure):
-        return IterableSource(data, options, convert, batched=True)
-    return RowSource(data.__getitem__, len(data), options, structure, beside(options))
+    parser = ElementParser(options, convert)
+    if isinstance(data, list | tuple) and len(data):
+        try:
+            holds_batches = parser.is_batch_by_ranks(data[0])
+        except Exception:
+            holds_batches = False  # what is wrong with the first row is said when it is read, as for any other row
+        if holds_batches:
+            return IterableSource(data, options, convert, batched=True)
+    return RowSource(data.__getitem__, len(data), options, parser, annotate_rows(options))
 
 
-def _holds_batches(element: Any, structure: Structure) -> bool:
-    try:
-        return structure.batch_by_ranks(element) is True
-    except Exception:
-        # What is wrong with the first row is said when it is read, as for any other row.
-        return False
+def _open_file(path: Path, options: DataOptions) -> Source:
+    """Open a `.npy` file (memory-mapped), a `.npz` file (members by name), a `.parquet` file, a folder of images."""
+    suffix = path.suffix.lower()
+    with reading_data(path):
+        if path.is_dir():
+            return open_images(ImageFolder(path), options)
+        if not path.exists():
+            raise DataNotFoundError(f"there are no data at {path}.")
+        if suffix == ".npy":
+            return open_arrays(read_npy(path, DataError, mapped=True), options)
+        if suffix == ".npz":
+            return open_arrays(read_npz(path, DataError), options)
+    if suffix == ".parquet":
+        from .parquet import ParquetSource
+
+        return ParquetSource(path, options)
+    raise DataError(
+        f"{path} has the suffix {suffix!r}, from which no rows are read; {', '.join(FILE_SUFFIXES)} or a folder of "
+        "images were expected."
+    )

@@ -6,27 +6,33 @@ from pathlib import Path
 from typing import cast
 
 from ..distributions import Distributions
+from ..distributions.columns import Array, read_chunks
 from ..errors import StoreError, StoreNotFoundError, reading
-from ..rows import Array, chunks
 from . import files
-from .check import CheckReport, check
-from .digest import RowDigest, sealed
-from .formats import FORMATS, Format, is_result, target_format
+from .digest import RowDigest, seal_meta
+from .formats.registry import FORMATS, Format, is_result, target_format
 from .memory import MemorySink
-from .run_folder import COPY, RunFolder, differences, own_entries
-from .run_sink import RunSink
-from .schema import Layout, complete_meta
-from .shards import read as read_run_folder
+from .run.folder import RunFolder
+from .run.shard_reader import MANIFEST, read_run_folder
+from .run.shard_writer import InputDigests, ShardLimits
+from .run.sink import RunSink
+from .run.target import COPY, list_own_entries, partial_path
+from .schema import complete_meta, differences
+from .verify import CheckReport, check
 
 __all__ = [
     "FORMATS",
+    "MANIFEST",
     "CheckReport",
     "Format",
+    "InputDigests",
     "MemorySink",
     "RunFolder",
     "RunSink",
+    "ShardLimits",
     "check",
     "differences",
+    "files",
     "load",
     "save",
     "target_format",
@@ -36,7 +42,9 @@ SAVE_ROWS = 16_384
 
 
 def load(path: str | Path) -> Distributions:
-    """Opens a file of results, or a run folder, finished or not. Rows are decoded when they are asked for.
+    """Open a file of results, or a run folder, finished or not.
+
+    Rows are decoded when they are asked for; those of JSON and npz are read whole at once.
 
     Args:
         path: A file with one of the suffixes in `FORMATS`, or a folder. An unfinished folder gives its finished rows,
@@ -52,10 +60,10 @@ def load(path: str | Path) -> Distributions:
             rows, meta = read_run_folder(path)
             return Distributions.from_rows(rows, meta)
         if not path.exists():
-            beside = path.with_name(f"{path.name}.partial")
+            partial = partial_path(path)
             hint = (
-                f" An unfinished run on its way there is at {beside}: load that, or go on with resume=True."
-                if beside.is_dir()
+                f" An unfinished run on its way there is at {partial}: load that, or go on with resume=True."
+                if partial.is_dir()
                 else ""
             )
             raise StoreNotFoundError(f"Loading {path}: nothing is there.{hint}")
@@ -66,10 +74,10 @@ def load(path: str | Path) -> Distributions:
 
 
 def save(distributions: Distributions, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes distributions into a file, or a run folder, whose format the suffix tells. It appears whole or not at all.
+    """Write distributions into a file, or a run folder; the suffix chooses the format. It appears whole or not at all.
 
     Args:
-        distributions: What to write; read in parts.
+        distributions: The rows; read in parts, and checked as they are read.
         path: The target. ``.npy`` holds the distributions and meta alone.
         overwrite: Whether a target that is there may be replaced.
 
@@ -79,6 +87,7 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
     Raises:
         StoreExistsError: The target is there and `overwrite` is false, or fo-onnx did not write what is there.
         StoreWriteError: The operating system refuses.
+        StoreError: The rows come from a file that is damaged.
     """
     path = Path(path)
     rows = distributions.source
@@ -86,12 +95,13 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
     meta = complete_meta(distributions.meta, rows)
     form = target_format(path)
     if form is not None:
-        digest = RowDigest(Layout.of(rows))
-        for part in chunks(rows):
+        # The digest stands in meta, which comes before the rows in most formats: they are read twice.
+        digest = RowDigest(rows.layout)
+        for part in read_chunks(rows):
             digest.update(part)
-        meta = sealed(meta, digest.result(), str(path))
+        meta = seal_meta(meta, digest.result(), str(path))
         RunFolder.check_target(path, overwrite=overwrite)
-        files.remove_remains(path.parent, own_entries)
+        files.remove_remains(path.parent, list_own_entries)
         doing = "writing the file"
         with (
             files.work_folder(path, doing) as folder,
@@ -101,12 +111,10 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
         return path
     run = RunFolder.create(path, {}, COPY, overwrite=overwrite)
     try:
-        sink = run.sink(
-            classes=rows.classes, id_kind=rows.id_kind, labels=rows.has_labels, logits=rows.has_logits
-        )  # fmt: skip
-        for part in chunks(rows, step=SAVE_ROWS):
+        sink = run.sink(**rows.layout.as_dict())
+        for part in read_chunks(rows, step=SAVE_ROWS):
             sink.append(cast(Array, part.ids), part.probs, part.labels, part.logits)
-        # The rows that once came to nothing are no rows of this folder's journal.
+        # Bad rows of the run that the result comes from are not in this folder's journal.
         sink.commit({key: value for key, value in meta.items() if key != "rows"}, counts=meta["rows"])
     except BaseException:
         run.remove()

@@ -1,4 +1,4 @@
-"""Digests of the rows and of the record beside them, by which a change is seen in every format.
+"""Digests of the rows and of their record, by which a change is seen in every format.
 
 A file carries them as ``meta["digest"] = {"rows": …, "meta": …}``, both SHA-256. They say what was written, not who wrote
 it: they guard against damage and edits by mistake, not against somebody who computes them again.
@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..rows import Array, Columns
-from .schema import Layout, check_meta, encode_meta, without_flat_keys
+from ..distributions.columns import Array, Columns, Layout
+from .schema import check_meta, encode_meta, without_flat_keys
 
 KEY = "digest"
 _LEFT_OUT = (KEY, "complete")
-"""What is no part of the record itself: the digest, and whether its run is at its end."""
+"""Keys that are no part of the record itself: the digest, and whether its run is at its end."""
 
 
 class RowDigest:
@@ -44,11 +44,12 @@ class RowDigest:
         self._lengths = hashlib.sha256()
 
     def update(self, columns: Columns) -> None:
-        """Takes the next rows: every column of the layout, ids (n,), probs (n, k), labels (n,), logits (n, k)."""
+        """Take the next rows: every column of the layout, ids (n,), probs (n, k), labels (n,), logits (n, k)."""
         self._rows += len(cast(Array, columns.probs))
         for name, digest in self._columns.items():
             values = cast(Array, getattr(columns, name))
             if name == "ids" and self._layout.id_kind == "str":
+                # Lengths tell ["ab", "c"] from ["a", "bc"].
                 texts = [text.encode() for text in values.tolist()]
                 self._lengths.update(np.fromiter(map(len, texts), dtype="<i8", count=len(texts)).data)
                 digest.update(b"".join(texts))
@@ -61,18 +62,18 @@ class RowDigest:
             digest.update(numbers.reshape(-1).view(np.uint8).data)
 
     def result(self) -> str:
-        """The digest of all rows so far, in hexadecimal."""
+        """Return the digest of all rows so far, in hexadecimal."""
         parts = [f"{name} {digest.hexdigest()}" for name, digest in self._columns.items()]
         layout = self._layout
         head = f"{self._rows} rows, {layout.classes} classes, {layout.id_kind} ids {self._lengths.hexdigest()}"
         return hashlib.sha256("\n".join([head, *parts]).encode()).hexdigest()
 
 
-def meta_digest(meta: Mapping[str, Any]) -> str:
-    """The digest of a record as it reads back from a file: JSON with sorted keys, in hexadecimal.
+def digest_meta(meta: Mapping[str, Any]) -> str:
+    """Return the digest of a record as it reads back from a file: JSON with sorted keys, in hexadecimal.
 
     Raises:
-        StoreError: For a value that JSON does not have.
+        StoreError: A value that JSON does not have.
     """
     import orjson
 
@@ -81,8 +82,8 @@ def meta_digest(meta: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def sealed(meta: Mapping[str, Any], row_digest: str, where: str) -> dict[str, Any]:
-    """`meta` with both digests, after it was checked that it can be read back.
+def seal_meta(meta: Mapping[str, Any], row_digest: str, where: str) -> dict[str, Any]:
+    """Return `meta` with both digests, after it was checked that it can be read back.
 
     Args:
         meta: The whole record.
@@ -90,14 +91,14 @@ def sealed(meta: Mapping[str, Any], row_digest: str, where: str) -> dict[str, An
         where: The file, for messages.
 
     Raises:
-        StoreError: For a value that JSON does not have, or that no reader would accept.
+        StoreError: A value that JSON does not have, or that no reader would accept.
     """
     check_meta(_read_back(meta), where, "Writing")
-    return {**meta, KEY: {"rows": row_digest, "meta": meta_digest(meta)}}
+    return {**meta, KEY: {"rows": row_digest, "meta": digest_meta(meta)}}
 
 
-def digest_problems(meta: Mapping[str, Any], row_digest: str) -> list[str]:
-    """What the digests in `meta` show to have changed, one text each; files of older versions have none.
+def find_changes(meta: Mapping[str, Any], row_digest: str) -> list[str]:
+    """Return what the digests in `meta` show to have changed, one text each; files of older versions have none.
 
     Args:
         meta: The record as it was read.
@@ -111,7 +112,7 @@ def digest_problems(meta: Mapping[str, Any], row_digest: str) -> list[str]:
     problems = []
     if recorded.get("rows") != row_digest:
         problems.append("values, ids or labels changed after the file was written: their sha256 is not the one in meta")
-    if recorded.get("meta") != meta_digest(meta):
+    if recorded.get("meta") != digest_meta(meta):
         problems.append("the record (meta) changed after the file was written: its sha256 is not the one in it")
     return problems
 

@@ -1,4 +1,4 @@
-"""Rows out into memory: what a run without ``out=`` gives."""
+"""Rows out into memory: the sink of a run without ``out=``."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..contracts.batch import BadRow
 from ..distributions import Distributions
+from ..distributions.columns import Array, ArrayRows, Layout, read_chunks
+from ..distributions.metrics import MetricsAccumulator
 from ..errors import StoreError
-from ..metrics import MetricsAccumulator
-from ..protocols import BadRow
-from ..rows import Array, ArrayRows, chunks
-from .checks import SeenIds, checked
-from .schema import Layout, complete_meta
+from .row_checks import DOING, SeenIds, check_append
+from .schema import complete_meta
 
 
 class MemorySink:
     """A `Sink` that keeps rows in arrays.
 
     Args:
-        length: Number of source rows that will come, where it is known; arrays of that size are made at once.
+        length: Number of source rows that will come, if it is known; arrays of that size are made at once.
         classes: Number of classes k.
         id_kind: ``"int"`` or ``"str"``.
         labels: Whether appends carry labels.
@@ -29,7 +29,7 @@ class MemorySink:
 
     Attributes:
         written: Rows so far.
-        bad_rows: Rows so far that came to nothing.
+        bad_rows: Bad rows so far.
         bad: Those rows.
     """
 
@@ -38,35 +38,31 @@ class MemorySink:
         self.written = 0
         self.bad_rows = 0
         self.bad: list[BadRow] = []
-        self._arrays = {c: self._array(c, 1024 if length is None else length) for c in self.layout.columns}
-        # Ids 0, 1, 2, … are told from their position and take no memory.
-        self._consecutive = id_kind == "int"
-        if self._consecutive:
-            del self._arrays["ids"]
-        self._seen = SeenIds(self._ids_so_far)
-        self._done: Distributions | None = None
+        size = 1024 if length is None else length
+        # Ids 0, 1, 2, … are known by their position and take no memory.
+        self._ids_are_positions = id_kind == "int"
+        self._arrays = {
+            c: self.layout.make_column(c, size)
+            for c in self.layout.columns
+            if c != "ids" or not self._ids_are_positions
+        }
+        self._seen = SeenIds(self._read_ids)
+        self._result: Distributions | None = None
 
-    def append(
-        self,
-        ids: Array,
-        probs: Any,
-        labels: Any,
-        logits: Any,
-        bad: Sequence[BadRow] = (),
-    ) -> None:
-        """Takes the next rows; copies them. Raises `StoreError` as `fo_onnx.protocols.Sink` says."""
-        if self._done is not None:
-            raise StoreError("Taking rows of results: the run was ended already.")
-        columns = checked(self.layout, ids, probs, labels, logits)
-        taken = cast(Array, columns.ids)
-        start, stop = self.written, self.written + len(taken)
-        if self._consecutive and _consecutive(taken, start):
-            self._seen.follow(stop - 1)
-        else:
-            self._seen.take(taken)
-            if self._consecutive:
-                self._consecutive = False
-                self._arrays["ids"] = self._array("ids", max(len(self._arrays["probs"]), stop))
+    def append(self, ids: Array, probs: Any, labels: Any, logits: Any, bad: Sequence[BadRow] = ()) -> None:
+        """Take the next rows, and copy them. Raises `StoreError` as `fo_onnx.contracts.Sink` says."""
+        if self._result is not None:
+            raise StoreError(f"{DOING}: the run was ended already.")
+        columns = check_append(self.layout, ids, probs, labels, logits)
+        new_ids = cast(Array, columns.ids)
+        self._seen.take(new_ids)
+        start, stop = self.written, self.written + len(new_ids)
+        # From the first id that is not its position on, all of them are stored.
+        if self._ids_are_positions and len(new_ids):
+            ends_fit = new_ids.item(0) == start and new_ids.item(-1) == stop - 1
+            if not (ends_fit and self._seen.are_increasing):
+                self._ids_are_positions = False
+                self._arrays["ids"] = self.layout.make_column("ids", max(len(self._arrays["probs"]), stop))
                 self._arrays["ids"][:start] = np.arange(start)
         if stop > len(self._arrays["probs"]):
             self._grow(stop)
@@ -78,49 +74,40 @@ class MemorySink:
 
     @property
     def metrics(self) -> MetricsAccumulator:
-        """Metrics of the rows so far, computed now."""
-        gathered = MetricsAccumulator(self.layout.classes)
-        for part in chunks(self._rows(), ("probs", "labels")):
-            gathered.update(cast(Array, part.probs), part.labels)
-        return gathered
+        """Return the metrics of the rows so far, computed now."""
+        accumulator = MetricsAccumulator(self.layout.classes)
+        for part in read_chunks(self._rows(), ("probs", "labels")):
+            accumulator.update(cast(Array, part.probs), part.labels)
+        return accumulator
 
     def commit(self, meta: dict[str, Any]) -> None:
-        """Ends the run; `distributions` then gives the same object again and again."""
+        """End the run; `distributions` then returns the same object again and again."""
         self.distributions(meta)
 
     def abort(self, error: BaseException) -> Path | None:
-        """Nothing is kept on any disk: ``None``."""
+        """Return ``None``: nothing is kept on any disk."""
         return None
 
     def distributions(self, meta: Mapping[str, Any] | None = None) -> Distributions:
-        """The rows, without a copy. Metrics are computed when they are asked for."""
-        if self._done is None:
+        """Return the rows, without a copy. Metrics are computed when they are asked for."""
+        if self._result is None:
             rows = self._rows()
             own = {"rows": {"written": self.written, "skipped": self.bad_rows, "quarantined": 0}}
-            self._done = Distributions.from_rows(rows, complete_meta({**own, **(meta or {})}, rows), trusted=True)
-        return self._done
+            self._result = Distributions.from_rows(
+                rows, complete_meta({**own, **(meta or {})}, rows), already_checked=True
+            )
+        return self._result
 
     def _rows(self) -> ArrayRows:
         part = {name: array[: self.written] for name, array in self._arrays.items()}
         return ArrayRows(part["probs"], part.get("ids"), part.get("labels"), part.get("logits"))
 
-    def _ids_so_far(self) -> Iterator[Array]:
-        for part in chunks(self._rows(), ("ids",)):
+    def _read_ids(self) -> Iterator[Array]:
+        for part in read_chunks(self._rows(), ("ids",)):
             yield cast(Array, part.ids)
-
-    def _array(self, column: str, length: int) -> Array:
-        if column in ("probs", "logits"):
-            return np.empty((length, self.layout.classes), dtype=np.float32)
-        return np.empty(length, dtype=object if column == "ids" and self.layout.id_kind == "str" else np.int64)
 
     def _grow(self, least: int) -> None:
         for name, array in self._arrays.items():
-            larger = self._array(name, max(least, 2 * len(array)))
+            larger = self.layout.make_column(name, max(least, 2 * len(array)))
             larger[: self.written] = array[: self.written]
             self._arrays[name] = larger
-
-
-def _consecutive(ids: Array, start: int) -> bool:
-    """Whether `ids` are `start`, `start` + 1, and so on."""
-    n = len(ids)
-    return n == 0 or bool(ids.item(0) == start and ids.item(n - 1) == start + n - 1 and (ids[1:] > ids[:-1]).all())

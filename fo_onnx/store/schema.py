@@ -1,6 +1,6 @@
-"""What stands in a file beside the rows: the schema version, and meta as it is checked on reading.
+"""The record that stands in a file besides the rows: its version, its parts, and how it is checked on reading.
 
-Version 1 is what `docs/spec.md` lists under "meta". Version 0 is the JSON of the generator that came before, which had
+Version 1 is what `docs/files.md` lists under "meta". Version 0 is the JSON of the generator that came before, which had
 no version.
 """
 
@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
+from ..distributions.columns import Layout, Rows
 from ..errors import StoreError
-from ..rows import Array, Rows, some
 from ..version import __version__
 
 SCHEMA_VERSION = 1
 META_KEY = "fo_onnx"
+FOR_LARGE_RESULTS = "Large results belong in Parquet, .npy or a run folder, which are not read whole."
 EMPTY_CLASSES = 2**22
 """The most classes that a result without rows may have: nothing in the file shows that there are so many."""
 SECTIONS = (
@@ -28,44 +26,12 @@ SECTIONS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Which columns there are.
-
-    Attributes:
-        classes: Number of classes k.
-        id_kind: ``"int"`` or ``"str"``.
-        labels: Whether there are labels.
-        logits: Whether there are logits.
-    """
-
-    classes: int
-    id_kind: str
-    labels: bool
-    logits: bool
-
-    @classmethod
-    def of(cls, rows: Rows) -> Layout:
-        """The layout of rows that are there."""
-        return cls(rows.classes, rows.id_kind, rows.has_labels, rows.has_logits)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns that are there."""
-        there = {"ids": True, "probs": True, "labels": self.labels, "logits": self.logits}
-        return tuple(name for name, kept in there.items() if kept)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
-        return asdict(self)
-
-
 def minimal_meta(layout: Layout, length: int | None, *, foreign: bool = False) -> dict[str, Any]:
-    """What can be said about rows of which nothing else is known.
+    """Return the meta of rows of which nothing else is known.
 
     Args:
         layout: Their columns.
-        length: Their number, where it is known.
+        length: Their number, if it is known.
         foreign: Whether they lie in a file that fo-onnx did not write.
     """
     meta: dict[str, Any] = {
@@ -82,8 +48,8 @@ def minimal_meta(layout: Layout, length: int | None, *, foreign: bool = False) -
 
 
 def complete_meta(meta: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
-    """`meta` with what every file needs, where it is not there already; what contradicts the rows is replaced."""
-    layout = Layout.of(rows)
+    """Return `meta` with what every file needs; what contradicts the rows is replaced."""
+    layout = rows.layout
     base = minimal_meta(layout, rows.length)
     counts = meta.get("rows") or {}
     if counts.get("written") != rows.length:
@@ -102,48 +68,43 @@ def _columns(layout: Layout) -> dict[str, Any]:
 
 
 def encode_meta(meta: Mapping[str, Any], where: str) -> bytes:
-    """`meta` as JSON. Numbers that are not finite become null.
+    """Return `meta` as JSON. Numbers that are not finite become null.
 
     Raises:
-        StoreError: For a value that JSON does not have; names its place.
+        StoreError: A value that JSON does not have; names its place.
     """
     import orjson
 
     try:
         return orjson.dumps(dict(meta), option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as err:
-        place = _misfit(meta, "meta")
+        place = _locate_misfit(meta, "meta")
         raise StoreError(
             f"Writing {where}: {place or 'meta'} cannot be written as JSON ({err}). Text, numbers, true, false, null, "
-            "lists "
-            "and dicts with text keys were expected."
+            "lists and dicts with text keys were expected."
         ) from err
 
 
-def _misfit(value: Any, place: str) -> str | None:
-    """Where in nested dicts and lists the first value lies that JSON does not have."""
+def _locate_misfit(value: Any, place: str) -> str | None:
+    """Return where in nested dicts and lists the first value lies that JSON does not have."""
     import orjson
 
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                return f"the key {key!r} of {place}"
-            if found := _misfit(inner, f"{place}[{key!r}]"):
-                return found
-    elif isinstance(value, list | tuple):
-        for i, inner in enumerate(value):
-            if found := _misfit(inner, f"{place}[{i}]"):
-                return found
-    else:
+    if not isinstance(value, Mapping | list | tuple):
         try:
             orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
         except TypeError:
             return f"{place}, a {type(value).__name__},"
+        return None
+    for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if isinstance(value, Mapping) and not isinstance(key, str):
+            return f"the key {key!r} of {place}"
+        if misfit := _locate_misfit(inner, f"{place}[{key!r}]"):
+            return misfit
     return None
 
 
 def decode_meta(text: bytes | str, where: str) -> dict[str, Any]:
-    """The meta in a file, checked by `check_meta`."""
+    """Return the meta in a file, checked by `check_meta`."""
     import orjson
 
     try:
@@ -154,7 +115,7 @@ def decode_meta(text: bytes | str, where: str) -> dict[str, Any]:
 
 
 def check_meta(meta: Any, where: str, doing: str = "Reading") -> dict[str, Any]:
-    """`meta` as it is, if this version can read it.
+    """Return `meta` as it is, if this version can read it.
 
     Args:
         meta: What stands in the file.
@@ -162,8 +123,8 @@ def check_meta(meta: Any, where: str, doing: str = "Reading") -> dict[str, Any]:
         doing: What is being done, likewise.
 
     Raises:
-        StoreError: For a newer schema, for what is no meta of this project, for missing keys and for values of another
-            type than the schema has there.
+        StoreError: A newer schema, no meta of this project, missing keys, or values of another type than the schema has
+            there.
     """
     if not isinstance(meta, dict):
         raise StoreError(
@@ -174,23 +135,15 @@ def check_meta(meta: Any, where: str, doing: str = "Reading") -> dict[str, Any]:
             f"{doing} {where}: its meta has no 'schema', so that it is no file of fo-onnx, or one whose meta was "
             f"replaced. Found: {', '.join(map(str, list(meta)[:10])) or 'nothing'}."
         )
-    version = meta["schema"]
-    if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-        raise StoreError(
-            f"{doing} {where}: meta.schema is {version!r}; a version number was expected. The file is damaged."
-        )
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{doing} {where}: it has schema {version}, written by a newer fo-onnx "
-            f"({meta.get('fo_onnx', 'unknown')}); this one reads up to {SCHEMA_VERSION}. Upgrade with: pip install -U "
-            "fo-onnx"
-        )
+    check_version(meta, f"{doing} {where}", "meta.schema", oldest=0)
+    # The kind of ids cannot be left out: without it, text that looks like numbers could be either.
     data = meta.get("data")
     if not isinstance(data, dict) or data.get("id_kind") not in ("int", "str"):
         raise StoreError(
-            f"{doing} {where}: meta.data.id_kind is missing or neither 'int' nor 'str'; schema {version} has it. "
+            f"{doing} {where}: meta.data.id_kind is missing or neither 'int' nor 'str'; schema {meta['schema']} has it. "
             "The file is damaged, or was not written by fo-onnx."
         )
+    # Everything else may be missing, but is what the schema says if it is there.
     for place, (fits, expected) in _RECORD.items():
         section, _, key = place.partition(".")
         table = (meta.get(section) or {}) if key else meta
@@ -205,8 +158,29 @@ def check_meta(meta: Any, where: str, doing: str = "Reading") -> dict[str, Any]:
     return meta
 
 
+def check_version(table: Mapping[str, Any], doing: str, name: str, *, oldest: int = 1) -> None:
+    """Raise a `StoreError` if this version cannot read a table, by its ``schema``.
+
+    Args:
+        table: The table.
+        doing: What is being done with which file, for messages.
+        name: How the version is called in a message.
+        oldest: The oldest version that can be read.
+    """
+    version = table.get("schema")
+    if type(version) is not int or version < oldest:
+        raise StoreError(
+            f"{doing}: {name} is {version!r}; a version number was expected. It is damaged, or not of fo-onnx."
+        )
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{doing}: it has schema {version}, written by a newer fo-onnx ({table.get('fo_onnx', 'unknown')}); this one "
+            f"reads up to {SCHEMA_VERSION}. Upgrade with: pip install -U fo-onnx"
+        )
+
+
 def fits_record(place: str, value: Any) -> bool:
-    """Whether a value may stand at a place of meta such as ``"model.name"``."""
+    """Return whether a value may stand at a place of meta such as ``"model.name"``."""
     return _RECORD[place][0](value)
 
 
@@ -258,19 +232,19 @@ _RECORD: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "metrics.predicted_classes": _COUNTS, "metrics.true_classes": _COUNTS, "metrics.labelled_rows": _COUNT,
     **{f"metrics.{k}": _NUMBER for k in ("accuracy", "nll", "brier", "ece")},
 }  # fmt: skip
-"""What meta may hold where it is there, in the order of `docs/spec.md`, and how that is called in a message."""
+"""The types of the values in meta, in the order of `docs/files.md`, and how a message calls them."""
 
 
 def check_against_rows(meta: Mapping[str, Any], rows: Rows) -> None:
-    """Raises a `StoreError` where `meta` speaks of other columns or another number of rows than there are."""
-    data = meta["data"]
-    if data["id_kind"] != rows.id_kind:
-        raise StoreError(f"Reading {rows.where}: meta says {data['id_kind']} ids, the file holds {rows.id_kind} ids.")
-    for name, there in (("labels", rows.has_labels), ("logits", rows.has_logits)):
-        if data.get(name, there) != there:
+    """Raise a `StoreError` if `meta` speaks of other columns or another number of rows than there are."""
+    data, layout = meta["data"], rows.layout
+    if data["id_kind"] != layout.id_kind:
+        raise StoreError(f"Reading {rows.where}: meta says {data['id_kind']} ids, the file holds {layout.id_kind} ids.")
+    for name, is_there in (("labels", layout.labels), ("logits", layout.logits)):
+        if data.get(name, is_there) != is_there:
             raise StoreError(
                 f"Reading {rows.where}: meta says that there are {'' if data[name] else 'no '}{name}, the file holds "
-                f"{'them' if there else 'none'}. The file is damaged or was edited."
+                f"{'them' if is_there else 'none'}. The file is damaged or was edited."
             )
     written = (meta.get("rows") or {}).get("written")
     if written is not None and written != rows.length:
@@ -279,51 +253,33 @@ def check_against_rows(meta: Mapping[str, Any], rows: Rows) -> None:
             "was edited."
         )
     names = (meta.get("model") or {}).get("class_names")
-    if names is not None and len(names) != rows.classes:
-        raise StoreError(f"Reading {rows.where}: meta names {len(names)} classes, the rows have {rows.classes}.")
-    if rows.length == 0 and rows.classes > max(EMPTY_CLASSES, len(names or ())):
+    if names is not None and len(names) != layout.classes:
+        raise StoreError(f"Reading {rows.where}: meta names {len(names)} classes, the rows have {layout.classes}.")
+    # Nothing in a file without rows shows that it has so many classes, and arrays are made for them.
+    if rows.length == 0 and layout.classes > max(EMPTY_CLASSES, len(names or ())):
         raise StoreError(
-            f"Reading {rows.where}: no rows of {rows.classes} classes; a result without rows has at most "
+            f"Reading {rows.where}: no rows of {layout.classes} classes; a result without rows has at most "
             f"{EMPTY_CLASSES}. The file is damaged."
         )
 
 
-def text_ids(values: list[str], where: str) -> Array:
-    """Text ids as an object array (n,). Raises `StoreError` for what is no text, or no valid Unicode."""
-    odd = [v for v in values if not isinstance(v, str)]
-    if not odd:
-        try:
-            "".join(values).encode()
-        except UnicodeEncodeError:
-            odd = [v for v in values if not _is_unicode(v)]
-    if odd:
-        raise StoreError(f"Reading {where}: ids that are no text: {some(odd)}. The file is damaged.")
-    ids = np.empty(len(values), dtype=object)
-    ids[:] = values
-    return ids
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
 def with_flat_keys(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """`meta` as JSON files have it: `model_name`, `framework` and the user's own keys also stand at the top."""
-    return {**meta, **{k: v for k, v in _flat(meta).items() if k not in meta}}
+    """Return `meta` as JSON files have it: `model_name`, `framework` and the user's own keys also stand at the top."""
+    return {**meta, **{k: v for k, v in _flatten(meta).items() if k not in meta}}
 
 
 def without_flat_keys(meta: Any) -> Any:
-    """The reverse of `with_flat_keys`: keys at the top that only repeat what stands in a section are taken away.
+    """Return `meta` without what `with_flat_keys` added: keys at the top that only repeat what stands in a section.
 
     What is no object is left for `check_meta` to refuse.
     """
     if not isinstance(meta, Mapping):
         return meta
-    flat = _flat(meta)
+    flat = _flatten(meta)
     return {k: v for k, v in meta.items() if k in SECTIONS or k not in flat or not same_json(flat[k], v)}
 
 
-def _flat(meta: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(meta: Mapping[str, Any]) -> dict[str, Any]:
     model, own = (v if isinstance(v, dict) else {} for v in (meta.get("model"), meta.get("user")))
     named = {"model_name": model.get("name"), "framework": model.get("framework")}
     user = {k: v for k, v in own.items() if k not in SECTIONS}
@@ -331,7 +287,7 @@ def _flat(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same_json(a: Any, b: Any, tolerance: float = 0.0) -> bool:
-    """Whether two JSON values are the same; numbers may differ by `tolerance`, relative to the larger or to 1."""
+    """Return whether two JSON values are the same; numbers may differ by `tolerance`, relative to the larger or to 1."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same_json(a[k], b[k], tolerance) for k in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
@@ -339,3 +295,13 @@ def same_json(a: Any, b: Any, tolerance: float = 0.0) -> bool:
     if isinstance(a, float | int) and isinstance(b, float | int) and tolerance:
         return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
     return bool(a == b)
+
+
+def differences(old: Any, new: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return where two JSON values differ, by dotted keys: the old value and the new one."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        changed: dict[str, tuple[Any, Any]] = {}
+        for key in [*old, *(k for k in new if k not in old)]:
+            changed |= differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+        return changed
+    return {} if old == new else {place: (old, new)}

@@ -19,11 +19,11 @@ import pytest
 from bounded import run_bounded
 from PIL import Image
 
-from fo_onnx.cli.data import load_ids
-from fo_onnx.cli.params import load_params
-from fo_onnx.options import DataOptions
+from fo_onnx.cli.shared.data import load_ids
+from fo_onnx.cli.shared.models import load_params
+from fo_onnx.contracts.options import DataOptions
 from fo_onnx.sources import ImageFolder, open_source
-from fo_onnx.sources.labels import given_labels
+from fo_onnx.sources.labels import read_labels
 
 Attack = Callable[[Path], Any]
 CANARY = "sprung"
@@ -298,7 +298,7 @@ def read_image(path: Path) -> None:
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "rows": read_rows,
-    "labels": lambda p: given_labels(p),
+    "labels": lambda p: read_labels(p),
     "ids": load_ids,
     "image": read_image,
     "params": lambda p: load_params(os.fspath(p)),
@@ -336,7 +336,7 @@ def test_a_long_label_does_not_widen_the_others(tmp_path: Path) -> None:
     path = tmp_path / "y.txt"
     path.write_text("x" * 10**6 + "\n" + "a\n" * 10**6)
 
-    run_bounded(lambda: given_labels(path)).require_bounds()
+    run_bounded(lambda: read_labels(path)).require_bounds()
 
 
 def test_a_long_text_in_each_row_of_parquet_is_held_once(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from onnx import helper
 from onnx_files import CLASSES, linear, node, rows
 
 import fo_onnx as fo
-from fo_onnx import head
-from fo_onnx.model import describe
-from fo_onnx.spec import ModelSpec, TensorSpec
+from fo_onnx.contracts.spec import ModelSpec, TensorSpec
+from fo_onnx.models import graph_head as head
+from fo_onnx.models.onnx_model import describe
 
 X = rows(12)
 

@@ -21,7 +21,7 @@ from bounded import run_bounded
 
 from fo_onnx.distributions import Distributions
 from fo_onnx.errors import FoOnnxError
-from fo_onnx.store import RunFolder, check, load, save
+from fo_onnx.store import RunFolder, ShardLimits, check, load, save
 
 N, K = 20, 3
 PROBS = np.random.default_rng(0).dirichlet(np.ones(K), N).astype(np.float32)
@@ -406,7 +406,7 @@ PARQUET = {
 
 
 def run_folder(path: Path) -> None:
-    run = RunFolder.create(path, {}, {}, overwrite=False, shard_bytes=8 * K * 4, group_rows=8)
+    run = RunFolder.create(path, {}, {}, overwrite=False, limits=ShardLimits(size_bytes=8 * K * 4, group_rows=8))
     sink = run.sink(classes=K, id_kind="int", labels=False, logits=False)
     for start in range(0, N, 5):
         sink.append(np.arange(start, start + 5), PROBS[start : start + 5], None, None)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fo_onnx
-from fo_onnx.cli.data import load_data, load_ids, random_rows
+from fo_onnx.cli.shared.data import load_data, load_ids, random_rows
 from fo_onnx.errors import DataError, DataNotFoundError, OptionError
 
 

@@ -13,19 +13,19 @@ from onnx_files import linear
 
 import fo_onnx
 from fo_onnx.cli import demo
-from fo_onnx.probabilities import entropy
+from fo_onnx.distributions.probabilities import entropy
 
 
 @pytest.mark.timeout(120)
 def test_the_demo_runs_twice(run, tmp_path: Path) -> None:
     result = run("demo", "--out", tmp_path / "demo", "--json")
     assert result.exit_code == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert found["parity"]["passed"] is True
-    assert found["parity"]["row_spread"] > 0.8
-    assert found["metrics"]["held-out"]["accuracy"] > 0.97
-    assert found["throughput"]["max_tv"] < 1e-5
-    assert set(found["throughput"]["rows_per_s"]) == {"torch", "onnx"}
+    document = json.loads(result.stdout)
+    assert document["parity"]["passed"] is True
+    assert document["parity"]["row_spread"] > 0.8
+    assert document["metrics"]["held-out"]["accuracy"] > 0.97
+    assert document["throughput"]["max_tv"] < 1e-5
+    assert set(document["throughput"]["rows_per_s"]) == {"torch", "onnx"}
 
     held_out = fo_onnx.load(tmp_path / "demo" / "held-out.parquet")
     images, labels = digits()
@@ -36,7 +36,7 @@ def test_the_demo_runs_twice(run, tmp_path: Path) -> None:
     assert fo_onnx.load(tmp_path / "demo" / "held-out.json").equals(held_out)
     assert len(fo_onnx.load(tmp_path / "demo" / "train.json")) == len(train)
     nats = entropy(held_out.probs)
-    assert [u["id"] for u in found["least_certain"]] == held_out.ids[np.argsort(-nats)[:5]].tolist()
+    assert [u["id"] for u in document["least_certain"]] == held_out.ids[np.argsort(-nats)[:5]].tolist()
 
     text = run("demo", "--out", tmp_path / "demo")
     assert text.exit_code == 0, text.stderr
@@ -48,7 +48,7 @@ def test_the_demo_runs_twice(run, tmp_path: Path) -> None:
         "held-out.json",
     ):
         assert line in text.stdout
-    assert f"row {found['least_certain'][0]['id']}: labelled " in text.stdout
+    assert f"row {document['least_certain'][0]['id']}: labelled " in text.stdout
     assert text.stdout.count("|  zero ") == 5
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import fo_onnx
-from fo_onnx.printable import escaped
+from fo_onnx.guards.printable import escaped
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eder\u2028\nverdict   sound (forged)"
 FILE = "a\x1b[2J\u202e\nfo-onnx: forged"

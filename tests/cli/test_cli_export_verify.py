@@ -30,12 +30,12 @@ def test_export_with_an_example_as_json(run, work: Path) -> None:
         "--model-name", "net", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert found["path"] == "e.onnx"
-    assert found["random_rows"] is False
-    assert found["parity"]["passed"] is True
-    assert found["parity"]["rows"] == 256
-    assert (found["spec"]["temperature"], found["spec"]["name"], found["spec"]["classes"]) == (2.0, "net", 10)
+    document = json.loads(result.stdout)
+    assert document["path"] == "e.onnx"
+    assert document["random_rows"] is False
+    assert document["parity"]["passed"] is True
+    assert document["parity"]["rows"] == 256
+    assert (document["spec"]["temperature"], document["spec"]["name"], document["spec"]["classes"]) == (2.0, "net", 10)
     assert result.stderr == ""
 
 
@@ -69,8 +69,8 @@ def test_verify_finds_another_net(run, work: Path, arguments: list[str]) -> None
     assert result.exit_code == 1
     assert result.stderr == ""
     if arguments:
-        found = json.loads(result.stdout)
-        assert found["passed"] is False
-        assert found["max_tv"] > 0.5
+        document = json.loads(result.stdout)
+        assert document["passed"] is False
+        assert document["max_tv"] > 0.5
     else:
         assert "FAILED: rows differ by a total variation" in result.stdout

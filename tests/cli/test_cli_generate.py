@@ -29,10 +29,10 @@ def test_from_a_file(run, work: Path) -> None:
     for line in ("rows     100 written", "classes  10: a, b", "file     o.parquet (", "runner   onnx on cpu, batch ",
                  "(at export)", "metrics  accuracy ", " rows/s ("):  # fmt: skip
         assert line in result.stdout
-    found = fo_onnx.load("o.parquet")
-    assert np.array_equal(found.probs, fo_onnx.load("d.parquet").probs)
-    assert found.meta["user"] == {"run": 3, "who": "me"}
-    assert found.logits is not None
+    dists = fo_onnx.load("o.parquet")
+    assert np.array_equal(dists.probs, fo_onnx.load("d.parquet").probs)
+    assert dists.meta["user"] == {"run": 3, "who": "me"}
+    assert dists.logits is not None
 
 
 def test_from_a_reference_as_json(run, work: Path) -> None:
@@ -40,11 +40,11 @@ def test_from_a_reference_as_json(run, work: Path) -> None:
     result = run("generate", "app:trained", "--data", "app:dataset", "-o", "o.json", "--ids", "ids.txt", "--json",
                  "--class-names", "a,b,c,d,e,f,g,h,i,j")  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert (found["path"], found["rows"], found["classes"]) == ("o.json", 600, 10)
-    assert found["meta"]["runner"]["kind"] == "onnx"
-    assert found["meta"]["parity"]["passed"] is True
-    assert found["metrics"]["accuracy"] > 0.95
+    document = json.loads(result.stdout)
+    assert (document["path"], document["rows"], document["classes"]) == ("o.json", 600, 10)
+    assert document["meta"]["runner"]["kind"] == "onnx"
+    assert document["meta"]["parity"]["passed"] is True
+    assert document["metrics"]["accuracy"] > 0.95
     written = fo_onnx.load("o.json")
     assert list(written)[:2] == ["digit-0", "digit-1"]
     assert np.array_equal(written.labels, np.load("y.npy"))
@@ -64,7 +64,7 @@ def test_a_callable_says_why_it_is_native(run, work: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
     assert "because a plain callable has no graph that could become ONNX" in result.stdout
-    result = run("generate", "app:linear", "--data", "x.npy", "-o", "o2.npz", "--engine", "onnx")
+    result = run("generate", "app:linear", "--data", "x.npy", "-o", "o2.npz", "--runner", "onnx")
     assert result.exit_code == 1
     assert (
         "fo-onnx: error: a plain callable has no graph that could become ONNX. Give the model of its framework instead"
@@ -97,9 +97,9 @@ def test_images(run, work: Path) -> None:
     result = run("generate", "d.onnx", "--data", "images", "-o", "o.parquet", "--resize", "8", "--mode", "L",
                  "--mean", "0.5", "--std", "0.5")  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    found = fo_onnx.load("o.parquet")
-    assert next(iter(found)) == "a/0.png"
-    assert found.meta["data"]["preprocessing"]["mean"] == [0.5]
+    dists = fo_onnx.load("o.parquet")
+    assert next(iter(dists)) == "a/0.png"
+    assert dists.meta["data"]["preprocessing"]["mean"] == [0.5]
 
 
 @pytest.mark.parametrize("target", ["o.parquet", "o.json", "o"])
@@ -107,13 +107,13 @@ def test_the_plan_writes_nothing(run, work: Path, target: str) -> None:
     before = sorted(work.rglob("*"))
     result = run("generate", "d.onnx", "--data", "x.npy", "--labels", "y.npy", "-o", target, "--dry-run", "--json")
     assert result.exit_code == 0, result.stderr
-    found = json.loads(result.stdout)
+    document = json.loads(result.stdout)
     assert sorted(p for p in work.rglob("*") if "__pycache__" not in p.parts) == before
-    assert (found["rows"], found["classes"], found["runner"], found["device"]) == (600, 10, "onnx", "cpu")
-    assert found["total_s"] == pytest.approx(600 / found["rows_per_s"])
+    assert (document["rows"], document["classes"], document["runner"], document["device"]) == (600, 10, "onnx", "cpu")
+    assert document["total_s"] == pytest.approx(600 / document["rows_per_s"])
     run("generate", "d.onnx", "--data", "x.npy", "--labels", "y.npy", "-o", target)
     size = sum(f.stat().st_size for f in [work / target, *(work / target).rglob("*")] if f.is_file())
-    assert size / 2 < found["output_bytes"] < size * 2
+    assert size / 2 < document["output_bytes"] < size * 2
 
 
 def test_the_plan_in_words_and_without_a_target(run, work: Path) -> None:
@@ -173,7 +173,7 @@ def test_the_plan_and_the_run_refuse_with_the_same_words(run, work: Path, argume
     x = np.load("x.npy")[:20]
     head = {"unnamed.onnx": [], "probs.onnx": [torch.nn.Softmax(1)]}.get(arguments[0])
     if head is not None:
-        fo_onnx.export(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2), *head), x, arguments[0])
+        fo_onnx.export(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3), *head), x, arguments[0])
     target = [] if "-o" in arguments else ["-o", "o.parquet"]
     plan, real = (run("generate", *arguments, *target, *more) for more in (["--dry-run"], []))
     assert (plan.exit_code, plan.stderr) == (real.exit_code, real.stderr)
@@ -195,7 +195,7 @@ def test_the_plan_of_a_run_that_is_gone_on_with(run, work: Path) -> None:
         run("generate", "d.onnx", "--data", "other.npy", "-o", "o.parquet", "--resume", *m) for m in (["--dry-run"], [])
     ]
     assert other[0].exit_code == 1
-    assert other[0].stderr.split(" go on with:")[0] in other[1].stderr
+    assert other[0].stderr.split(" resume it with:")[0] in other[1].stderr
     assert {p: p.read_bytes() for p in Path("o.parquet.partial").rglob("*") if p.is_file()} == before
 
 
@@ -206,7 +206,7 @@ def test_the_plan_of_a_run_that_is_gone_on_with(run, work: Path) -> None:
         ("", "Missing option '-o' / '--out'; only --dry-run goes without."),
         ("-o o.npy --batch-size many", "'many' is not understood; a number of rows, or auto, was expected."),
         ("-o o.npy --meta novalue", "'novalue' is not understood; key=value was expected."),
-        ("-o o.npy --engine hybrid", "'hybrid' is not one of 'auto', 'onnx', 'native'."),
+        ("-o o.npy --runner hybrid", "'hybrid' is not one of 'auto', 'onnx', 'native'."),
         ("-o o.npy --mean a,b", "'a,b' is not understood; one number or one per channel was expected."),
     ],
 )
@@ -244,7 +244,7 @@ def test_an_interrupt_tells_how_to_go_on(run, work: Path) -> None:
     assert first.startswith("fo-onnx: interrupted. The ")
     assert "finished rows are kept in o.parquet.partial; --resume goes on from them." in first
     assert second == (
-        "fo-onnx: go on with: fo-onnx generate d.onnx --data app:Interrupted -o o.parquet --batch-size 50 --meta 'a=b c' --resume"
+        "fo-onnx: resume it with: fo-onnx generate d.onnx --data app:Interrupted -o o.parquet --batch-size 50 --meta 'a=b c' --resume"
     )
 
 
@@ -283,9 +283,9 @@ def test_ctrl_c_is_130_and_the_resumed_file_is_the_same(work: Path, ending: sign
     assert "Traceback" not in said
     assert not Path("o.parquet").exists()
     assert 0 < len(fo_onnx.load("o.parquet.partial")) < 600
-    command = said.strip().splitlines()[-1].removeprefix("fo-onnx: go on with: ")
-    found = subprocess.run([*SCRIPT, *shlex.split(command)[1:]], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
+    command = said.strip().splitlines()[-1].removeprefix("fo-onnx: resume it with: ")
+    process = subprocess.run([*SCRIPT, *shlex.split(command)[1:]], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert not Path("o.parquet.partial").exists()
     whole = fo_onnx.generate("d.onnx", np.load("x.npy"), batch_size=32)
     resumed = fo_onnx.load("o.parquet")

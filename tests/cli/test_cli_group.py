@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
-from fo_onnx.cli.failures import in_words_of
 from fo_onnx.cli.main import COMMANDS, main
+from fo_onnx.cli.shared.failures import in_options
 
 SCRIPT = [sys.executable, "-c", "from fo_onnx.cli.main import main; main(prog_name='fo-onnx')"]
 
@@ -51,13 +51,13 @@ def test_help_imports_no_command_and_no_heavy_library() -> None:
         "main(['--help'], standalone_mode=False)\n"
         "print('LOADED', *sorted(sys.modules))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(found.stdout.partition("LOADED")[2].split())
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(process.stdout.partition("LOADED")[2].split())
     assert "fo_onnx.cli.main" in loaded
     assert loaded.isdisjoint(f"fo_onnx.cli.{name}" for name in COMMANDS)
     assert loaded.isdisjoint({"torch", "onnx", "onnxruntime", "pyarrow", "orjson", "tqdm", "PIL", "importlib.metadata"})
-    assert "Commands:\n" in found.stdout
-    assert "_FO_ONNX_COMPLETE=bash_source" in found.stdout
+    assert "Commands:\n" in process.stdout
+    assert "_FO_ONNX_COMPLETE=bash_source" in process.stdout
 
 
 def test_version(run) -> None:
@@ -68,11 +68,11 @@ def test_version(run) -> None:
 
 def test_completion_is_there() -> None:
     env = {**os.environ, "_FO_ONNX_COMPLETE": "bash_source"}
-    found = subprocess.run(SCRIPT, capture_output=True, text=True, env=env, check=True)
-    assert "_fo_onnx_completion" in found.stdout
+    process = subprocess.run(SCRIPT, capture_output=True, text=True, env=env, check=True)
+    assert "_fo_onnx_completion" in process.stdout
     env = {**os.environ, "_FO_ONNX_COMPLETE": "bash_complete", "COMP_WORDS": "fo-onnx gen", "COMP_CWORD": "1"}
-    found = subprocess.run(SCRIPT, capture_output=True, text=True, env=env, check=True)
-    assert found.stdout == "plain,generate\n"
+    process = subprocess.run(SCRIPT, capture_output=True, text=True, env=env, check=True)
+    assert process.stdout == "plain,generate\n"
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_an_interrupt_elsewhere_is_130(run, work: Path, monkeypatch: pytest.Monk
 def test_true_processes_give_the_exit_codes(work: Path) -> None:
     codes = {"check d.parquet": 0, "check nothing.parquet": 1, "check": 2}
     for arguments, code in codes.items():
-        found = subprocess.run([*SCRIPT, *arguments.split()], capture_output=True, text=True)
-        assert found.returncode == code, found.stderr
-        assert "Traceback" not in found.stderr
+        process = subprocess.run([*SCRIPT, *arguments.split()], capture_output=True, text=True)
+        assert process.returncode == code, process.stderr
+        assert "Traceback" not in process.stderr
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_true_processes_give_the_exit_codes(work: Path) -> None:
 )  # fmt: skip
 def test_messages_speak_of_options(message: str, said: str) -> None:
     command = main.get_command(click.Context(main), "generate")
-    assert in_words_of(command, message) == said
+    assert in_options(command, message) == said
 
 
 def test_messages_without_a_command_stay() -> None:
-    assert in_words_of(None, "overwrite=True") == "overwrite=True"
+    assert in_options(None, "overwrite=True") == "overwrite=True"

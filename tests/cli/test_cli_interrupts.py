@@ -113,11 +113,14 @@ def test_while_an_extension_is_imported_that_takes_it_for_a_failure(work: Path) 
     ("command", "number"),
     [(COMMAND, signal.SIGINT), (COMMAND, signal.SIGTERM), (COMMAND, signal.SIGHUP), (MODULE, signal.SIGINT)],
 )
-def test_while_the_command_itself_is_imported(work: Path, command: list[str], number: int) -> None:
-    """A numpy that takes a minute to load stands for a slow disk."""
-    (work / "numpy").mkdir()
-    (work / "numpy" / "__init__.py").write_text(SLOW_IMPORT)
-    assert signalled(work, start(work, "--help", command=command), number) == INTERRUPTED
+@pytest.mark.parametrize(("package", "arguments"), [("click", ["--help"]), ("numpy", ["check", "x.npy"])])
+def test_while_the_command_itself_is_imported(
+    work: Path, command: list[str], number: int, package: str, arguments: list[str]
+) -> None:
+    """A package that takes a minute to load stands for a slow disk: one of the command's start, and one of its work."""
+    (work / package).mkdir()
+    (work / package / "__init__.py").write_text(SLOW_IMPORT)
+    assert signalled(work, start(work, *arguments, command=command), number) == INTERRUPTED
 
 
 def test_pressed_twice_while_a_module_is_imported(work: Path) -> None:
@@ -149,12 +152,12 @@ def slow_unless_first(pauses: list[tuple[tuple[int, ...], float]]) -> list[objec
 def test_a_second_signal_loses_no_row(work: Path, numbers: tuple[int, ...], pause_s: float) -> None:
     code, output, errors = signalled(work, start(work, *RUN), *numbers, pause_s=pause_s)
     lines = errors.splitlines()
-    kept = len(fo.load(work / "o.parquet.partial"))
+    rows = len(fo.load(work / "o.parquet.partial"))
     assert (code, output, len(lines)) == (130, "", 2), errors
     assert lines[0] == (
-        f"fo-onnx: interrupted. The {kept} finished rows are kept in o.parquet.partial; --resume goes on from them."
+        f"fo-onnx: interrupted. The {rows} finished rows are kept in o.parquet.partial; --resume goes on from them."
     )
-    assert kept >= 600 - 16 * 12, "all but what was read ahead"
+    assert rows >= 600 - 16 * 12, "all but what was read ahead"
 
 
 def test_what_nohup_ignores_stays_ignored(work: Path) -> None:

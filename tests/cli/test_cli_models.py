@@ -11,7 +11,7 @@ import pytest
 import torch
 from fo_onnx_torch.demo import DigitNet
 
-from fo_onnx.cli.models import load_model
+from fo_onnx.cli.shared.models import load_model
 from fo_onnx.errors import ModelError, ModelNotFoundError, OptionError
 
 
@@ -54,8 +54,8 @@ def test_weights_are_filled_in(work: Path) -> None:
     wanted = torch.load("w.pt", weights_only=True)
     save_file(wanted, "w.safetensors")
     for file in ("w.pt", "w.safetensors"):
-        found = load_model("app:fresh", weights=Path(file)).state_dict()
-        assert all(torch.equal(found[k], wanted[k]) for k in wanted)
+        state = load_model("app:fresh", weights=Path(file)).state_dict()
+        assert all(torch.equal(state[k], wanted[k]) for k in wanted)
 
 
 @pytest.mark.parametrize(

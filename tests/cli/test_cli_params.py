@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import fo_onnx as fo
-from fo_onnx.cli.params import load_params
+from fo_onnx.cli.shared.models import load_params
 from fo_onnx.errors import ModelError, ModelNotFoundError
 
 W, B = np.eye(4, 3, dtype=np.float32) * 5, np.ones(3, np.float32)

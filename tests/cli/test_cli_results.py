@@ -20,16 +20,16 @@ def test_inspect_a_model(run, work: Path) -> None:
                  "classes   10: a, b", "opset 18 of ai.onnx", "exported  20", "torch", "parity    passed: max total variation",
                  "sha256"):  # fmt: skip
         assert line in result.stdout
-    found = json.loads(run("inspect", "d.onnx", "--json").stdout)
-    assert found["kind"] == "model"
-    assert found["spec"]["output_kind"] == "logits"
-    assert found["sha256"] == fo_onnx.OnnxModel.open("d.onnx").sha256
+    document = json.loads(run("inspect", "d.onnx", "--json").stdout)
+    assert document["kind"] == "model"
+    assert document["spec"]["output_kind"] == "logits"
+    assert document["sha256"] == fo_onnx.OnnxModel.open("d.onnx").sha256
 
 
 def test_inspect_times_a_model(run, work: Path) -> None:
-    found = json.loads(run("inspect", "d.onnx", "--timing", "--json").stdout)
-    assert [t["batch_size"] for t in found["timing"]] == [1, 16, 64, 256]
-    for t in found["timing"]:
+    document = json.loads(run("inspect", "d.onnx", "--timing", "--json").stdout)
+    assert [t["batch_size"] for t in document["timing"]] == [1, 16, 64, 256]
+    for t in document["timing"]:
         assert t["rows_per_s"] == pytest.approx(t["batch_size"] / t["batch_ms"] * 1e3)
         assert t["runs"] >= 3
     table = run("inspect", "d.onnx", "--timing").stdout.partition("\n\n")[2].splitlines()
@@ -63,9 +63,9 @@ def test_inspect_results(run, work: Path) -> None:
                  "metrics  accuracy", "user     who = me", "\nid  label"):  # fmt: skip
         assert line in result.stdout
     assert len(result.stdout.partition("\n\n")[2].splitlines()) == 6
-    found = json.loads(run("inspect", "d.parquet", "--json").stdout)
-    assert (found["kind"], found["rows"], found["complete"]) == ("results", 100, True)
-    assert np.array_equal(np.float32(found["first_rows"]["2"]), fo_onnx.load("d.parquet")[2])
+    document = json.loads(run("inspect", "d.parquet", "--json").stdout)
+    assert (document["kind"], document["rows"], document["complete"]) == ("results", 100, True)
+    assert np.array_equal(np.float32(document["first_rows"]["2"]), fo_onnx.load("d.parquet")[2])
 
 
 def test_inspect_rows_of_many_classes(run, work: Path) -> None:
@@ -85,7 +85,7 @@ def test_inspect_and_check_an_unfinished_run(run, work: Path) -> None:
     assert "None" not in result.stdout
     result = run("check", "o.parquet.partial")
     assert result.exit_code == 0, result.stdout
-    assert "complete  no: the run has not ended; generate --resume goes on with it" in result.stdout
+    assert "complete  no: the run has not ended; generate --resume resumes it" in result.stdout
     result = run("convert", "o.parquet.partial", "part.npz")
     assert result.exit_code == 0, result.stderr
     assert "is an unfinished run; its" in result.stderr
@@ -113,8 +113,8 @@ def test_convert_keeps_everything(run, work: Path, suffix: str) -> None:
     result = run("convert", "d.parquet", f"o{suffix}", "--json")
     assert result.exit_code == 1
     assert "--overwrite" in json.loads(result.stdout)["error"]["message"]
-    found = json.loads(run("convert", "d.parquet", f"o{suffix}", "--json", "--overwrite").stdout)
-    assert (found["rows"], found["path"]) == (100, f"o{suffix}")
+    document = json.loads(run("convert", "d.parquet", f"o{suffix}", "--json", "--overwrite").stdout)
+    assert (document["rows"], document["path"]) == (100, f"o{suffix}")
 
 
 def test_convert_says_what_npy_loses(run, work: Path) -> None:
@@ -135,22 +135,22 @@ def test_check(run, work: Path) -> None:
     result = run("check", "d.parquet")
     assert result.exit_code == 1
     assert "verdict  DAMAGED: " in result.stdout
-    found = run("check", "d.parquet", "--json")
-    assert found.exit_code == 1
-    assert json.loads(found.stdout)["ok"] is False
-    assert json.loads(found.stdout)["problems"]
+    result = run("check", "d.parquet", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["ok"] is False
+    assert json.loads(result.stdout)["problems"]
 
 
 def test_doctor(run) -> None:
     result = run("doctor", "--json")
     assert result.exit_code == 0, result.stdout
-    found = json.loads(result.stdout)
+    document = json.loads(result.stdout)
     kinds = {(name, kind) for name in ("jax", "keras", "sklearn", "torch") for kind in ("exporter", "source")}
-    assert kinds == {(p["name"], p["kind"]) for p in found["plugins"]}
-    assert found["problems"] == []
-    assert {"device": "cpu", "problem": None} in found["devices"]
-    assert "CPUExecutionProvider" in found["providers"]
-    assert found["packages"]["fo-onnx"] == fo_onnx.__version__
+    assert kinds == {(p["name"], p["kind"]) for p in document["plugins"]}
+    assert document["problems"] == []
+    assert {"device": "cpu", "problem": None} in document["devices"]
+    assert "CPUExecutionProvider" in document["providers"]
+    assert document["packages"]["fo-onnx"] == fo_onnx.__version__
     text = run("doctor").stdout
     assert "verdict      all is well" in text
     assert "telemetry    off: " in text
@@ -158,11 +158,11 @@ def test_doctor(run) -> None:
 
 def test_doctor_shows_and_clears_the_cache(run, work, empty_cache) -> None:
     assert run("doctor", "--json", "--clear-cache").exit_code == 0
-    made = run("generate", "app:trained", "--data", "x.npy", "-o", "rows.parquet", "--limit", 20)
-    assert made.exit_code == 0, made.stderr
-    found = json.loads(run("doctor", "--json").stdout)["cache"]
-    assert (found["entries"], found["folder"], found["limit_bytes"]) == (1, str(empty_cache), 10**10)
-    assert found["size_bytes"] > 1000
+    process = run("generate", "app:trained", "--data", "x.npy", "-o", "rows.parquet", "--limit", 20)
+    assert process.exit_code == 0, process.stderr
+    document = json.loads(run("doctor", "--json").stdout)["cache"]
+    assert (document["entries"], document["folder"], document["limit_bytes"]) == (1, str(empty_cache), 10**10)
+    assert document["size_bytes"] > 1000
     assert f"of at most 10 GB, in {empty_cache}" in run("doctor").stdout
     cleared = run("doctor", "--clear-cache").stdout
     assert "cache        0 exports, 0 bytes" in cleared
@@ -186,7 +186,7 @@ def test_doctor_removes_what_killed_runs_left(run, tmp_path: Path, monkeypatch: 
 
 
 def test_doctor_finds_two_wheels(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fo_onnx.engine.providers.installed_wheels", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    monkeypatch.setattr("fo_onnx.runtime.devices.installed_wheels", lambda: ["onnxruntime", "onnxruntime-gpu"])
     result = run("doctor")
     assert result.exit_code == 1
     assert (
@@ -198,7 +198,7 @@ def test_doctor_finds_two_wheels(run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_doctor_finds_a_broken_plugin(run, monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import EntryPoint
 
-    from fo_onnx import plugins
+    from fo_onnx.models import plugins
 
     broken = EntryPoint("odd", "not_there_at_all:Exporter", plugins.EXPORTERS)
     points = {**plugins._all_entry_points(plugins.EXPORTERS), "odd": [broken]}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fo_onnx.protocols import Exporter
+from fo_onnx.contracts.exporter import Exporter
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from exporter_framework import ExportCase, Framework
 from flax import nnx
-from fo_onnx_jax.export import JaxExporter
+from fo_onnx_jax.plugin import JaxExporter
 
 
 class Net(nnx.Module):
@@ -45,16 +45,16 @@ class Branching(Predict):
 
 
 def net() -> Net:
-    found = Net()
+    model = Net()
     rng = np.random.default_rng(0)
     for _ in range(5):  # in training mode, so that the running statistics are warm
-        found(
+        model(
             jnp.asarray(rng.standard_normal((64, 6)), jnp.float32),
             jnp.asarray(rng.standard_normal((64, 4)), jnp.float32),
         )
-    found.out.bias.value = jnp.asarray([0.3, -0.2, 0.1])
-    found.drop.eval()
-    return found
+    model.out.bias.value = jnp.asarray([0.3, -0.2, 0.1])
+    model.drop.eval()
+    return model
 
 
 def answer(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from exporter_framework import ExportCase, Framework
-from fo_onnx_keras.export import KerasExporter
+from fo_onnx_keras.plugin import KerasExporter
 from keras import layers
 
 

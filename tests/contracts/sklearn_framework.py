@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from exporter_framework import ExportCase, Framework
-from fo_onnx_sklearn.export import SklearnExporter
+from fo_onnx_sklearn.plugin import SklearnExporter
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline

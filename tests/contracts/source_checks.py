@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from source_kinds import Data, Room
 
+from fo_onnx.contracts.batch import Batch
+from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
-from fo_onnx.protocols import Batch, Source
-from fo_onnx.sources.fingerprints import row_digests
+from fo_onnx.sources.fingerprint import row_digests
 
 
 def check_batch(batch: Batch, room: Room, data: Data) -> None:

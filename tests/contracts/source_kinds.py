@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Source
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
 from fo_onnx.sources import ImageFolder, open_source
 
 POISON = -1000.0

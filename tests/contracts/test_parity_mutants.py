@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
-from fo_onnx.parity import row_spread
-from fo_onnx.probabilities import total_variation
+from fo_onnx.conversion.parity import row_spread
+from fo_onnx.distributions.probabilities import total_variation
 
 sys.path.insert(0, str(Path(__file__).parent))
 import onnx
 from onnx_graphs import MUTATIONS, mutate, softmax64
 
 torch = pytest.importorskip("torch")
-from fo_onnx_torch.export import TorchExporter  # noqa: E402
+from fo_onnx_torch.plugin import TorchExporter  # noqa: E402
 
 ROWS = np.random.default_rng(5).standard_normal((40, 6)).astype(np.float32)
 
@@ -49,7 +49,7 @@ def exported(net: Any, tmp_path_factory: pytest.TempPathFactory) -> fo.OnnxModel
 @pytest.fixture(scope="module")
 def raw_export(net: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, bytes]:
     """What the exporter itself gives: the spec, and the file without a head."""
-    from fo_onnx.options import ModelOptions, OutputOptions
+    from fo_onnx.contracts.options import ModelOptions, OutputOptions
 
     path = tmp_path_factory.mktemp("raw") / "net.onnx"
     spec = TorchExporter().export(net, {"0": ROWS[:3]}, path, ModelOptions(), OutputOptions())
@@ -119,7 +119,7 @@ def test_export_writes_nothing(net: Any, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("wrong_exports")
 def test_asked_for_onnx_it_is_an_error(net: Any) -> None:
     with pytest.raises(fo.ParityError, match=r"torch → ONNX: rows differ by a total variation of up to"):
-        fo.generate(net, ROWS, engine="onnx")
+        fo.generate(net, ROWS, runner="onnx")
 
 
 def test_a_small_mistake_is_caught(exported: fo.OnnxModel, net: Any, tmp_path: Path) -> None:

@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fo_onnx.engine.callables import CallableExporter
-from fo_onnx.engine.runners import OnnxRunner
-from fo_onnx.engine.select import select
-from fo_onnx.engine.selection import Job, Selection
+from fo_onnx.contracts.options import ModelOptions, OutputOptions, RunOptions
+from fo_onnx.contracts.runner import Runner, RunOutput
+from fo_onnx.control.run_control import RunControl, RunEnded
+from fo_onnx.conversion.parity import row_spread
+from fo_onnx.distributions.probabilities import total_variation
+from fo_onnx.engine.choose_runner import choose_runner
+from fo_onnx.engine.opened import OpenedModel
 from fo_onnx.errors import RunError
-from fo_onnx.model import OnnxModel
-from fo_onnx.options import ModelOptions, OutputOptions, RunOptions
-from fo_onnx.parity import row_spread
-from fo_onnx.probabilities import total_variation
-from fo_onnx.protocols import Runner, RunOutput
-from fo_onnx.run_control import RunControl, RunEnded
+from fo_onnx.models.callables import CallableExporter
+from fo_onnx.models.onnx_model import OnnxModel
+from fo_onnx.runtime.onnx_runner import OnnxRunner
+from fo_onnx.runtime.request import RunRequest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from onnx_graphs import FIRST, SECOND, classifier, endless, logits_of, softmax64
@@ -46,73 +47,73 @@ class Kind:
         logits: Logits (n, k), float64, where the runner keeps them.
     """
 
-    open: Callable[[Path, int], Selection]
+    open: Callable[[Path, int], OpenedModel]
     probs: Callable[[np.ndarray], np.ndarray] = lambda rows: softmax64(logits_of(rows))
     logits: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-def job(model: Any, exporter: Any, batch_size: int, output: OutputOptions, **run: Any) -> Job:
+def request(model: Any, exporter: Any, batch_size: int, output: OutputOptions, **run: Any) -> RunRequest:
     options = RunOptions(device="cpu", batch_size=batch_size, **run)
-    return Job(model, exporter, {"0": ROWS}, len(ROWS), ModelOptions(), output, options)
+    return RunRequest(model, exporter, {"0": ROWS}, len(ROWS), ModelOptions(), output, options)
 
 
 def onnx_kind(ending: tuple[str, ...] = (), *, batch: int | str = "n", output: OutputOptions | None = None) -> Any:
-    def open_runner(folder: Path, batch_size: int) -> Selection:
+    def open_runner(folder: Path, batch_size: int) -> OpenedModel:
         path = classifier(folder / "model.onnx", ending, batch=batch)
-        return select(job(OnnxModel.open(path), None, batch_size, output or OutputOptions()))
+        return choose_runner(request(OnnxModel.open(path), None, batch_size, output or OutputOptions()))
 
     return open_runner
 
 
-def open_binary(folder: Path, batch_size: int) -> Selection:
+def open_binary(folder: Path, batch_size: int) -> OpenedModel:
     path = classifier(folder / "model.onnx", classes=1)
-    return select(job(OnnxModel.open(path), None, batch_size, OutputOptions()))
+    return choose_runner(request(OnnxModel.open(path), None, batch_size, OutputOptions()))
 
 
-def open_callable(folder: Path, batch_size: int) -> Selection:
+def open_callable(folder: Path, batch_size: int) -> OpenedModel:
     def classify(x: np.ndarray) -> np.ndarray:
         return np.tanh(x @ FIRST) @ SECOND
 
-    return select(job(classify, CallableExporter(), batch_size, OutputOptions(keep_logits=True)))
+    return choose_runner(request(classify, CallableExporter(), batch_size, OutputOptions(keep_logits=True)))
 
 
-def open_torch(engine: str) -> Any:
-    def open_runner(folder: Path, batch_size: int) -> Selection:
+def open_torch(runner: str) -> Any:
+    def open_runner(folder: Path, batch_size: int) -> OpenedModel:
         torch = pytest.importorskip("torch")
-        from fo_onnx_torch.export import TorchExporter
+        from fo_onnx_torch.plugin import TorchExporter
 
         net = torch.nn.Sequential(torch.nn.Linear(5, 16, False), torch.nn.Tanh(), torch.nn.Linear(16, 3, False))
         with torch.no_grad():
             net[0].weight.copy_(torch.from_numpy(FIRST.T.copy()))
             net[2].weight.copy_(torch.from_numpy(SECOND.T.copy()))
-        return select(job(net, TorchExporter(), batch_size, OutputOptions(), engine=engine))
+        return choose_runner(request(net, TorchExporter(), batch_size, OutputOptions(), runner=runner))
 
     return open_runner
 
 
-def open_jax(engine: str) -> Any:
-    def open_runner(folder: Path, batch_size: int) -> Selection:
+def open_jax(runner: str) -> Any:
+    def open_runner(folder: Path, batch_size: int) -> OpenedModel:
         jax = pytest.importorskip("jax")
-        from fo_onnx_jax.export import JaxExporter
+        from fo_onnx_jax.plugin import JaxExporter
 
         @jax.jit
         def predict(x: Any) -> Any:
             return jax.numpy.tanh(x @ FIRST) @ SECOND
 
-        return select(job(predict, JaxExporter(), batch_size, OutputOptions(), engine=engine))
+        return choose_runner(request(predict, JaxExporter(), batch_size, OutputOptions(), runner=runner))
 
     return open_runner
 
 
-def open_keras(engine: str) -> Any:
-    def open_runner(folder: Path, batch_size: int) -> Selection:
+def open_keras(runner: str) -> Any:
+    def open_runner(folder: Path, batch_size: int) -> OpenedModel:
         keras = pytest.importorskip("keras")
-        from fo_onnx_keras.export import KerasExporter
+        from fo_onnx_keras.plugin import KerasExporter
 
         layers = keras.layers
         net = keras.Sequential([layers.Input((5,)), layers.Dense(16, "tanh", False), layers.Dense(3, use_bias=False)])
         net.set_weights([FIRST, SECOND])
-        return select(job(net, KerasExporter(), batch_size, OutputOptions(), engine=engine))
+        return choose_runner(request(net, KerasExporter(), batch_size, OutputOptions(), runner=runner))
 
     return open_runner
 
@@ -265,7 +266,7 @@ def test_probabilities_without_unit_sum_are_nan(tmp_path: Path) -> None:
         probs[x[:, 1] > 100] -= [0.5, -0.5, 0]
         return probs.astype(np.float32)
 
-    runner = select(job(classify, CallableExporter(), 8, OutputOptions())).runners[0]
+    runner = choose_runner(request(classify, CallableExporter(), 8, OutputOptions())).runners[0]
     rows = ROWS[:4].copy()
     rows[1, 0] = rows[2, 1] = 1000
 
@@ -281,7 +282,9 @@ def test_a_long_run_is_ended_alone(tmp_path: Path) -> None:
     model = OnnxModel.open(endless(tmp_path / "loop.onnx"))
     rows = np.array([[1, 2, 3], [3, 0, 1]], np.float32)
     options = RunOptions(device="cpu", batch_size=2)
-    runner = select(Job(model, None, {"x": rows}, 2, ModelOptions(), OutputOptions("logits"), options)).runners[0]
+    runner = choose_runner(
+        RunRequest(model, None, {"x": rows}, 2, ModelOptions(), OutputOptions("logits"), options)
+    ).runners[0]
     assert isinstance(runner, OnnxRunner)
     expected = runner.run({"x": rows}).probs
     errors: list[BaseException] = []

@@ -125,7 +125,7 @@ def test_empty(tmp_path: Path, room: Room) -> None:
 
 def test_fingerprints_are_equal_in_another_process() -> None:
     program = (
-        "import numpy as np; from fo_onnx.sources import open_source; from fo_onnx.options import DataOptions\n"
+        "import numpy as np; from fo_onnx.sources import open_source; from fo_onnx.contracts.options import DataOptions\n"
         "x = np.arange(60, dtype=np.float32).reshape(20, 3)\n"
         "print(open_source((x, np.arange(20)), DataOptions(ids=[str(i) for i in range(20)])).fingerprint())"
     )

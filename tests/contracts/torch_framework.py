@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from exporter_framework import ExportCase, Framework
-from fo_onnx_torch.export import TorchExporter
+from fo_onnx_torch.plugin import TorchExporter
 from torch import nn
 
 
@@ -43,14 +43,14 @@ class Branching(nn.Module):
 
 def net() -> Net:
     torch.manual_seed(0)
-    found = Net()
+    model = Net()
     for _ in range(5):  # in training mode, so that the running statistics are warm
-        found(torch.randn(64, 6), torch.randn(64, 4))
-    found.out.eval()
-    return found
+        model(torch.randn(64, 6), torch.randn(64, 4))
+    model.out.eval()
+    return model
 
 
-def made(kind: type[nn.Module]) -> Any:
+def seeded(kind: type[nn.Module]) -> Any:
     def make() -> nn.Module:
         torch.manual_seed(0)
         return kind()
@@ -62,10 +62,10 @@ def answer(model: nn.Module, inputs: dict[str, np.ndarray]) -> np.ndarray:
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
     with torch.no_grad():
-        found = model(*(torch.from_numpy(a.copy()) for a in inputs.values())).double().numpy()
+        raw = model(*(torch.from_numpy(a.copy()) for a in inputs.values())).double().numpy()
     for part, mode in modes:
         part.training = mode
-    return found
+    return raw
 
 
 def snapshot(model: nn.Module) -> Any:
@@ -88,9 +88,9 @@ FRAMEWORK = Framework(
     cases={
         "two_inputs": ExportCase(net, {"0": normal(9, 6), "1": normal(9, 4)}),
         "by_name": ExportCase(net, {"left": normal(9, 6), "right": normal(9, 4)}),
-        "in_place": ExportCase(made(InPlace), {"0": normal(9, 6)}),
+        "in_place": ExportCase(seeded(InPlace), {"0": normal(9, 6)}),
     },
-    unexportable=ExportCase(made(Branching), {"0": normal(9, 6)}),
+    unexportable=ExportCase(seeded(Branching), {"0": normal(9, 6)}),
     named_in_the_error="Branching",
     wrong_shape={"0": normal(9, 7)},
     answer=answer,

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from fo_onnx.parity import row_spread
-from fo_onnx.probabilities import softmax
+from fo_onnx.conversion.parity import row_spread
+from fo_onnx.distributions.probabilities import softmax
 
 LOGIT_SPREAD = 2.0
 ROW_SPREAD = 0.08

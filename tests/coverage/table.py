@@ -1,7 +1,7 @@
 """What of each framework becomes ONNX, what runs natively and why: the table of ``make coverage``.
 
 Every case is a classifier of a framework with rows that lie well apart. It goes through ``fo_onnx.generate`` twice, with
-``engine="onnx"`` and with ``engine="auto"``, and both are compared with what the framework itself gives. Each framework's
+``runner="onnx"`` and with ``runner="auto"``, and both are compared with what the framework itself gives. Each framework's
 cases run in a process of their own.
 
     python tests/coverage/table.py            prints the table
@@ -142,7 +142,7 @@ def distributions(scores: Any) -> np.ndarray:
 
 def median_distance(probs: np.ndarray, pairs: int = 2000) -> float:
     """The median total variation between different rows of (n, k), over some pairs of them."""
-    from fo_onnx.probabilities import total_variation
+    from fo_onnx.distributions.probabilities import total_variation
 
     rng = np.random.default_rng(0)
     first = rng.integers(0, len(probs), pairs)
@@ -153,20 +153,20 @@ def median_distance(probs: np.ndarray, pairs: int = 2000) -> float:
 def run(framework: str, name: str) -> Result:
     """A case by both ways."""
     import fo_onnx as fo
+    from fo_onnx.distributions.probabilities import total_variation
     from fo_onnx.errors import FoOnnxError
-    from fo_onnx.probabilities import total_variation
 
     case = PREPARE[framework](name)
     begun = time.monotonic()
     found: dict[str, fo.Distributions] = {}
     why: dict[str, str] = {}
-    for engine in ("onnx", "auto"):
+    for runner in ("onnx", "auto"):
         try:
-            found[engine] = fo.generate(
-                case.model, case.data, engine=engine, batch_size=7, progress=False, **case.options
+            found[runner] = fo.generate(
+                case.model, case.data, runner=runner, batch_size=7, progress=False, **case.options
             )
         except FoOnnxError as err:
-            why[engine] = str(err)
+            why[runner] = str(err)
     seconds = time.monotonic() - begun
     runner = found["auto"].meta["runner"] if "auto" in found else {"kind": None, "reason": why["auto"]}
     return Result(
@@ -238,8 +238,8 @@ def page(results: list[Result], versions: str) -> str:
     lines = [
         "# What becomes ONNX",
         "",
-        "Made by `make coverage`. Each case is a classifier of a framework, run by `fo_onnx.generate` with `engine=\"onnx\"` and with "
-        "`engine=\"auto\"`; `tv` is the largest total variation of any of its rows, by either way, from what the framework itself "
+        "Made by `make coverage`. Each case is a classifier of a framework, run by `fo_onnx.generate` with `runner=\"onnx\"` and with "
+        "`runner=\"auto\"`; `tv` is the largest total variation of any of its rows, by either way, from what the framework itself "
         "gives, and `spread` the median total variation between different rows, so that agreement means something. *By choice*: ONNX "
         "gives the right rows too, but the framework's own runner is faster.",
         "",

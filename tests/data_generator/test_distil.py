@@ -19,6 +19,6 @@ def test_soft_targets_halve_the_calibration_error(seed: int) -> None:
         [sys.executable, EXAMPLE, "--seed", str(seed)], capture_output=True, text=True, check=False, timeout=200
     )
     assert done.returncode == 0, done.stderr
-    found = re.search(r"calibration error: ([\d.]+) with hard labels, ([\d.]+) with soft targets", done.stdout)
-    assert found is not None, done.stdout
-    assert float(found[2]) < 0.5 * float(found[1])
+    scores = re.search(r"calibration error: ([\d.]+) with hard labels, ([\d.]+) with soft targets", done.stdout)
+    assert scores is not None, done.stdout
+    assert float(scores[2]) < 0.5 * float(scores[1])

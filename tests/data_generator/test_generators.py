@@ -1,4 +1,4 @@
-"""The generators of all four modules: the same arguments, the same rows, each in its framework's tensors."""
+"""The generators of all four modules: the same arguments, the same rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def framework(request: pytest.FixtureRequest) -> Framework:
     return FRAMEWORKS[request.param]()
 
 
-def generator(framework: Framework, model: Any = None, **options: Any) -> Any:
+def make_generator(framework: Framework, model: Any = None, **options: Any) -> Any:
     return framework.module.FirstOrderDataGenerator(framework.model if model is None else model, **options)
 
 
@@ -34,44 +34,45 @@ def numbers(rows: Any) -> np.ndarray:
     return np.stack([np.asarray(r) for r in rows.values()])
 
 
-def test_rows_are_the_frameworks_own(framework: Framework) -> None:
-    made = generator(framework)
-    rows = made.generate_distributions(framework.data, progress=False)
+def test_rows_are_a_plain_dict_of_lists(framework: Framework) -> None:
+    generator = make_generator(framework)
+    rows = generator.generate_distributions(framework.data, progress=False)
+    assert type(rows) is dict
     assert list(rows) == list(range(ROWS))
-    assert all(framework.is_row(r) for r in rows.values())
+    assert all(type(row) is list and all(type(p) is float for p in row) for row in rows.values())
     assert np.abs(numbers(rows) - truth).max() < 1e-6
-    assert rows.source.labels is None
-    assert made.last_run.output == "logits"
-    assert made.last_run.runner == ("native" if framework is None or made.framework is None else "onnx")
-    if made.framework is not None:
-        assert made.last_run.reason is None
-        assert made.last_run.parity.passed
+    assert np.array_equal(numbers(rows).astype(np.float32), generator.run(framework.data).probs)
+    assert generator.last_run.output == "logits"
+    assert generator.last_run.runner == ("native" if generator.framework is None else "onnx")
+    if generator.framework is not None:
+        assert generator.last_run.reason is None
+        assert generator.last_run.parity.passed
 
 
-@pytest.mark.parametrize("engine", ["onnx", "native"])
-def test_the_runner_may_be_chosen(framework: Framework, engine: str) -> None:
-    made = generator(framework, engine=engine)
-    if made.framework is None and engine == "onnx":
+@pytest.mark.parametrize("runner", ["onnx", "native"])
+def test_the_runner_may_be_chosen(framework: Framework, runner: str) -> None:
+    generator = make_generator(framework, runner=runner)
+    if generator.framework is None and runner == "onnx":
         with pytest.raises(fo.ExportError, match="plain callable"):
-            made.generate_distributions(framework.data)
+            generator.generate_distributions(framework.data)
         return
-    assert np.abs(numbers(made.generate_distributions(framework.data)) - truth).max() < 1e-6
-    assert made.last_run.runner == engine
+    assert np.abs(numbers(generator.generate_distributions(framework.data)) - truth).max() < 1e-6
+    assert generator.last_run.runner == runner
 
 
 @pytest.mark.parametrize("mode", ["probs", "PROBS", "auto"])
 def test_what_the_model_gives_may_be_said(framework: Framework, mode: str) -> None:
     model = framework.model
-    made = generator(framework, lambda inputs: framework.softmax(model(inputs)), output_mode=mode)
-    assert np.abs(numbers(made.generate_distributions(framework.data)) - truth).max() < 1e-6
+    generator = make_generator(framework, lambda inputs: framework.softmax(model(inputs)), output_mode=mode)
+    assert np.abs(numbers(generator.generate_distributions(framework.data)) - truth).max() < 1e-6
 
 
 def test_the_models_own_softmax_and_one_that_is_said(framework: Framework) -> None:
     """Probabilities that are said to be logits get another softmax, as the caller wants it."""
     model = framework.model
-    made = generator(framework, lambda inputs: framework.softmax(model(inputs)), output_mode="logits")
+    generator = make_generator(framework, lambda inputs: framework.softmax(model(inputs)), output_mode="logits")
     wanted = np.exp(truth) / np.exp(truth).sum(axis=1, keepdims=True)
-    assert np.abs(numbers(made.generate_distributions(framework.data)) - wanted).max() < 1e-6
+    assert np.abs(numbers(generator.generate_distributions(framework.data)) - wanted).max() < 1e-6
 
 
 def test_an_output_transform_gets_tensors(framework: Framework) -> None:
@@ -81,66 +82,68 @@ def test_an_output_transform_gets_tensors(framework: Framework) -> None:
         seen.append(framework.is_row(z))
         return framework.softmax(z / 2)
 
-    made = generator(framework, output_transform=transform)
+    generator = make_generator(framework, output_transform=transform)
     wanted = np.exp(logits / 2) / np.exp(logits / 2).sum(axis=1, keepdims=True)
-    assert np.abs(numbers(made.generate_distributions(framework.data)) - wanted).max() < 1e-6
+    assert np.abs(numbers(generator.generate_distributions(framework.data)) - wanted).max() < 1e-6
     assert all(seen)
-    assert made.last_run.output is None
+    assert generator.last_run.output is None
 
 
 def test_a_file_is_a_model_too(framework: Framework, tmp_path: Path) -> None:
     path = fo.export(FRAMEWORKS["torch"]().model, x, tmp_path / "model.onnx").path
     for model in (path, str(path), fo.OnnxModel.open(path)):
-        assert np.abs(numbers(generator(framework, model).generate_distributions((x, labels))) - truth).max() < 1e-6
+        assert (
+            np.abs(numbers(make_generator(framework, model).generate_distributions((x, labels))) - truth).max() < 1e-6
+        )
 
 
 class TestHelpers:
     def test_to_probs(self, framework: Framework) -> None:
-        made = generator(framework)
-        found = made.to_probs(framework.model(next(iter(batch_of(framework)))))
-        assert framework.is_row(found)
-        assert np.abs(np.asarray(found) - truth[:8]).max() < 1e-6
+        generator = make_generator(framework)
+        result = generator.to_probs(framework.model(next(iter(batch_of(framework)))))
+        assert framework.is_row(result)
+        assert np.abs(np.asarray(result) - truth[:8]).max() < 1e-6
 
     def test_to_probs_goes_by_the_last_run(self, framework: Framework) -> None:
-        made = generator(framework)
-        made.generate_distributions(framework.data)
-        tensor = made.tensors.tensor(np.array([[0.25, 0.75]], np.float32))
+        generator = make_generator(framework)
+        generator.generate_distributions(framework.data)
+        tensor = generator.tensors.tensor(np.array([[0.25, 0.75]], np.float32))
         wanted = np.exp([0.25, 0.75]) / np.exp([0.25, 0.75]).sum()
-        assert np.allclose(made.to_probs(tensor), wanted, atol=1e-6)
-        assert np.allclose(generator(framework).to_probs(tensor), [[0.25, 0.75]])
+        assert np.allclose(generator.to_probs(tensor), wanted, atol=1e-6)
+        assert np.allclose(make_generator(framework).to_probs(tensor), [[0.25, 0.75]])
 
     def test_to_probs_of_what_is_none(self, framework: Framework) -> None:
-        tensor = generator(framework).tensors.tensor(np.array([[0.25, 0.75], [2.0, 3.0]], np.float32))
+        tensor = make_generator(framework).tensors.tensor(np.array([[0.25, 0.75], [2.0, 3.0]], np.float32))
         with pytest.raises(OutputError, match="1 of 2 rows are no distribution as 'probs', row 1 first"):
-            generator(framework, output_mode="probs").to_probs(tensor)
+            make_generator(framework, output_mode="probs").to_probs(tensor)
 
     def test_to_probs_of_one_number_per_sample(self, framework: Framework) -> None:
-        tensor = generator(framework).tensors.tensor(np.array([[2.0], [-3.0]], np.float32))
-        with pytest.raises(OutputError, match="say output='binary_logits'"):
-            generator(framework, output_mode="logits").to_probs(tensor)
-        assert np.asarray(generator(framework, output_mode="binary_logits").to_probs(tensor)).shape == (2, 2)
+        tensor = make_generator(framework).tensors.tensor(np.array([[2.0], [-3.0]], np.float32))
+        with pytest.raises(OutputError, match="say output_mode='binary_logits' or"):
+            make_generator(framework, output_mode="logits").to_probs(tensor)
+        assert np.asarray(make_generator(framework, output_mode="binary_logits").to_probs(tensor)).shape == (2, 2)
 
     def test_to_device(self, framework: Framework) -> None:
-        made = generator(framework)
-        tensor = made.tensors.tensor(np.ones(3, np.float32))
-        found = made.to_device({"a": [tensor, (tensor, "text")], "n": 3})
-        assert found["n"] == 3
-        assert found["a"][1][1] == "text"
-        assert framework.is_row(found["a"][0])
-        assert isinstance(found["a"][1], tuple)
+        generator = make_generator(framework)
+        tensor = generator.tensors.tensor(np.ones(3, np.float32))
+        result = generator.to_device({"a": [tensor, (tensor, "text")], "n": 3})
+        assert result["n"] == 3
+        assert result["a"][1][1] == "text"
+        assert framework.is_row(result["a"][0])
+        assert isinstance(result["a"][1], tuple)
 
     def test_to_a_device_that_is_not_there(self, framework: Framework) -> None:
-        made = generator(framework, device="tpu:7")
-        if made.framework is not None:
+        generator = make_generator(framework, device="tpu:7")
+        if generator.framework is not None:
             with pytest.raises(DeviceError, match=r"device='tpu:7' was asked for, but"):
-                made.to_device(made.tensors.tensor(np.ones(3, np.float32)))
+                generator.to_device(generator.tensors.tensor(np.ones(3, np.float32)))
 
     def test_prepares_batch_inp(self, framework: Framework) -> None:
-        made = generator(framework)
-        assert made.prepares_batch_inp((1, 2)) == 1
-        assert made.prepares_batch_inp({"a": 1}) == {"a": 1}
-        assert made.prepares_batch_inp([1, 2]) == (1 if made.framework == "torch" else [1, 2])
-        assert generator(framework, input_getter=lambda batch: batch["a"]).prepares_batch_inp({"a": 1}) == 1
+        generator = make_generator(framework)
+        assert generator.prepares_batch_inp((1, 2)) == 1
+        assert generator.prepares_batch_inp({"a": 1}) == {"a": 1}
+        assert generator.prepares_batch_inp([1, 2]) == (1 if generator.framework == "torch" else [1, 2])
+        assert make_generator(framework, input_getter=lambda batch: batch["a"]).prepares_batch_inp({"a": 1}) == 1
 
 
 def batch_of(framework: Framework) -> Any:
@@ -151,26 +154,26 @@ class TestFiles:
     @pytest.mark.parametrize("suffix", ["json", "parquet", "npz"])
     def test_any_module_reads_what_another_wrote(self, framework: Framework, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / "new" / f"rows.{suffix}"
-        made = generator(framework, model_name="linear")
-        made.save_distributions(
-            path, made.generate_distributions(framework.data), meta={"framework": "mine", "accuracy": 0.5}
+        generator = make_generator(framework, model_name="linear")
+        generator.save_distributions(
+            path, generator.generate_distributions(framework.data), meta={"framework": "mine", "accuracy": 0.5}
         )
         for make in FRAMEWORKS.values():
             other = make()
-            rows, meta = generator(other).load_distributions(path)
-            assert all(other.is_row(r) for r in rows.values())
+            rows, meta = make_generator(other).load_distributions(path)
+            assert type(rows) is dict
             assert np.abs(numbers(rows) - truth).max() < 1e-6
             assert (meta["framework"], meta["accuracy"], meta["model_name"]) == ("mine", 0.5, "linear")
             assert meta["runner"]["kind"] in ("onnx", "native")
 
     def test_any_dict_of_rows_may_be_saved(self, framework: Framework, tmp_path: Path) -> None:
-        made = generator(framework)
-        rows = {i: made.tensors.tensor(truth[i].astype(np.float32)) for i in (4, 2)}
-        made.save_distributions(tmp_path / "some.json", rows)
-        made.save_distributions(tmp_path / "some.json", {4: truth[4].tolist(), 2: truth[2].tolist()})
-        found, _ = made.load_distributions(tmp_path / "some.json")
-        assert list(found) == [4, 2]
-        assert np.allclose(found[2], truth[2])
+        generator = make_generator(framework)
+        rows = {i: generator.tensors.tensor(truth[i].astype(np.float32)) for i in (4, 2)}
+        generator.save_distributions(tmp_path / "some.json", rows)
+        generator.save_distributions(tmp_path / "some.json", {4: truth[4].tolist(), 2: truth[2].tolist()})
+        result, _ = generator.load_distributions(tmp_path / "some.json")
+        assert list(result) == [4, 2]
+        assert np.allclose(result[2], truth[2])
 
     def test_a_file_of_the_generator_that_came_before(self, framework: Framework, tmp_path: Path) -> None:
         document = {
@@ -178,28 +181,46 @@ class TestFiles:
             "distributions": {str(i): truth[i].tolist() for i in range(3)},
         }
         (tmp_path / "old.json").write_text(json.dumps(document))
-        found, meta = generator(framework).load_distributions(tmp_path / "old.json")
-        assert list(found) == [0, 1, 2]
-        assert np.allclose(found[2], truth[2], atol=1e-7)
+        result, meta = make_generator(framework).load_distributions(tmp_path / "old.json")
+        assert list(result) == [0, 1, 2]
+        assert np.allclose(result[2], truth[2], atol=1e-7)
         assert (meta["model_name"], meta["note"]) == ("old", "n")
+
+    def test_the_record_goes_with_the_rows_that_the_generator_gave_last(
+        self, framework: Framework, tmp_path: Path
+    ) -> None:
+        generator = make_generator(framework)
+        rows = generator.generate_distributions(framework.data)
+        generator.save_distributions(tmp_path / "rows.json", rows)
+        again, meta = generator.load_distributions(tmp_path / "rows.json")
+        assert again == rows
+        generator.save_distributions(tmp_path / "again.parquet", again, meta={"note": "n"})
+        _, of_again = generator.load_distributions(tmp_path / "again.parquet")
+        assert of_again["runner"] == meta["runner"] == generator.last_run.meta["runner"]
+        assert of_again["note"] == "n"
+        rows[0] = rows[1]
+        generator.save_distributions(tmp_path / "changed.json", rows)
+        changed, of_changed = generator.load_distributions(tmp_path / "changed.json")
+        assert changed[0] == rows[1]
+        assert "runner" not in of_changed
 
     def test_a_folder_that_cannot_be_made(self, framework: Framework, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreError, match="its folder cannot be made"):
-            generator(framework).save_distributions(tmp_path / "file" / "rows.json", {0: [0.5, 0.5]})
+            make_generator(framework).save_distributions(tmp_path / "file" / "rows.json", {0: [0.5, 0.5]})
 
     def test_rows_that_are_no_numbers(self, framework: Framework, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="the row of 0 is no array of numbers"):
-            generator(framework).save_distributions(tmp_path / "rows.json", {0: "x"})
+            make_generator(framework).save_distributions(tmp_path / "rows.json", {0: "x"})
 
     def test_a_path_without_suffix(self, framework: Framework, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match=r"a path with a suffix was expected, such as .*rows.json"):
-            generator(framework).save_distributions(tmp_path / "rows", {0: [0.5, 0.5]})
+            make_generator(framework).save_distributions(tmp_path / "rows", {0: [0.5, 0.5]})
 
 
 class TestTraining:
     def test_each_sample_stands_beside_its_row(self, framework: Framework) -> None:
-        rows = generator(framework).generate_distributions(framework.data)
+        rows = make_generator(framework).generate_distributions(framework.data)
         seen = 0
         for inputs, targets, dists in batches(framework, framework.data, rows, shuffle=True):
             assert np.abs(softmax(np.asarray(inputs) @ W + b) - np.asarray(dists)).max() < 1e-6
@@ -223,8 +244,8 @@ class TestTraining:
     def test_files_and_distributions_do_as_well(self, framework: Framework, tmp_path: Path) -> None:
         dists = fo.Distributions(truth.astype(np.float32))
         fo.save(dists, tmp_path / "rows.parquet")
-        for given in (dists, tmp_path / "rows.parquet", str(tmp_path / "rows.parquet")):
-            parts = [np.asarray(d) for _, _, d in batches(framework, framework.data, given)]
+        for value in (dists, tmp_path / "rows.parquet", str(tmp_path / "rows.parquet")):
+            parts = [np.asarray(d) for _, _, d in batches(framework, framework.data, value)]
             assert np.allclose(np.concatenate(parts), truth)
 
     def test_a_missing_row_is_named(self, framework: Framework) -> None:
@@ -233,9 +254,9 @@ class TestTraining:
             list(batches(framework, framework.data, rows))
 
     def test_a_row_that_the_run_left_out_is_a_warning_and_named(self, framework: Framework) -> None:
-        kept = np.arange(ROWS) != 5
+        present = np.arange(ROWS) != 5
         meta = {"rows": {"written": ROWS - 1, "skipped": 1, "quarantined": 0}}
-        rows = fo.Distributions(truth[kept], ids=np.flatnonzero(kept), labels=labels[kept])
+        rows = fo.Distributions(truth[present], ids=np.flatnonzero(present), labels=labels[present])
         rows.meta |= meta
         with (
             pytest.warns(
@@ -332,49 +353,49 @@ def position_of(row: np.ndarray) -> int:
 
 class TestEvaluating:
     def test_how_the_model_does(self, framework: Framework, tmp_path: Path) -> None:
-        made = framework.evaluating(framework.model, framework.data, 16, "cpu")
-        found = made.generate()
-        assert list(found) == ["info", "metrics", "class_distribution", "confidence"]
-        assert found["info"]["dataset_size"] == ROWS
-        assert found["info"]["batch_size"] == 16
-        assert found["metrics"]["accuracy"] == pytest.approx((truth.argmax(axis=1) == labels).mean())
-        assert sum(found["class_distribution"]["predicted"].values()) == ROWS
-        assert found["class_distribution"]["ground_truth"] == {i: int((labels == i).sum()) for i in range(3)}
-        assert found["confidence"]["mean"] == pytest.approx(truth.max(axis=1).mean(), abs=1e-6)
-        assert found["confidence"]["std"] == pytest.approx(truth.max(axis=1).std(), abs=1e-6)
-        assert np.abs(numbers(made.generate_distributions()) - truth).max() < 1e-6
-        assert made.last_run.output == "logits"
-        made.save(tmp_path / "results.json")
+        generator = framework.evaluating(framework.model, framework.data, 16, "cpu")
+        result = generator.generate()
+        assert list(result) == ["info", "metrics", "class_distribution", "confidence"]
+        assert result["info"]["dataset_size"] == ROWS
+        assert result["info"]["batch_size"] == 16
+        assert result["metrics"]["accuracy"] == pytest.approx((truth.argmax(axis=1) == labels).mean())
+        assert sum(result["class_distribution"]["predicted"].values()) == ROWS
+        assert result["class_distribution"]["ground_truth"] == {i: int((labels == i).sum()) for i in range(3)}
+        assert result["confidence"]["mean"] == pytest.approx(truth.max(axis=1).mean(), abs=1e-6)
+        assert result["confidence"]["std"] == pytest.approx(truth.max(axis=1).std(), abs=1e-6)
+        assert np.abs(numbers(generator.generate_distributions()) - truth).max() < 1e-6
+        assert generator.last_run.output == "logits"
+        generator.save(tmp_path / "results.json")
         again = framework.evaluating(framework.model, framework.data)
-        assert again.load(tmp_path / "results.json") == found == again.results
+        assert again.load(tmp_path / "results.json") == result == again.results
 
     def test_without_labels_there_is_less_to_say(self, framework: Framework) -> None:
-        found = framework.evaluating(framework.model, x).generate(progress=False)
-        assert found["metrics"] == {}
-        assert list(found["class_distribution"]) == ["predicted"]
+        result = framework.evaluating(framework.model, x).generate(progress=False)
+        assert result["metrics"] == {}
+        assert list(result["class_distribution"]) == ["predicted"]
 
     def test_without_rows_there_is_nothing_to_say(self, framework: Framework, tmp_path: Path) -> None:
-        made = framework.evaluating(framework.model, x[:0])
-        found = made.generate(progress=False)
-        assert found["info"]["dataset_size"] == 0
-        assert found["confidence"] == {"mean": None, "std": None, "min": None, "max": None}
-        made.save(tmp_path / "results.json")
+        generator = framework.evaluating(framework.model, x[:0])
+        result = generator.generate(progress=False)
+        assert result["info"]["dataset_size"] == 0
+        assert result["confidence"] == {"mean": None, "std": None, "min": None, "max": None}
+        generator.save(tmp_path / "results.json")
         assert "NaN" not in (tmp_path / "results.json").read_text()
 
     def test_what_cannot_be_saved_or_loaded(self, framework: Framework, tmp_path: Path) -> None:
-        made = framework.evaluating(framework.model, framework.data)
+        generator = framework.evaluating(framework.model, framework.data)
         with pytest.raises(RunError, match=r"there are no results yet; call generate\(\) first"):
-            made.save(tmp_path / "results.json")
+            generator.save(tmp_path / "results.json")
         with pytest.raises(FileNotFoundError, match="nothing is there"):
-            made.load(tmp_path / "results.json")
-        made.results = {"info": {}, "metrics": {}, "class_distribution": {}, "confidence": {}}
-        half = json.dumps(made.results | {"class_distribution": {"predicted": {"no number": 1}}})
+            generator.load(tmp_path / "results.json")
+        generator.results = {"info": {}, "metrics": {}, "class_distribution": {}, "confidence": {}}
+        half = json.dumps(generator.results | {"class_distribution": {"predicted": {"no number": 1}}})
         for text in ("[]", "no JSON", "[" * 100_000, half, half.replace('{"no number": 1}', "3")):
             (tmp_path / "results.json").write_text(text)
             with pytest.raises(StoreError, match=r"results\.json"):
-                made.load(tmp_path / "results.json")
+                generator.load(tmp_path / "results.json")
             with pytest.raises(StoreError, match=r"results\.json"):
-                made.save(tmp_path / "results.json")  # somebody else's
+                generator.save(tmp_path / "results.json")  # somebody else's
             assert (tmp_path / "results.json").read_text() == text
 
     def test_the_factory_tells_by_the_model(self, framework: Framework) -> None:
@@ -384,10 +405,12 @@ class TestEvaluating:
 class TestFactory:
     @pytest.mark.parametrize("name", [*MODULES, "PyTorch"])
     def test_by_name(self, name: str) -> None:
-        made = FRAMEWORKS["torch" if name.lower() == "pytorch" else name]()
-        found = create_data_generator(framework=name, model=made.model, dataset=made.data, batch_size=8, device="cpu")
-        assert type(found) is made.evaluating
-        assert (found.batch_size, found.device) == (8, "cpu")
+        framework = FRAMEWORKS["torch" if name.lower() == "pytorch" else name]()
+        generator = create_data_generator(
+            framework=name, model=framework.model, dataset=framework.data, batch_size=8, device="cpu"
+        )
+        assert type(generator) is framework.evaluating
+        assert (generator.batch_size, generator.device) == (8, "cpu")
 
     def test_an_unknown_name(self) -> None:
         with pytest.raises(
@@ -406,22 +429,22 @@ class TestFactory:
     ("options", "text"),
     [
         ({"output_mode": "logit"}, "output_mode='logit' is not a choice"),
-        ({"engine": "tensorrt"}, "engine='tensorrt' is not a choice"),
+        ({"runner": "tensorrt"}, "runner='tensorrt' is not a choice"),
         ({"batch_size": 0}, "batch_size=0 is not usable"),
     ],
 )
 def test_arguments_are_checked_when_they_are_given(framework: Framework, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        generator(framework, **options)
+        make_generator(framework, **options)
 
 
 def test_a_loader_that_shuffles_is_refused(framework: Framework) -> None:
     from fo_onnx.data_generator.first_order_datagenerator import SimpleDataLoader
 
-    rows = generator(framework).generate_distributions(SimpleDataLoader(list(x), batch_size=5))
+    rows = make_generator(framework).generate_distributions(SimpleDataLoader(list(x), batch_size=5))
     assert np.abs(numbers(rows) - truth).max() < 1e-6
     with pytest.raises(DataError, match="shuffle=True, so that results could not be matched with samples"):
-        generator(framework).generate_distributions(SimpleDataLoader(list(x), shuffle=True))
+        make_generator(framework).generate_distributions(SimpleDataLoader(list(x), shuffle=True))
 
 
 @pytest.mark.parametrize(
@@ -442,5 +465,5 @@ def test_no_module_imports_another_framework(module: str, own: str | None) -> No
 
 def imported_by(module: str) -> set[str]:
     code = f"import sys, {module}; print(*sorted(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    return set(found.stdout.split())
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return set(result.stdout.split())

@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
-from fo_onnx.engine import cache as cache_module
-from fo_onnx.engine.cache import ExportCache
+from fo_onnx.contracts.spec import ModelSpec, TensorSpec
+from fo_onnx.conversion import cache as cache_module
+from fo_onnx.conversion.cache import ExportCache
 from fo_onnx.errors import OptionError
-from fo_onnx.spec import ModelSpec, TensorSpec
 from fo_onnx.store import files
 
 torch = pytest.importorskip("torch")
+from kills import survives  # noqa: E402
 from onnx_files import linear  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -58,7 +59,7 @@ class Twisted(nn.Module):
 @pytest.fixture
 def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the models that were really exported."""
-    from fo_onnx_torch import conversion
+    from fo_onnx_torch import export as conversion
 
     made: list[str] = []
     right = conversion.export
@@ -293,7 +294,7 @@ def test_folders_of_others_are_left_alone(tmp_path, file):
 
 
 def test_an_export_that_is_not_the_same_is_not_kept(exports, monkeypatch, empty_cache):
-    from fo_onnx_torch import conversion
+    from fo_onnx_torch import export as conversion
 
     counted = conversion.export
 
@@ -309,7 +310,7 @@ def test_an_export_that_is_not_the_same_is_not_kept(exports, monkeypatch, empty_
 
 def test_external_data_is_called_like_the_model(exports, monkeypatch, tmp_path):
     """Two exports into one folder do not share a file of weights, also where both come out of the cache."""
-    from fo_onnx_torch import conversion
+    from fo_onnx_torch import export as conversion
 
     monkeypatch.setattr(conversion, "EXTERNAL_DATA_BYTES", 1)
     for seed in (0, 1):
@@ -473,55 +474,33 @@ def test_what_a_user_put_into_an_entry_stays(tmp_path, file, foreign, caplog):
     assert cache.state().entries == 1
 
 
-def test_entries_of_older_versions_are_not_taken_and_can_be_cleared(tmp_path, file):
-    cache = ExportCache(tmp_path / "cache", 1 << 20)
-    old = cache.folder / KEYS[0]
-    old.mkdir(parents=True)
-    (old / "model.onnx").write_bytes(file.read_bytes())
-    digest = cache_module.file_sha256(file)
-    (old / "spec.json").write_text(json.dumps({"spec": SPEC.to_dict(), "files": {"model.onnx": digest}}))
-    other = cache.folder / KEYS[1]
-    other.mkdir()
-    (other / "model.onnx").write_bytes(b"not what a record digests")
-    (other / "spec.json").write_text(json.dumps({"spec": SPEC.to_dict(), "files": {"model.onnx": digest}}))
-
-    assert cache.fetch(KEYS[0], file.with_name("out.onnx")) is None
-    with pytest.raises(fo.StoreError, match=rf"and 1 stay: .*{KEYS[1]}"):
-        cache.clear()
-    assert not old.exists()
-    assert sorted(p.name for p in other.iterdir()) == ["model.onnx", "spec.json"]
-
-
-def die_at(step: int) -> None:
-    """Ends this process at one of the calls into the operating system to come."""
-    calls = itertools.count()
-
-    def dying(right: Any) -> Any:
-        def call(*arguments: Any) -> Any:
-            if next(calls) == step:
-                os._exit(9)
-            return right(*arguments)
-
-        return call
-
-    for name in ("open", "write", "replace", "make_folder", "remove"):
-        setattr(files.operations, name, dying(getattr(files.operations, name)))
-
-
 def test_what_a_kill_left_is_removed(tmp_path, file):
     """At each step of keeping an entry in the place of one that is there."""
     for step in itertools.count():
         cache = ExportCache(tmp_path / f"cache{step}", 1 << 20)
         cache.keep(KEYS[0], file, SPEC)
-        child = os.fork()
-        if child == 0:
-            die_at(step)
-            cache.keep(KEYS[0], file, SPEC)
-            os._exit(0)
-        ended = os.waitpid(child, 0)[1] == 0
+        survived = survives(step, lambda cache=cache: cache.keep(KEYS[0], file, SPEC))
         cache.keep(KEYS[0], file, SPEC)
         assert cache.fetch(KEYS[0], file.with_name("out.onnx")) == SPEC, step
         assert sorted(p.name for p in cache.folder.iterdir()) == [".lock", KEYS[0]], step
-        if ended:
+        if survived:
             break
     assert step > 10
+
+
+@pytest.mark.parametrize("kind", ["a file", "a foreign lock"])
+def test_a_place_that_is_no_cache_is_a_problem_that_doctor_names(tmp_path, kind, monkeypatch, caplog):
+    folder = tmp_path / "cache"
+    if kind == "a file":
+        folder.write_text("thesis")
+    else:
+        folder.mkdir(mode=0o700)
+        (folder / ".lock").write_text("thesis")
+    monkeypatch.setenv("FO_ONNX_CACHE_DIR", str(folder))
+    problem = ExportCache.of_user().state().problem
+    assert problem is not None
+    assert str(folder) in problem
+    assert "Errno" not in problem
+    linear(tmp_path / "m.onnx")
+    ExportCache.of_user().keep("0" * 40, tmp_path / "m.onnx", fo.OnnxModel.open(tmp_path / "m.onnx").spec)
+    assert problem in caplog.text

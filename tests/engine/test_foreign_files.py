@@ -9,9 +9,9 @@ from onnx import TensorProto
 from onnx_files import CLASSES, FEATURES, WEIGHTS, expected, linear, node, rows
 
 import fo_onnx as fo
+from fo_onnx.conversion.parity import row_spread
+from fo_onnx.distributions.probabilities import total_variation
 from fo_onnx.errors import DataError, ModelError, ModelNotFoundError, OptionError, OutputError, RunError
-from fo_onnx.parity import row_spread
-from fo_onnx.probabilities import total_variation
 
 X = rows(100)
 
@@ -250,7 +250,7 @@ def test_an_operator_that_the_runtime_lacks(tmp_path):
 
 def test_no_other_runner_stands_behind_a_file(logits_file):
     with pytest.raises(OptionError, match="is an ONNX file and has no other runner"):
-        fo.generate(logits_file, X, engine="native")
+        fo.generate(logits_file, X, runner="native")
 
 
 def test_a_row_that_is_not_finite_is_named(logits_file):

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fo_onnx.engine.binding import Binding
-from fo_onnx.engine.providers import Device, installed_wheels, missing_library, parse_device, placements
-from fo_onnx.engine.tuning import batch_size_for, plan
+from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import DataError, DeviceError, OptionError
-from fo_onnx.spec import ModelSpec, TensorSpec
+from fo_onnx.runtime.devices import Device, installed_wheels, missing_library, parse_device, placements
+from fo_onnx.runtime.inputs import InputBinder
+from fo_onnx.runtime.tuning import choose_batch_size, plan_batches
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_two_wheels_that_overwrite_each_other_are_found(tmp_path):
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n")
     code = """
-from fo_onnx.engine.providers import installed_wheels, placements
+from fo_onnx.runtime.devices import installed_wheels, placements
 print(installed_wheels())
 try: placements("cuda", "float32", ["CPUExecutionProvider"])
 except Exception as err: print(err)
@@ -107,12 +107,12 @@ def images(n=4, side=32, dtype=np.float32):
 
 
 def test_batches_of_about_a_megabyte():
-    assert batch_size_for(images(), cpu=True) == 64
-    assert batch_size_for({"0": np.zeros((4, 784), np.float32)}, cpu=True) == 256
-    assert batch_size_for(images(side=224), cpu=True) == 16
-    assert batch_size_for({"0": np.zeros((4, 10), np.float32)}, cpu=True) == 256
-    assert batch_size_for({"0": np.zeros((4, 128), np.int64)}, cpu=True) == 32
-    assert batch_size_for(images(), cpu=False) == 1024
+    assert choose_batch_size(images(), on_cpu=True) == 64
+    assert choose_batch_size({"0": np.zeros((4, 784), np.float32)}, on_cpu=True) == 256
+    assert choose_batch_size(images(side=224), on_cpu=True) == 16
+    assert choose_batch_size({"0": np.zeros((4, 10), np.float32)}, on_cpu=True) == 256
+    assert choose_batch_size({"0": np.zeros((4, 128), np.int64)}, on_cpu=True) == 32
+    assert choose_batch_size(images(), on_cpu=False) == 1024
 
 
 @given(
@@ -123,8 +123,13 @@ def test_batches_of_about_a_megabyte():
     st.integers(1, 4096),
 )
 def test_plans_never_ask_for_more_than_there_is(side, rows, cores, model_bytes, batch):
-    found = plan(
-        {"0": np.zeros((1, side), np.float32)}, rows, cpu=True, cores=cores, model_bytes=model_bytes, batch_size=batch
+    found = plan_batches(
+        {"0": np.zeros((1, side), np.float32)},
+        rows,
+        on_cpu=True,
+        cores=cores,
+        model_bytes=model_bytes,
+        batch_size=batch,
     )
     assert found.batch_size == batch
     assert found.sessions >= 1
@@ -135,12 +140,12 @@ def test_plans_never_ask_for_more_than_there_is(side, rows, cores, model_bytes, 
 
 
 def test_plans_are_the_same_again():
-    args = {"cpu": True, "cores": 8, "model_bytes": 1000, "batch_size": "auto"}
-    assert plan(images(), 1000, **args) == plan(images(2), 1000, **args)
+    args = {"on_cpu": True, "cores": 8, "model_bytes": 1000, "batch_size": "auto"}
+    assert plan_batches(images(), 1000, **args) == plan_batches(images(2), 1000, **args)
 
 
 def test_a_built_in_batch_size_wins():
-    found = plan(images(), 100, cpu=True, cores=2, model_bytes=1, batch_size="auto", fixed_batch=8)
+    found = plan_batches(images(), 100, on_cpu=True, cores=2, model_bytes=1, batch_size="auto", fixed_batch=8)
     assert (found.batch_size, found.reason) == (8, "batch size built into the model")
 
 
@@ -154,27 +159,27 @@ IMAGE = TensorSpec("image", "float32", (None, 3, 8, 8))
 def test_inputs_by_name_and_by_position():
     two = spec(TensorSpec("a", "float32", (None, 2)), TensorSpec("b", "int64", (None,)))
     a, b = np.zeros((4, 2), np.float32), np.arange(4)
-    assert list(Binding(two).feed({"b": b, "a": a, "unused": a})) == ["a", "b"]
-    assert Binding(two).feed({"0": a, "1": b})["b"] is b
+    assert list(InputBinder(two).bind({"b": b, "a": a, "unused": a})) == ["a", "b"]
+    assert InputBinder(two).bind({"0": a, "1": b})["b"] is b
     with pytest.raises(
         DataError, match=r"takes 2 input\(s\), a: float32 \(n, 2\), b: int64 \(n\); the data has 1, '0'"
     ):
-        Binding(two).feed({"0": a})
+        InputBinder(two).bind({"0": a})
     with pytest.raises(DataError, match="the data has 2, 'a', 'c'"):
-        Binding(two).feed({"a": a, "c": b})
+        InputBinder(two).bind({"a": a, "c": b})
 
 
 def test_a_single_input_takes_a_single_array_of_any_name():
-    assert list(Binding(spec(IMAGE)).feed({"pixels": np.zeros((2, 3, 8, 8), np.float32)})) == ["image"]
+    assert list(InputBinder(spec(IMAGE)).bind({"pixels": np.zeros((2, 3, 8, 8), np.float32)})) == ["image"]
 
 
 def test_numbers_of_the_same_kind_are_cast():
-    feed = Binding(spec(IMAGE)).feed({"0": np.ones((2, 3, 8, 8))})
+    feed = InputBinder(spec(IMAGE)).bind({"0": np.ones((2, 3, 8, 8))})
     assert feed["image"].dtype == np.float32
     tokens = spec(TensorSpec("ids", "int64", (None, None)))
-    assert Binding(tokens).feed({"0": np.ones((2, 5), np.uint8)})["ids"].dtype == np.int64
+    assert InputBinder(tokens).bind({"0": np.ones((2, 5), np.uint8)})["ids"].dtype == np.int64
     small = spec(TensorSpec("ids", "int32", (None, None)))
-    assert Binding(small).feed({"0": np.ones((2, 5), np.int64)})["ids"].dtype == np.int32
+    assert InputBinder(small).bind({"0": np.ones((2, 5), np.int64)})["ids"].dtype == np.int32
 
 
 @pytest.mark.parametrize(
@@ -195,14 +200,14 @@ def test_numbers_of_the_same_kind_are_cast():
 )
 def test_rows_that_do_not_fit(array, text):
     with pytest.raises(DataError, match=text):
-        Binding(spec(IMAGE)).feed({"0": array})
+        InputBinder(spec(IMAGE)).bind({"0": array})
 
 
 def test_channels_first_where_last_is_taken():
     with pytest.raises(DataError, match="looks like NCHW .* takes NHWC"):
-        Binding(spec(TensorSpec("x", "float32", (None, 8, 8, 3)))).feed({"0": np.zeros((2, 3, 8, 8), np.float32)})
+        InputBinder(spec(TensorSpec("x", "float32", (None, 8, 8, 3)))).bind({"0": np.zeros((2, 3, 8, 8), np.float32)})
 
 
 def test_numbers_that_do_not_fit_are_not_wrapped():
     with pytest.raises(DataError, match="int64 values do not fit into its input ids: int32"):
-        Binding(spec(TensorSpec("ids", "int32", (None,)))).feed({"0": np.array([2**40])})
+        InputBinder(spec(TensorSpec("ids", "int32", (None,)))).bind({"0": np.array([2**40])})

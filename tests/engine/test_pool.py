@@ -8,10 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from fo_onnx.engine.pool import Failure, run_in_threads, run_inline
+from fo_onnx.contracts.batch import Batch
+from fo_onnx.contracts.runner import RunOutput
+from fo_onnx.control.run_control import RunControl, RunEnded, TimeUp, begin, current
 from fo_onnx.errors import DataError, StoreError
-from fo_onnx.protocols import Batch, RunOutput
-from fo_onnx.run_control import RunControl, RunEnded, TimeUp, begin, current
+from fo_onnx.runtime.workers import Failure, run_in_threads, run_inline
 
 
 def batches(n, size=3, error_at=None):

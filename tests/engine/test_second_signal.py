@@ -13,9 +13,10 @@ import pytest
 from onnx_files import linear, rows
 
 import fo_onnx as fo
-from fo_onnx.engine.pool import run_inline
-from fo_onnx.protocols import Batch, RunOutput
-from fo_onnx.run_control import RunControl
+from fo_onnx.contracts.batch import Batch
+from fo_onnx.contracts.runner import RunOutput
+from fo_onnx.control.run_control import RunControl
+from fo_onnx.runtime.workers import run_inline
 
 PROGRAM = """
 import pathlib, signal, sys, time

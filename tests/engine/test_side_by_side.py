@@ -16,7 +16,7 @@ import pytest
 from onnx_files import linear, rows
 
 import fo_onnx as fo
-from fo_onnx.options import DataOptions
+from fo_onnx.contracts.options import DataOptions
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_run_of_other_options_leaves_the_sessions_of_another_open(model: Path,
     """A resumed run is cut as it was begun, for which the engine opens the model anew."""
     x, out = rows(2000), tmp_path / "d.parquet"
     with pytest.raises(fo.RunError):
-        fo.generate(model, x, out=out, batch_size=32, timeout_s=0.5, transform=lambda row: (time.sleep(0.001), row)[1])
+        fo.generate(model, x, out=out, batch_size=32, timeout_s=2, transform=lambda row: (time.sleep(0.004), row)[1])
     expected = fo.generate(model, x, device="cpu", batch_size=16)
     with fo.Engine(model, device="cpu", batch_size=16) as engine:
         gate = Gate(x, 1000)
@@ -93,7 +93,7 @@ def test_a_run_of_other_options_leaves_the_sessions_of_another_open(model: Path,
 def test_closing_lets_the_calls_in_progress_end(model: Path) -> None:
     x, engine = rows(2000), fo.Engine(model, device="cpu", batch_size=16)
     expected, gate = engine.generate(x), Gate(x, 1000)
-    runner = engine.selection(engine.source(x, DataOptions()).peek(16), None).runners[0]
+    runner = engine._open(engine._open_source(x, DataOptions()).peek(16), None, engine._run).runners[0]
     long = begun(lambda: engine.generate(gate, progress=False))
     assert gate.there.wait(60)
 
@@ -112,10 +112,10 @@ def test_closing_lets_the_calls_in_progress_end(model: Path) -> None:
 def test_sessions_that_were_replaced_are_closed_with_their_last_call(model: Path, tmp_path: Path) -> None:
     x, out = rows(600), tmp_path / "d.parquet"
     with pytest.raises(fo.RunError):
-        fo.generate(model, x, out=out, batch_size=32, timeout_s=0.5, transform=lambda row: (time.sleep(0.001), row)[1])
+        fo.generate(model, x, out=out, batch_size=32, timeout_s=2, transform=lambda row: (time.sleep(0.004), row)[1])
     with fo.Engine(model, device="cpu", batch_size=16) as engine:
         engine.predict(x[:16])
-        first = engine.selection(engine.source(x, DataOptions()).peek(16), None).runners[0]
+        first = engine._open(engine._open_source(x, DataOptions()).peek(16), None, engine._run).runners[0]
         engine.generate(x, out=out, resume=True, transform=lambda row: row)
         with pytest.raises(fo.RunError, match="the engine is closed"):
             first.run({"x": x[:3]})

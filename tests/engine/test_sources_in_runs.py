@@ -58,13 +58,13 @@ def test_callables_are_told_apart_across_processes(tmp_path):
     import sys
 
     code = """
-from fo_onnx.engine.callables import CallableExporter
+from fo_onnx.models.callables import CallableExporter
 class Scaled:
     def __init__(self, t): self.t = t
     def __call__(self, x): return x * self.t if x is not None else {"a", "b"} and 1
 def f(x, y=3):
     return x in {"a", "b", "c", "d", "e"}
-print([CallableExporter().fingerprint(m) for m in (Scaled(1), Scaled(2), f)])
+print([CallableExporter().fingerprint(m, {}) for m in (Scaled(1), Scaled(2), f)])
 """
     path = tmp_path / "told.py"
     path.write_text(code)
@@ -121,7 +121,7 @@ def test_a_model_that_mixes_the_rows_of_a_batch_is_said_to():
         dists = fo.generate(Centred(), X)
     assert "mixes the rows" in dists.meta["runner"]["reason"]
     with pytest.raises(fo.ParityError, match="mixes the rows of a batch"):
-        fo.generate(Centred(), X, engine="onnx")
+        fo.generate(Centred(), X, runner="onnx")
 
 
 def test_numbers_as_text_are_numbers():

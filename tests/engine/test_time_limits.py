@@ -15,12 +15,12 @@ from onnx_files import FEATURES, WEIGHTS, linear, rows
 from test_survival import endless
 
 import fo_onnx as fo
-from fo_onnx.engine.callables import CallableExporter, CallableModel
-from fo_onnx.engine.select import select
-from fo_onnx.engine.selection import Job
-from fo_onnx.options import ModelOptions, OutputOptions, RunOptions
-from fo_onnx.run_control import TimeUp, begin
-from fo_onnx.spec import ModelSpec
+from fo_onnx.contracts.options import ModelOptions, OutputOptions, RunOptions
+from fo_onnx.contracts.spec import ModelSpec
+from fo_onnx.control.run_control import TimeUp, begin
+from fo_onnx.engine.choose_runner import choose_runner
+from fo_onnx.models.callables import CallableExporter, CallableModel
+from fo_onnx.runtime.request import RunRequest
 from fo_onnx.store import files
 
 GENEROUS_S = 8
@@ -173,17 +173,17 @@ class Model:
 
 
 class Exporter:
-    """The exporter of `Model`, as far as a selection asks it."""
+    """The plugin of `Model`, as far as it is asked."""
 
-    name = "slow"
+    name, modules = "slow", ()
 
     def versions(self) -> dict[str, str]:
         return {}
 
-    def native_only(self, model: Model, example: Any) -> str | None:
+    def prefer_native(self, model: Model, example: Any) -> str | None:
         return model.reason
 
-    def fingerprint(self, model: Model) -> str:
+    def fingerprint(self, model: Model, example: Any) -> str:
         time.sleep(model.digest_s)
         return "0" * 64
 
@@ -205,10 +205,10 @@ class Exporter:
         return fo.OnnxModel.open(path).spec
 
 
-def job(model: Model, example: np.ndarray | None = None, **run: Any) -> Job:
+def request(model: Model, example: np.ndarray | None = None, **run: Any) -> RunRequest:
     x = rows(64) if example is None else example
     options = RunOptions(device="cpu", batch_size=16, **run)
-    return Job(model, Exporter(), {"0": x}, len(x), ModelOptions(), OutputOptions("logits"), options)  # type: ignore[arg-type]
+    return RunRequest(model, Exporter(), {"0": x}, len(x), ModelOptions(), OutputOptions("logits"), options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_each_part_of_a_selection(slow: str, seconds: float, named: str, recwarn
     model = Model()
     setattr(model, slow, seconds)
     with pytest.raises(TimeUp, match=f"it had to wait until {named} of 0.[5-9] s ended"), begin(0.25):
-        select(job(model))
+        choose_runner(request(model))
     assert not recwarn.list, "a run that is over falls back to nothing"
 
 
@@ -233,35 +233,35 @@ def test_an_export_that_fails_late_is_no_reason_to_run_natively(recwarn: Any) ->
     model = Model()
     model.export_s, model.fails = 0.5, True
     with pytest.raises(TimeUp, match="its export"), begin(0.25):
-        select(job(model))
+        choose_runner(request(model))
     assert not recwarn.list
 
 
 def test_an_export_in_time_is_kept_for_the_next_run(empty_cache: Path) -> None:
     with begin(60):
-        selection = select(job(Model()))
-    assert selection.parity is not None
-    assert selection.parity.passed
-    assert (selection.export, selection.runners[0].kind) == ("new", "onnx")
+        opened = choose_runner(request(Model()))
+    assert opened.parity is not None
+    assert opened.parity.passed
+    assert (opened.export_origin, opened.runners[0].kind) == ("new", "onnx")
     late = Model()
     late.one_row_s = 0.5
     with pytest.raises(TimeUp), begin(0.25):
-        select(job(late))
-    assert select(job(Model())).export == "cached", "the end of a run drops no cached export"
+        choose_runner(request(late))
+    assert choose_runner(request(Model())).export_origin == "cached", "the end of a run drops no cached export"
 
 
 def test_rows_run_alone_of_a_model_that_runs_natively(recwarn: Any) -> None:
     model = Model()
     model.reason, model.one_row_s = "its framework is quicker", 0.2
     with pytest.raises(TimeUp, match="the model's own call"), begin(0.3):
-        select(job(model))
+        choose_runner(request(model))
     assert not recwarn.list
 
 
 def test_rows_with_nan_whose_original_is_in_use() -> None:
     """They do not come out as rows that have no distribution."""
-    whole = job(Model())
-    runner, x, go = select(whole).runners[0], rows(4), threading.Event()
+    whole = request(Model())
+    runner, x, go = choose_runner(whole).runners[0], rows(4), threading.Event()
     x[1, 2] = np.nan
 
     def use() -> None:
@@ -281,7 +281,7 @@ def test_rows_with_nan_whose_original_is_in_use() -> None:
 
 def test_rows_with_nan_that_the_original_answers_slowly() -> None:
     model = Model()
-    runner = select(job(model)).runners[0]
+    runner = choose_runner(request(model)).runners[0]
     model.nan_s, x = 0.5, rows(4)
     x[1, 2] = np.nan
     with pytest.raises(TimeUp, match="it had to wait until the model's own call"), begin(0.2):
@@ -291,11 +291,11 @@ def test_rows_with_nan_that_the_original_answers_slowly() -> None:
 
 
 def test_a_lock_on_the_cache_that_another_process_holds(empty_cache: Path, caplog: Any) -> None:
-    select(job(Model()))
+    choose_runner(request(Model()))
     with files.take_lock(empty_cache):
         begun = time.monotonic()
         with pytest.raises(TimeUp), begin(0.3):
-            select(job(Model()))
+            choose_runner(request(Model()))
         assert time.monotonic() - begun < GENEROUS_S
 
 

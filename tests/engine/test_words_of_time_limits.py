@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx_files import FEATURES, linear, rows
-from test_time_limits import Model, job
+from test_time_limits import Model, request
 
 import fo_onnx as fo
-from fo_onnx import plugins
+from fo_onnx.contracts.batch import Inputs
+from fo_onnx.contracts.options import DataOptions, RunOptions
+from fo_onnx.contracts.runner import RunOutput
+from fo_onnx.contracts.spec import ModelSpec
+from fo_onnx.control.run_control import RunEnded, TimeUp, begin, current
+from fo_onnx.engine.choose_runner import choose_runner
+from fo_onnx.engine.labels import LabelMapper
 from fo_onnx.engine.pipeline import Pipeline
-from fo_onnx.engine.select import select
-from fo_onnx.options import DataOptions, RunOptions
-from fo_onnx.protocols import Inputs, RunOutput
-from fo_onnx.run_control import RunEnded, TimeUp, begin, current
+from fo_onnx.engine.progress import Progress
+from fo_onnx.models import plugins
 from fo_onnx.sources import open_source
-from fo_onnx.spec import ModelSpec
 from fo_onnx.store import MemorySink
 
 
@@ -79,18 +82,18 @@ class Failing:
 def test_a_switch_to_the_native_runner(session_s: float, native_s: float, named: str, kept: int) -> None:
     """A run that is over does not switch; one that has switched ends with its time, and keeps what was late."""
     model = Model()
-    selection = select(job(model))
-    assert selection.native is not None
+    opened = choose_runner(request(model))
+    assert opened.open_native is not None
     model.forward_s = native_s
     source = open_source(rows(64), DataOptions(), tuple(plugins.source_factories()))
     pipeline = Pipeline(
-        [Failing(selection.spec, session_s)], source, batch_size=16, data=DataOptions(), run=RunOptions(),
-        native=selection.native,
+        [Failing(opened.spec, session_s)], source, LabelMapper(source, opened.spec), Progress(False, 64), batch_size=16,
+        data=DataOptions(), run=RunOptions(), open_native=opened.open_native,
     )  # fmt: skip
     sink = MemorySink(64, classes=4, id_kind="int", labels=False, logits=False)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         with pytest.raises(TimeUp, match=f"it had to wait until {named} of 0.[5-9] s ended"), begin(0.3):
             pipeline.execute(sink)
-    assert pipeline.outcome.written == kept
+    assert pipeline.stats.written == kept
     assert [w.category for w in told] == [fo.FallbackWarning] * (kept > 0)

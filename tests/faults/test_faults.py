@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
-from fo_onnx.store import FORMATS, RunFolder, files
+from fo_onnx.store import FORMATS, RunFolder, ShardLimits, files
 
 ROWS, FEATURES, CLASSES, BATCH = 96, 5, 3, 8
 X = np.random.default_rng(1).standard_normal((ROWS, FEATURES)).astype(np.float32)
@@ -45,8 +45,8 @@ def run(out: Path, net: Callable = model, **options) -> fo.Distributions:
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     for method in (RunFolder.create.__func__, RunFolder.reopen.__func__):
-        monkeypatch.setitem(method.__kwdefaults__, "shard_bytes", 32 * CLASSES * 4)
-        monkeypatch.setitem(method.__kwdefaults__, "group_rows", 16)
+        limits = ShardLimits(size_bytes=32 * CLASSES * 4, group_rows=16)
+        monkeypatch.setitem(method.__kwdefaults__, "limits", limits)
 
 
 @contextmanager

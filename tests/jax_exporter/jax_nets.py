@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fo_onnx_jax.export import JaxExporter
+from fo_onnx_jax.plugin import JaxExporter
 from jax import lax
 from jax_libraries import equinox as eqx
 from jax_libraries import haiku as hk
 from jax_libraries import linen, nnx, train_state
 
-from fo_onnx.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
 
 EXPORTER = JaxExporter()
 KEY = jax.random.key(0)
@@ -40,7 +40,7 @@ class Dense(linen.Module):
 
 
 class Trained(linen.Module):
-    """Needs to be told that it is not trained."""
+    """Knows by an argument alone that it is not trained."""
 
     @linen.compact
     def __call__(self, x: Any, train: bool) -> Any:
@@ -62,6 +62,12 @@ class Net(nnx.Module):
 
     def __call__(self, x: Any) -> Any:
         return self.out(self.drop(self.layers(x)))
+
+
+def evaluated(module: Any) -> Any:
+    """Return an nnx module after it was put into evaluation mode."""
+    module.eval()
+    return module
 
 
 class Cell(eqx.Module):
@@ -107,8 +113,8 @@ class NumpyHolder(Holder):
         return np.tanh(x) @ self.weight
 
 
-def closes_over(held: Any, use: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    return lambda x: use(held, x)
+def closes_over(value: Any, use: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: use(value, x)
 
 
 def call(model: Any, x: Any) -> Any:
@@ -148,7 +154,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "holds an array": lambda: lambda x: x @ WEIGHT,
     "holds a dict": lambda: closes_over({"a": [{"w": WEIGHT}]}, lambda p, x: x @ p["a"][0]["w"]),
     "holds a dataclass": lambda: closes_over(Parameters([WEIGHT]), lambda p, x: x @ p.layers[0]),
-    "holds a module": lambda: closes_over(Net(), lambda m, x: m(x)),
+    "holds a module": lambda: closes_over(evaluated(Net()), lambda m, x: m(x)),
     "object": lambda: Holder(NUMPY_WEIGHT),
     "method": lambda: Holder(NUMPY_WEIGHT).score,
     "nnx": Net,

@@ -32,8 +32,8 @@ def linear(x: Any) -> Any:
 
 
 def conv(x: Any) -> Any:
-    found = jax.lax.conv_general_dilated(x, KERNEL, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return found.mean((1, 2))
+    features = jax.lax.conv_general_dilated(x, KERNEL, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return features.mean((1, 2))
 
 
 def returns(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -120,7 +120,7 @@ CASES: dict[str, Case] = {
     "rows of text": (lambda: gen(linear, np.array([["a"] * 5] * 3)), fo.DataError, ["has the dtype <U1; numbers were expected"]),
     "no data": (lambda: gen(linear, None), fo.DataError, ["rows cannot be read from a builtins.NoneType"]),
     "an input too many": (lambda: gen(linear, {"a": ROWS, "b": ROWS}), fo.DataError, ["running linear in JAX on"]),
-    "a row of NaN": (lambda: gen(linear, np.concatenate([ROWS, np.full((1, 5), np.nan, np.float32)]), engine="native"),
+    "a row of NaN": (lambda: gen(linear, np.concatenate([ROWS, np.full((1, 5), np.nan, np.float32)]), runner="native"),
         fo.DataError, ["row 20 (id 20)", "NaN"]),
     # options
     "a device that is not there": (lambda: gen(linear, ROWS, device="tpu"), fo.DeviceError,
@@ -148,16 +148,16 @@ def test_what_goes_wrong_is_said(name: str, tmp_path: Path, monkeypatch: pytest.
 def test_rows_of_nan_are_recorded(tmp_path: Path) -> None:
     rows = ROWS.copy()
     rows[3, 0] = np.nan
-    found = fo.generate(linear, rows, engine="native", on_error="skip")
-    assert found.ids.tolist() == [i for i in range(20) if i != 3]
+    result = fo.generate(linear, rows, runner="native", on_error="skip")
+    assert result.ids.tolist() == [i for i in range(20) if i != 3]
 
 
 def test_one_of_two_outputs() -> None:
     def pair(x: Any) -> Any:
         return {"scores": x @ W, "aside": jnp.tanh(x)}
 
-    found = fo.generate(pair, ROWS, output_name="scores", engine="native")
-    np.testing.assert_allclose(found.probs, jax.nn.softmax(ROWS @ np.asarray(W)), atol=1e-6)
+    result = fo.generate(pair, ROWS, output_name="scores", runner="native")
+    np.testing.assert_allclose(result.probs, jax.nn.softmax(ROWS @ np.asarray(W)), atol=1e-6)
 
 
 def test_a_model_that_looks_at_values_runs_natively_with_the_reason() -> None:
@@ -165,10 +165,10 @@ def test_a_model_that_looks_at_values_runs_natively_with_the_reason() -> None:
         return jnp.asarray(x) @ W * (2 if x.sum() > -1e9 else 1)
 
     with pytest.warns(FallbackWarning, match="branches runs natively, not in ONNX: .* cannot convert branches"):
-        found = fo.generate(branches, ROWS)
-    assert found.meta["runner"]["kind"] == "native"
-    assert "Tracer" in found.meta["runner"]["reason"]
-    np.testing.assert_allclose(found.probs, jax.nn.softmax(2 * ROWS @ np.asarray(W)), atol=1e-5)
+        result = fo.generate(branches, ROWS)
+    assert result.meta["runner"]["kind"] == "native"
+    assert "Tracer" in result.meta["runner"]["reason"]
+    np.testing.assert_allclose(result.probs, jax.nn.softmax(2 * ROWS @ np.asarray(W)), atol=1e-5)
 
 
 WITHOUT = """
@@ -198,10 +198,10 @@ def test_without_what_converts() -> None:
     program = WITHOUT.format(missing=("tensorflow", "tf2onnx", "jax2onnx")) + (
         "import warnings, jax.numpy as jnp\n"
         "with warnings.catch_warnings(record=True) as said:\n"
-        "    found = fo.generate(lambda x: x @ jnp.eye(5), x)\n"
-        "assert found.meta['runner']['kind'] == 'native'\n"
-        "assert 'pip install' in found.meta['runner']['reason'] and len(said) == 1, found.meta['runner']\n"
-        "try:\n    fo.generate(lambda x: x @ jnp.eye(5), x, engine='onnx')\n"
+        "    result = fo.generate(lambda x: x @ jnp.eye(5), x)\n"
+        "assert result.meta['runner']['kind'] == 'native'\n"
+        "assert 'pip install' in result.meta['runner']['reason'] and len(said) == 1, result.meta['runner']\n"
+        "try:\n    fo.generate(lambda x: x @ jnp.eye(5), x, runner='onnx')\n"
         'except fo.FoOnnxError as err:\n    assert "pip install \'fo-onnx[jax" in str(err), err\n'
         "else:\n    raise AssertionError\n"
     )

@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "coverage"))
 
 import jax_libraries  # noqa: E402, F401  imported first: where its remarks are no errors
 import onnxruntime as ort  # noqa: E402
-from fo_onnx_jax.lowering import write_onnx  # noqa: E402
+from fo_onnx_jax.jax2tf.export import write_onnx  # noqa: E402
 from jax_cases import CASES, CLASSES, Case, call  # noqa: E402
 
+from fo_onnx.contracts.spec import TensorSpec  # noqa: E402
 from fo_onnx.errors import ExportError  # noqa: E402
-from fo_onnx.spec import TensorSpec  # noqa: E402
 
 ROWS = 20
 LEAST_SPREAD = 0.05
@@ -60,11 +60,11 @@ def flat(case: Case):
 def truth(case: Case) -> np.ndarray:
     """JAX's distributions of 20 rows, which have to lie apart: rows closer together agree with anything."""
     function, rows = case.make()
-    found = probabilities(np.asarray(call(jax.jit(function), rows(ROWS))))
-    assert found.shape == (ROWS, CLASSES)
-    apart = total_variation(found[:, None], found[None])[np.triu_indices(ROWS, 1)]
+    expected = probabilities(np.asarray(call(jax.jit(function), rows(ROWS))))
+    assert expected.shape == (ROWS, CLASSES)
+    apart = total_variation(expected[:, None], expected[None])[np.triu_indices(ROWS, 1)]
     assert np.median(apart) >= LEAST_SPREAD
-    return found
+    return expected
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,21 @@ def truth(case: Case) -> np.ndarray:
 def test_a_case_in_onnx_is_the_case_in_jax(name, tmp_path):
     case = CASES[name]
     function, specs, rows = flat(case)
-    spec = write_onnx(function, specs, tmp_path / "model.onnx", opset=18, who=name)
+    spec = write_onnx(function, specs, tmp_path / "model.onnx", opset=18, model_name=name)
     assert spec == TensorSpec("output", "float32", (None, CLASSES))
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     expected = truth(case)
     for batch in (1, 4, 7):
         # Against the first rows of a larger batch, so that rows that depend on those beside them would show too.
-        found = session.run(None, {s.name: a for s, a in zip(specs, rows(batch), strict=True)})[0]
-        assert total_variation(probabilities(found), expected[:batch]).max() < case.tolerance
+        logits = session.run(None, {s.name: a for s, a in zip(specs, rows(batch), strict=True)})[0]
+        assert total_variation(probabilities(logits), expected[:batch]).max() < case.tolerance
 
 
 @pytest.mark.parametrize("name", NATIVE)
 def test_a_case_without_an_operator_is_refused_by_name(name, tmp_path):
     function, specs, _ = flat(CASES[name])
     with pytest.raises(ExportError, match=NATIVE[name]) as caught:
-        write_onnx(function, specs, tmp_path / "model.onnx", opset=18, who="the net")
+        write_onnx(function, specs, tmp_path / "model.onnx", opset=18, model_name="the net")
     assert "the net" in str(caught.value)
     assert not (tmp_path / "model.onnx").exists()
     assert len(truth(CASES[name])) == ROWS

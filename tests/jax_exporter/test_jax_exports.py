@@ -49,15 +49,15 @@ EXPORTS: dict[str, Callable[[], tuple[Any, Any, dict[str, Any]]]] = {
 @pytest.mark.parametrize("name", EXPORTS)
 def test_exports(name: str) -> None:
     model, data, options = EXPORTS[name]()
-    found = fo.generate(model, data, engine="onnx", **options)
-    expected = fo.generate(model, data, engine="native", **options)
-    assert found.meta["runner"]["kind"] == "onnx"
+    result = fo.generate(model, data, runner="onnx", **options)
+    expected = fo.generate(model, data, runner="native", **options)
+    assert result.meta["runner"]["kind"] == "onnx"
     assert expected.meta["runner"]["kind"] == "native"
-    parity = found.meta["parity"]
+    parity = result.meta["parity"]
     assert parity["max_tv"] < 1e-5
     assert parity["row_spread"] > 0.05, "rows this close together agree with anything"
     assert (parity["original_gap"] is not None) == (name == "bfloat16")
-    np.testing.assert_allclose(found.probs, expected.probs, atol=1e-5)
+    np.testing.assert_allclose(result.probs, expected.probs, atol=1e-5)
 
 
 class TestNativeOnly:
@@ -66,15 +66,15 @@ class TestNativeOnly:
             state, _ = lax.scan(lambda h, _: (jnp.sin(h @ (WEIGHT @ WEIGHT.T)), None), x, length=40)
             return {"logits": state, "aside": x}
 
-        reason = EXPORTER.native_only(loops, {"0": X})
+        reason = EXPORTER.prefer_native(loops, {"0": X})
         assert reason is not None
         assert "lax.scan over 40 steps" in reason
-        found = fo.generate(loops, ROWS)
-        assert (found.meta["runner"]["kind"], found.meta["runner"]["reason"]) == ("native", reason)
+        result = fo.generate(loops, ROWS)
+        assert (result.meta["runner"]["kind"], result.meta["runner"]["reason"]) == ("native", reason)
 
     def test_nothing_speaks_against_onnx(self) -> None:
         def branches(x: Any) -> Any:
             return jnp.tanh(x) if x.sum() > 0 else x
 
         for model in (Net(), jax.vmap(Cell()), lambda x: (x @ WEIGHT, x), branches):
-            assert EXPORTER.native_only(model, {"0": X}) is None
+            assert EXPORTER.prefer_native(model, {"0": X}) is None

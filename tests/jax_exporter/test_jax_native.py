@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.runner import RawModel
 from fo_onnx.errors import DeviceError, OutputError, RunError
-from fo_onnx.options import ModelOptions, OutputOptions
-from fo_onnx.protocols import RawModel
 
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 from fo_onnx_jax.devices import tpu_reason  # noqa: E402
-from fo_onnx_jax.export import JaxExporter  # noqa: E402
-from fo_onnx_jax.hoisting import hoisted  # noqa: E402
+from fo_onnx_jax.jaxpr.weight_arguments import split_weights  # noqa: E402
+from fo_onnx_jax.plugin import JaxExporter  # noqa: E402
 from jax_libraries import equinox as eqx  # noqa: E402
-from jax_libraries import nnx  # noqa: E402
 
 EXPORTER = JaxExporter()
 RNG = np.random.default_rng(0)
@@ -63,8 +62,8 @@ class TestDevices:
         ],
     )
     def test_what_is_not_there(self, name: str, advice: str) -> None:
-        found = rf"device='{name}' was asked for, but jax {jax.__version__} has only cpu.*\. "
-        with pytest.raises(DeviceError, match=found.replace("'?'", r"'\?'") + advice):
+        message = rf"device='{name}' was asked for, but jax {jax.__version__} has only cpu.*\. "
+        with pytest.raises(DeviceError, match=message.replace("'?'", r"'\?'") + advice):
             opened(linear, device=name)
 
     @pytest.mark.skipif(jax.default_backend() == "gpu", reason="needs a machine without CUDA")
@@ -73,7 +72,7 @@ class TestDevices:
             with pytest.raises(DeviceError, match=f"device='{name}' was asked for, but jax .* has only cpu"):
                 opened(linear, device=name)
         with pytest.raises(DeviceError, match="device='cuda:0' was asked for, but jax"):
-            fo.generate(linear, X, device="cuda", engine="native")
+            fo.generate(linear, X, device="cuda", runner="native")
 
     def test_one_twice(self) -> None:
         with pytest.raises(DeviceError, match=r"device=\['cpu', 'cpu'\]: one is named twice; to spread batches"):
@@ -90,22 +89,22 @@ SEVERAL = """
 import jax, jax.numpy as jnp, numpy as np
 import fo_onnx as fo
 from fo_onnx.errors import DeviceError
-from fo_onnx.options import ModelOptions, OutputOptions
-from fo_onnx_jax.export import JaxExporter
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx_jax.plugin import JaxExporter
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from flax import nnx
 
 rng = np.random.default_rng(0)
 x = rng.standard_normal((23, 5), dtype=np.float32)
 w = rng.standard_normal((5, 3), dtype=np.float32) * 2
-held, ran = jnp.asarray(w), []
+weights, ran = jnp.asarray(w), []
 
 def opened(model, device):
     return JaxExporter().native(model, {"0": x}, device, ModelOptions(), OutputOptions())
 
 def score(x):
     jax.debug.inspect_array_sharding(x, callback=lambda s: ran.append({d.id for d in s.device_set}))
-    return x @ held
+    return x @ weights
 
 # spread over three, at ragged sizes
 raw = opened(score, ("cpu", "cpu:1", "cpu:2"))
@@ -113,23 +112,23 @@ assert raw.device == "cpu, cpu:1, cpu:2", raw.device
 for size in (1, 2, 3, 7, 23):
     np.testing.assert_allclose(raw.forward({"0": x[:size]}), x[:size] @ w, atol=1e-5)
 assert ran and all(r == {0, 1, 2} for r in ran), ran
-found = fo.generate(score, x, engine="native", device=["cpu:0", "cpu:1", "cpu:2"], batch_size=8)
+result = fo.generate(score, x, runner="native", device=["cpu:0", "cpu:1", "cpu:2"], batch_size=8)
 expected = np.asarray(jax.nn.softmax(x @ w))
-np.testing.assert_allclose(found.probs, expected, atol=1e-6)
-assert found.meta["engine"]["device"] == "cpu, cpu:1, cpu:2", found.meta["engine"]
+np.testing.assert_allclose(result.probs, expected, atol=1e-6)
+assert result.meta["engine"]["device"] == "cpu, cpu:1, cpu:2", result.meta["engine"]
 
 # a single other one, for weights in modules, in the function's hands, and within an inner jit
 module = nnx.Linear(5, 3, rngs=nnx.Rngs(0))
-inner = jax.jit(lambda x: x @ held)
+inner = jax.jit(lambda x: x @ weights)
 for model in (score, module, lambda x: inner(x) * 1, jax.jit(lambda x: x @ jax.device_put(w, jax.devices()[1]))):
     raw = opened(model, "cpu:3")
     assert raw.device == "cpu:3", raw.device
     raw.forward({"0": x})
 assert ran[-1] == {3}, ran[-1]
-assert held.devices() == {jax.devices()[0]}
+assert weights.devices() == {jax.devices()[0]}
 
 # weights that are on a device, or spread over several, run there
-there = jax.device_put(held, jax.devices()[2])
+there = jax.device_put(weights, jax.devices()[2])
 raw = opened(lambda x: jnp.asarray(x) @ there, "auto")
 assert raw.device == "cpu:2", raw.device
 np.testing.assert_allclose(raw.forward({"0": x}), x @ w, atol=1e-5)
@@ -188,7 +187,7 @@ class TestBatches:
             lambda x: inner(x) + offset,
             jax.jit(lambda x: jax.nn.relu(inner(x)) + offset),
         ):
-            step, weights = hoisted(model, [jax.ShapeDtypeStruct(X.shape, X.dtype)])
+            step, weights = split_weights(model, [jax.ShapeDtypeStruct(X.shape, X.dtype)])
             program = jax.make_jaxpr(step)(weights, X)
             assert [np.shape(w) for w in weights][:1] == [(5, 3)]
             assert not program.consts
@@ -362,42 +361,26 @@ class TestPrecision:
         program = (
             "import jax; jax.config.update('jax_enable_x64', True)\n"
             "import jax.numpy as jnp, numpy as np, fo_onnx as fo\n"
-            "from fo_onnx.options import ModelOptions, OutputOptions\n"
-            "from fo_onnx_jax.export import JaxExporter\n"
+            "from fo_onnx.contracts.options import ModelOptions, OutputOptions\n"
+            "from fo_onnx_jax.plugin import JaxExporter\n"
             "w = jnp.asarray(np.random.default_rng(0).standard_normal((5, 3)))\n"
             "x = np.random.default_rng(1).standard_normal((7, 5))\n"
             "for rows in (x, x.astype(np.float32)):\n"
             "    raw = JaxExporter().native(lambda x: x @ w, {'0': rows}, 'cpu', ModelOptions(), OutputOptions())\n"
-            "    found = raw.forward({'0': rows})\n"
-            "    assert w.dtype == found.dtype == np.float64\n"
-            "    np.testing.assert_allclose(found, rows @ np.asarray(w), atol=1e-12)\n"
+            "    output = raw.forward({'0': rows})\n"
+            "    assert w.dtype == output.dtype == np.float64\n"
+            "    np.testing.assert_allclose(output, rows @ np.asarray(w), atol=1e-12)\n"
             "half = w.astype(jnp.float32)\n"
             "raw = JaxExporter().native(lambda x: x @ half, {'0': x}, 'cpu', ModelOptions(), OutputOptions())\n"
             "assert raw.forward({'0': x}).dtype == np.float32\n"
-            "assert fo.generate(lambda x: x @ w, x, engine='native').probs.dtype == np.float32\n"
+            "assert fo.generate(lambda x: x @ w, x, runner='native').probs.dtype == np.float32\n"
         )
         run = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
 
 
-def test_a_module_that_draws_random_numbers_is_left_as_it_was() -> None:
-    class Noisy(nnx.Module):
-        def __init__(self) -> None:
-            self.rngs, self.linear = nnx.Rngs(0), nnx.Linear(5, 3, rngs=nnx.Rngs(0))
-
-        def __call__(self, x: Any) -> Any:
-            return self.linear(x) + jax.random.normal(self.rngs.noise(), (3,))
-
-    noisy = Noisy()
-    before = jax.tree.leaves(nnx.state(noisy, nnx.RngCount))
-    for model in (noisy, lambda x: noisy(x), jax.jit(lambda x: noisy(x))):
-        raw = opened(model)
-        np.testing.assert_array_equal(raw.forward({"0": X}), raw.forward({"0": X}))
-    assert before == jax.tree.leaves(nnx.state(noisy, nnx.RngCount)), "the caller's counters stay"
-
-
-def test_a_loop_over_the_whole_batch_is_told_where_no_export_is_tried() -> None:
-    """Its rows depend on those beside them; natively by choice, nothing else would say so."""
+def test_a_loop_over_the_whole_batch_is_reported_although_no_export_is_tried() -> None:
+    """Its rows depend on each other; natively by choice, nothing else would say so."""
 
     def halved(x: jax.Array) -> jax.Array:
         return jax.lax.while_loop(lambda a: jnp.abs(a).max() > 1, lambda a: a / 2, x * jnp.ones(()))[:, :3] * 5
@@ -407,7 +390,7 @@ def test_a_loop_over_the_whole_batch_is_told_where_no_export_is_tried() -> None:
         * np.linspace(0.1, 4, 40, dtype=np.float32)[:, None]
     )
     with pytest.warns(fo.FallbackWarning, match="the model mixes the rows of a batch"):
-        found = fo.generate(halved, rows)
+        result = fo.generate(halved, rows)
 
-    assert found.meta["runner"]["kind"] == "native"
-    assert "a Loop in ONNX is slower than jax.jit; the model mixes the rows" in found.meta["runner"]["reason"]
+    assert result.meta["runner"]["kind"] == "native"
+    assert "a Loop in ONNX is slower than jax.jit; the model mixes the rows" in result.meta["runner"]["reason"]

@@ -1,4 +1,4 @@
-"""Parameters that are given beside a model."""
+"""Parameters that are no part of the model: `params=`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
+from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import ModelError, OptionError
-from fo_onnx.spec import InputSignature
 
 jax = pytest.importorskip("jax")
 from jax_libraries import equinox as eqx  # noqa: E402
@@ -37,14 +37,14 @@ from jax_nets import (  # noqa: E402
 
 class TestBound:
     def test_a_function(self) -> None:
-        model = EXPORTER.bound(apply_dict, {"w": WEIGHT})
+        model = EXPORTER.bind_params(apply_dict, {"w": WEIGHT})
         assert EXPORTER.signature(model) == InputSignature(("x",))
         np.testing.assert_allclose(forward(model), X @ NUMPY_WEIGHT, atol=1e-6)
 
     @pytest.mark.parametrize("module", [Trained(), TrainsByDefault()])
     def test_a_linen_module_is_told_that_it_is_not_trained(self, module: Any) -> None:
         variables = module.init({"params": KEY, "dropout": KEY}, X, train=True)
-        model = EXPORTER.bound(module, variables)
+        model = EXPORTER.bind_params(module, variables)
         assert EXPORTER.signature(model) == InputSignature(("x",))
         expected = module.apply(variables, X, train=False)
         np.testing.assert_allclose(forward(model), expected, atol=1e-6)
@@ -53,7 +53,9 @@ class TestBound:
         module = Dense()
         variables = module.init(KEY, X)
         for params in (variables, variables["params"], state_of(module)):
-            np.testing.assert_allclose(forward(EXPORTER.bound(module, params)), module.apply(variables, X), atol=1e-6)
+            np.testing.assert_allclose(
+                forward(EXPORTER.bind_params(module, params)), module.apply(variables, X), atol=1e-6
+            )
 
     def test_a_train_state_with_batch_statistics(self) -> None:
         class State(train_state.TrainState):  # type: ignore[misc]
@@ -66,14 +68,14 @@ class TestBound:
         variables["batch_stats"] = jax.tree.map(lambda a: a + 0.7, variables["batch_stats"])
         state = State.create(apply_fn=module.apply, tx=optax.sgd(0.1), **variables)
         expected = module.apply(variables, X, train=False)
-        for model in (state, EXPORTER.bound(module, state)):
+        for model in (state, EXPORTER.bind_params(module, state)):
             np.testing.assert_allclose(forward(model), expected, atol=1e-6)
 
     @pytest.mark.parametrize("without_rng", [False, True])
     def test_haiku(self, without_rng: bool) -> None:
         pair = hk.transform(transformed)
         params = pair.init(KEY, X)
-        model = EXPORTER.bound(hk.without_apply_rng(pair) if without_rng else pair, params)
+        model = EXPORTER.bind_params(hk.without_apply_rng(pair) if without_rng else pair, params)
         assert EXPORTER.signature(model) == InputSignature(("x",))
         np.testing.assert_allclose(forward(model), pair.apply(params, None, X), atol=1e-6)
 
@@ -81,18 +83,18 @@ class TestBound:
     def test_haiku_with_state(self, without_rng: bool) -> None:
         pair = hk.transform_with_state(with_state)
         params, state = pair.init(KEY, X, True)
-        model = EXPORTER.bound(hk.without_apply_rng(pair) if without_rng else pair, (params, state))
+        model = EXPORTER.bind_params(hk.without_apply_rng(pair) if without_rng else pair, (params, state))
         assert EXPORTER.signature(model) == InputSignature(("x",))
         np.testing.assert_allclose(forward(model), pair.apply(params, state, None, X, False)[0], atol=1e-6)
         with pytest.raises(OptionError, match=r"made by transform_with_state, so that \(params, state\) was expected"):
-            EXPORTER.bound(pair, params)
+            EXPORTER.bind_params(pair, params)
 
     def test_both_parts_of_a_module(self) -> None:
-        whole = eqx.filter_vmap(Cell())
-        arrays, static = eqx.partition(whole, eqx.is_array)
-        np.testing.assert_allclose(forward(EXPORTER.bound(static, arrays)), forward(whole), atol=1e-6)
+        for whole in (eqx.filter_vmap(Cell()), eqx.filter_jit(eqx.filter_vmap(Cell()))):
+            arrays, static = eqx.partition(whole, eqx.is_array)
+            np.testing.assert_allclose(forward(EXPORTER.bind_params(static, arrays)), forward(whole), atol=1e-6)
         graph, state = nnx.split(Net())
-        np.testing.assert_allclose(forward(EXPORTER.bound(graph, state)), forward(Net()), atol=1e-6)
+        np.testing.assert_allclose(forward(EXPORTER.bind_params(graph, state)), forward(Net()), atol=1e-6)
 
     @pytest.mark.parametrize(
         ("model", "text"),
@@ -113,18 +115,18 @@ class TestBound:
     )
     def test_superfluous_parameters(self, model: Any, text: str) -> None:
         with pytest.raises(OptionError, match=text):
-            EXPORTER.bound(model, {"w": WEIGHT})
+            EXPORTER.bind_params(model, {"w": WEIGHT})
 
     def test_parameters_that_are_none(self) -> None:
         with pytest.raises(
             OptionError, match="params= for the flax module Dense is a list; the dict that its init gave was"
         ):
-            EXPORTER.bound(Dense(), [1])
+            EXPORTER.bind_params(Dense(), [1])
 
     def test_params_through_the_verb(self) -> None:
-        found = fo.generate(apply_dict, X, params={"w": WEIGHT}, engine="native")
-        np.testing.assert_allclose(found.probs, jax.nn.softmax(X @ NUMPY_WEIGHT), atol=1e-6)
-        found = fo.generate(Dense(), X, params=Dense().init(KEY, X), engine="native")
-        assert found.meta["model"]["framework"] == "jax"
+        result = fo.generate(apply_dict, X, params={"w": WEIGHT}, runner="native")
+        np.testing.assert_allclose(result.probs, jax.nn.softmax(X @ NUMPY_WEIGHT), atol=1e-6)
+        result = fo.generate(Dense(), X, params=Dense().init(KEY, X), runner="native")
+        assert result.meta["model"]["framework"] == "jax"
         with pytest.raises(ModelError, match="params="):
             fo.generate(Dense(), X)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
-from fo_onnx import plugins
+from fo_onnx.contracts.batch import Batch
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Batch, Source
+from fo_onnx.models import plugins
 from fo_onnx.sources import open_source
 from fo_onnx.sources.arrays import ArraySource
-from fo_onnx.sources.rows import RowSource
+from fo_onnx.sources.sequences import RowSource
 
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
@@ -52,9 +53,9 @@ def test_every_kind_gives_the_same_rows(data: Any, kind: type) -> None:
     assert type(source) is kind
     assert source.length == 10
     batch = whole(source)
-    (found,) = batch.inputs.values()
-    assert isinstance(found, np.ndarray)
-    np.testing.assert_array_equal(found, np.asarray(X))
+    (array,) = batch.inputs.values()
+    assert isinstance(array, np.ndarray)
+    np.testing.assert_array_equal(array, np.asarray(X))
     assert batch.labels is not None
     assert batch.labels.tolist() == Y.tolist()
 
@@ -64,8 +65,8 @@ def test_arrays_on_the_cpu_share_their_memory() -> None:
     for data in (X, (X, Y), {"x": X}):
         source = opened(data)
         assert source.in_memory
-        (found,) = source.peek(3).inputs.values()
-        assert found.__array_interface__["data"][0] == address
+        (array,) = source.peek(3).inputs.values()
+        assert array.__array_interface__["data"][0] == address
 
 
 def test_a_transform_sees_jax_arrays() -> None:
@@ -85,9 +86,9 @@ def test_a_transform_sees_jax_arrays() -> None:
 def test_dtypes_that_numpy_lacks(dtype: str, expected: type) -> None:
     rows = jnp.asarray([[0, 1], [1, 1]]).astype(dtype)
     for data in (rows, [*rows]):
-        found = whole(opened(data)).inputs["0"]
-        assert found.dtype == expected
-        assert found.tolist() == [[0, 1], [1, 1]]
+        array = whole(opened(data)).inputs["0"]
+        assert array.dtype == expected
+        assert array.tolist() == [[0, 1], [1, 1]]
 
 
 @pytest.mark.parametrize(
@@ -102,28 +103,28 @@ def test_keys_of_random_numbers(data: Any) -> None:
 
 
 def test_an_array_that_was_donated() -> None:
-    given = jnp.ones((4, 2))
-    jax.jit(lambda x: x + 1, donate_argnums=0)(given)
-    assert given.is_deleted()
+    donated = jnp.ones((4, 2))
+    jax.jit(lambda x: x + 1, donate_argnums=0)(donated)
+    assert donated.is_deleted()
     with pytest.raises(
         DataError, match=r"float32 \(4, 2\), was donated to a jitted function or deleted\. Give one that is"
     ):
-        opened(given)
+        opened(donated)
 
 
 def test_an_array_over_several_devices() -> None:
     program = (
         "import jax, jax.numpy as jnp, numpy as np, fo_onnx as fo\n"
         "from fo_onnx_jax.sources import JaxSources\n"
-        "from fo_onnx.options import DataOptions\n"
+        "from fo_onnx.contracts.options import DataOptions\n"
         "from jax.sharding import Mesh, NamedSharding, PartitionSpec as P\n"
         "x = np.arange(24, dtype=np.float32).reshape(8, 3)\n"
         "there = jax.device_put(x, NamedSharding(Mesh(np.array(jax.devices()), ('rows',)), P('rows')))\n"
         "assert len(there.devices()) == 4\n"
         "source = JaxSources().open(there, DataOptions())\n"
         "np.testing.assert_array_equal(next(source.batches(100)).inputs['0'], x)\n"
-        "found = fo.generate(lambda x: jnp.asarray(x) @ np.eye(3), there, engine='native')\n"
-        "assert len(found) == 8\n"
+        "result = fo.generate(lambda x: jnp.asarray(x) @ np.eye(3), there, runner='native')\n"
+        "assert len(result) == 8\n"
     )
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     run = subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, capture_output=True, text=True)
@@ -161,8 +162,8 @@ class TestAccepts:
             def __getitem__(self, i: int) -> Any:
                 return X[i], Y[i]
 
-        found = whole(open_source(Rows(), DataOptions(), tuple(plugins.source_factories())))
-        np.testing.assert_array_equal(found.inputs["0"], np.asarray(X))
+        batch = whole(open_source(Rows(), DataOptions(), tuple(plugins.source_factories())))
+        np.testing.assert_array_equal(batch.inputs["0"], np.asarray(X))
 
     def test_it_does_not_import_jax(self) -> None:
         program = (
@@ -180,6 +181,6 @@ def test_to_array_of_what_is_not_jaxs() -> None:
 
 
 def test_rows_and_labels_through_the_verb() -> None:
-    found = fo.generate(lambda x: jnp.asarray(x) @ np.ones((2, 3)) * jnp.arange(3.0), (X, Y), engine="native")
-    assert found.labels is not None
-    assert found.labels.tolist() == Y.tolist()
+    result = fo.generate(lambda x: jnp.asarray(x) @ np.ones((2, 3)) * jnp.arange(3.0), (X, Y), runner="native")
+    assert result.labels is not None
+    assert result.labels.tolist() == Y.tolist()

@@ -9,8 +9,8 @@ import numpy as np
 from keras_cases import CASES
 
 import fo_onnx as fo
-from fo_onnx.parity import row_spread
-from fo_onnx.probabilities import softmax, total_variation
+from fo_onnx.conversion.parity import row_spread
+from fo_onnx.distributions.probabilities import softmax, total_variation
 
 ROWS = 20
 MIXED = ("mixed_f16", "mixed_bf16")
@@ -24,7 +24,7 @@ def check_in_onnx(name: str) -> None:
     assert row_spread(expected) >= 0.05, "rows this close together agree with anything"
     before = state(model)
 
-    with fo.Engine(model, engine="onnx", batch_size=7) as engine:
+    with fo.Engine(model, runner="onnx", batch_size=7) as engine:
         found = engine.generate(rows)
         alone, three = engine.predict(first(rows, 1)), engine.predict(first(rows, 3))
 

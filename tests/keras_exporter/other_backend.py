@@ -20,8 +20,8 @@ from keras_cases import CASES, normal, scaled, sequential
 from keras_truth import check_in_onnx, probs
 
 import fo_onnx as fo
-from fo_onnx import plugins
-from fo_onnx.probabilities import softmax, total_variation
+from fo_onnx.distributions.probabilities import softmax, total_variation
+from fo_onnx.models import plugins
 
 BACKEND = keras.config.backend()
 
@@ -42,12 +42,16 @@ def any_length() -> None:
     ]
     for model, rows_of in models:
         scaled(model, lambda n, rows_of=rows_of: rows_of(n, 9))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", fo.FallbackWarning)
-            with fo.Engine(model) as engine:
-                for n, time in ((20, 9), (3, 9), (7, 17), (1, 4), (5, 1)):
-                    same(model, rows_of(n, time), engine.predict(rows_of(n, time)), f"{n} rows of {time} steps")
-        assert any("recurrent layers" in str(w.message) for w in caught), [str(w.message) for w in caught]
+        with pytest.raises(fo.ExportError, match="recurrent layers, and its input 'input' sequences of any length"):
+            fo.generate(model, rows_of(20, 9), runner="onnx")
+        with warnings.catch_warnings(), fo.Engine(model) as engine:
+            warnings.simplefilter("ignore", fo.FallbackWarning)
+            runner = engine.generate(rows_of(20, 9)).meta["runner"]
+            assert runner["kind"] == "native", runner
+            # JAX's exporter runs loops natively by choice.
+            assert ("recurrent layers" if BACKEND == "torch" else "lax.scan") in runner["reason"], runner
+            for n, time in ((20, 9), (3, 9), (7, 17), (1, 4), (5, 1)):
+                same(model, rows_of(n, time), engine.predict(rows_of(n, time)), f"{n} rows of {time} steps")
 
 
 def masked() -> None:
@@ -69,18 +73,18 @@ def closure() -> None:
         return keras.ops.log(model(x)) * 1.0
 
     assert [e.name for e in plugins.exporters() if e.accepts(doubled)] == ["keras"]
-    same(model, rows, fo.generate(doubled, rows, engine="onnx").probs, "closure")
+    same(model, rows, fo.generate(doubled, rows, runner="onnx").probs, "closure")
 
 
 def devices() -> None:
     model, rows_of = CASES["sequential_cnn"].make()
-    found = fo.generate(model, rows_of(20), engine="native", device="cpu")
+    found = fo.generate(model, rows_of(20), runner="native", device="cpu")
     same(model, rows_of(20), found.probs, "native")
     exporter = plugins.exporter("keras")
     assert exporter.versions()["keras_backend"] == BACKEND
-    assert exporter.native_only(model, {"0": rows_of(3)}) is None
+    assert exporter.prefer_native(model, {"0": rows_of(3)}) is None
     with pytest.raises(fo.DeviceError, match="cuda:7"):
-        fo.generate(model, rows_of(20), engine="native", device="cuda:7")
+        fo.generate(model, rows_of(20), runner="native", device="cuda:7")
     with tempfile.TemporaryDirectory() as folder:
         exported = fo.export(model, rows_of(20), Path(folder) / "model.onnx")
         assert exported.spec.framework == "keras"
@@ -98,7 +102,7 @@ def half() -> None:
             keras.config.set_dtype_policy("float32")
         rows = normal(20, 8, 8, 3)
         in_half = keras.ops.convert_to_numpy(keras.ops.cast(model(rows, training=False), "float32"))
-        found = fo.generate(model, rows, engine="onnx")
+        found = fo.generate(model, rows, runner="onnx")
         gap = total_variation(softmax(in_half.astype(np.float64)), found.probs).max()
         assert 1e-6 < gap < 0.1, f"{policy} must show the difference: {gap}"
         told = found.meta["parity"]["original_gap"]
@@ -111,7 +115,7 @@ def sigmoid() -> None:
     model = keras.Sequential([layers.Input((6,)), layers.Dense(1, "sigmoid", kernel_initializer="he_normal")])
     rows = normal(20, 6)
     p = keras.ops.convert_to_numpy(keras.ops.stop_gradient(model(rows))).astype(np.float64).ravel()
-    found = fo.generate(model, rows, engine="onnx")
+    found = fo.generate(model, rows, runner="onnx")
     assert found.meta["model"]["output"] == "binary_probs"
     assert total_variation(np.stack([1 - p, p], axis=1), found.probs).max() < 1e-6
 
@@ -143,9 +147,20 @@ def counting() -> None:
     model = keras.Sequential([layers.Input((6,)), Counting(), layers.Dense(3, kernel_initializer="he_normal")])
     expected = probs(model, normal(20, 6))
     model.layers[0].calls.assign(0.0)
-    found = fo.generate(model, normal(20, 6), engine="native", batch_size=5)
+    found = fo.generate(model, normal(20, 6), runner="native", batch_size=5)
     assert total_variation(expected, found.probs).max() < 1e-5
     assert float(model.layers[0].calls.value) == 0
+
+
+def identity() -> None:
+    """A model has the same fingerprint after it has run, and another one with other weights."""
+    exporter = plugins.exporter("keras")
+    model, rows_of = CASES["subclassed"].make()
+    before = exporter.fingerprint(model, {})
+    model.predict(rows_of(3), verbose=0)
+    assert exporter.fingerprint(model, {}) == before
+    model.set_weights([w + 1 for w in model.get_weights()])
+    assert exporter.fingerprint(model, {}) != before
 
 
 def without_graphs() -> None:

@@ -59,21 +59,21 @@ def test_channels_first(conv: Any) -> None:
         fo.DataError, match=r"channels first, NCHW. If the model takes them last, transpose.*transpose\(1, 2, 0\)"
     ):
         fo.generate(conv, IMAGES.transpose(0, 3, 1, 2))
-    found = fo.generate(conv, IMAGES, engine="onnx")
+    found = fo.generate(conv, IMAGES, runner="onnx")
     assert found.probs.shape == (6, 3)
 
 
 def test_rows_that_are_not_finite(dense: Any) -> None:
     rows = ROWS.copy()
     rows[3, 1] = np.nan
-    for engine in ("onnx", "native"):
+    for runner in ("onnx", "native"):
         with pytest.raises(fo.DataError, match=r"row 3 \(id 3\)"):
-            fo.generate(dense, rows, engine=engine)
-        assert fo.generate(dense, rows, engine=engine, on_error="skip").ids.tolist() == [i for i in range(20) if i != 3]
+            fo.generate(dense, rows, runner=runner)
+        assert fo.generate(dense, rows, runner=runner, on_error="skip").ids.tolist() == [i for i in range(20) if i != 3]
 
 
 def test_parameters_beside_the_model(dense: Any) -> None:
-    with pytest.raises(fo.OptionError, match=r"params= was given for Sequential.*model.set_weights\(params\)"):
+    with pytest.raises(fo.OptionError, match=r"params= was given for Sequential.*set_weights of Keras"):
         fo.generate(dense, ROWS, params=dense.get_weights())
 
 
@@ -84,7 +84,7 @@ def test_an_output_that_is_not_there(dense: Any) -> None:
 
 def test_several_devices_without_a_strategy(dense: Any) -> None:
     with pytest.raises(fo.DeviceError, match="tf.distribute strategy"):
-        fo.generate(dense, ROWS, device=["cpu", "cpu"], engine="native")
+        fo.generate(dense, ROWS, device=["cpu", "cpu"], runner="native")
 
 
 @pytest.mark.parametrize(

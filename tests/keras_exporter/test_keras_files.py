@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
+from fo_onnx.distributions.probabilities import softmax, total_variation
 from fo_onnx.errors import ModelError, ModelNotFoundError, TrustError
-from fo_onnx.probabilities import softmax, total_variation
 
 keras = pytest.importorskip("keras")
 import tensorflow as tf  # noqa: E402
-from fo_onnx_keras.export import KerasExporter  # noqa: E402
+from fo_onnx_keras.plugin import KerasExporter  # noqa: E402
 from keras import layers  # noqa: E402
 
 # Keras 3.15 saves variables by numpy.array, of which TensorFlow 2.21 does not know numpy 2's arguments.
@@ -100,7 +100,7 @@ def test_a_keras_file(tmp_path: Path) -> None:
     model = dense()
     model.save(tmp_path / "model.keras")
 
-    found = fo.generate(tmp_path / "model.keras", ROWS, engine="onnx")
+    found = fo.generate(tmp_path / "model.keras", ROWS, runner="onnx")
 
     assert total_variation(expected(model), found.probs).max() < 1e-6
 
@@ -187,10 +187,10 @@ def test_a_saved_model_of_keras(tmp_path: Path) -> None:
     assert EXPORTER.opens(tmp_path / "saved")
     assert not EXPORTER.opens(tmp_path)
 
-    found = fo.generate(tmp_path / "saved", ROWS, engine="onnx")
+    found = fo.generate(tmp_path / "saved", ROWS, runner="onnx")
 
     assert total_variation(expected(model), found.probs).max() < 1e-6
-    native = fo.generate(tmp_path / "saved", ROWS, engine="native")
+    native = fo.generate(tmp_path / "saved", ROWS, runner="native")
     assert total_variation(expected(model), native.probs).max() < 1e-6
 
 
@@ -198,14 +198,14 @@ def test_a_saved_model_of_a_module(tmp_path: Path) -> None:
     module = Linear()
     tf.saved_model.save(module, str(tmp_path / "saved"))
 
-    found = fo.generate(tmp_path / "saved", {"features": ROWS}, engine="onnx")
+    found = fo.generate(tmp_path / "saved", {"features": ROWS}, runner="onnx")
 
     assert total_variation(softmax((ROWS @ module.weight.numpy()).astype(np.float64)), found.probs).max() < 1e-6
     first, again = (EXPORTER.load(tmp_path / "saved", trust=False) for _ in range(2))
-    assert EXPORTER.fingerprint(first) == EXPORTER.fingerprint(again)
+    assert EXPORTER.fingerprint(first, {}) == EXPORTER.fingerprint(again, {})
     module.weight.assign(module.weight + 1e-3)
     tf.saved_model.save(module, str(tmp_path / "other"))
-    assert EXPORTER.fingerprint(EXPORTER.load(tmp_path / "other", trust=False)) != EXPORTER.fingerprint(first)
+    assert EXPORTER.fingerprint(EXPORTER.load(tmp_path / "other", trust=False), {}) != EXPORTER.fingerprint(first, {})
 
 
 def test_signatures_and_outputs_of_a_saved_model(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_signatures_and_outputs_of_a_saved_model(tmp_path: Path) -> None:
         EXPORTER.load(tmp_path / "several", trust=False)
     with pytest.raises(fo.OutputError, match=r"say which one with output_name=.*Its outputs are .*scores \(20, 3\)"):
         fo.generate(tmp_path / "default", ROWS)
-    found = fo.generate(tmp_path / "default", ROWS, output_name="scores", engine="onnx")
+    found = fo.generate(tmp_path / "default", ROWS, output_name="scores", runner="onnx")
     assert total_variation(softmax((ROWS @ module.weight.numpy()).astype(np.float64)), found.probs).max() < 1e-6
 
 

@@ -33,11 +33,11 @@ def test_tensorflow_alone_makes_numbers_of_it() -> None:
     assert np.isfinite(tf.function(net())(data()).numpy()[NAN_ROWS]).all()
 
 
-@pytest.mark.parametrize("engine", ["onnx", "auto", "native"])
-def test_such_rows_are_bad_rows(engine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runner", ["onnx", "auto", "native"])
+def test_such_rows_are_bad_rows(runner: str, tmp_path: Path) -> None:
     out, model = tmp_path / "rows.parquet", net()
-    found = fo.generate(model, data(), engine=engine, out=out, on_error="record")
-    assert found.meta["runner"]["kind"] == ("native" if engine == "native" else "onnx")
+    found = fo.generate(model, data(), runner=runner, out=out, on_error="record")
+    assert found.meta["runner"]["kind"] == ("native" if runner == "native" else "onnx")
     assert found.meta["rows"] == {"written": ROWS - 2, "skipped": 0, "quarantined": 2}
     assert not any(i in found for i in NAN_ROWS)
     assert (tmp_path / "rows.parquet.errors.jsonl").read_text().count("there is NaN in its input") == 2
@@ -48,5 +48,5 @@ def test_such_rows_are_bad_rows(engine: str, tmp_path: Path) -> None:
 def test_on_replicas_too() -> None:
     with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
         model = net()
-    found = fo.generate(model, data(), engine="native", on_error="skip")
+    found = fo.generate(model, data(), runner="native", on_error="skip")
     assert list(found) == [i for i in range(ROWS) if i not in NAN_ROWS]

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.distributions.probabilities import softmax, total_variation
 from fo_onnx.errors import DeviceError, ModelError, RunError
-from fo_onnx.options import ModelOptions, OutputOptions
-from fo_onnx.probabilities import softmax, total_variation
 
 keras = pytest.importorskip("keras")
 import tensorflow as tf  # noqa: E402
-from fo_onnx_keras.export import KerasExporter  # noqa: E402
+from fo_onnx_keras.plugin import KerasExporter  # noqa: E402
 from keras import layers  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "coverage"))
@@ -66,7 +66,7 @@ def test_a_numpy_function_within_a_model_runs_natively() -> None:
     assert found.meta["runner"]["kind"] == "native"
     assert total_variation(probs(model, rows), found.probs).max() < 1e-6
     with pytest.raises(fo.ExportError, match=r"PyFunc.*numpy_function"):
-        fo.generate(model, rows, engine="onnx")
+        fo.generate(model, rows, runner="onnx")
 
 
 def test_a_lookup_runs_natively() -> None:
@@ -105,7 +105,7 @@ def test_weights_of_half_precision_are_computed_with_in_float32(policy: str) -> 
         ours.assign(keras.ops.cast(theirs.value, "float32"))
     in_half = tf.cast(model(rows, training=False), tf.float32).numpy()
 
-    found = fo.generate(model, rows, engine="onnx")
+    found = fo.generate(model, rows, runner="onnx")
 
     gap = total_variation(exact(rows, training=False).numpy().astype(np.float64), in_half).max()
     assert gap > 1e-5, "the case must show the difference"
@@ -121,7 +121,7 @@ def test_half_precision_is_computed_in_float32_and_compared_with_itself(name: st
     rows = rows_of(20)
     in_half, before = probs(model, rows), state(model)
 
-    found = fo.generate(model, rows, engine="onnx")
+    found = fo.generate(model, rows, runner="onnx")
 
     gap = total_variation(in_float32(model, rows), in_half).max()
     assert 1e-6 < gap < 0.05, "the case must show the difference"
@@ -208,7 +208,7 @@ def test_shared_and_nested_layers_of_half_precision() -> None:
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
-    found = fo.generate(model, ROWS, engine="onnx")
+    found = fo.generate(model, ROWS, runner="onnx")
 
     x, (a, b), (c, d) = ROWS.astype(np.float64), shared.get_weights(), inner.layers[-1].get_weights()
     once = np.tanh(np.tanh(np.tanh(x @ a + b) @ a + b) @ c + d)
@@ -257,10 +257,10 @@ def test_every_form_of_a_model(make: Any) -> None:
     assert EXPORTER.accepts(model)
     expected = softmax((ROWS @ WEIGHT).astype(np.float64))
 
-    for engine in ("onnx", "native"):
-        found = fo.generate(model, ROWS, engine=engine)
-        assert total_variation(expected, found.probs).max() < 1e-5, engine
-    wide = fo.generate(model, ROWS.astype(np.float64), engine="native")
+    for runner in ("onnx", "native"):
+        found = fo.generate(model, ROWS, runner=runner)
+        assert total_variation(expected, found.probs).max() < 1e-5, runner
+    wide = fo.generate(model, ROWS.astype(np.float64), runner="native")
     assert total_variation(expected, wide.probs).max() < 1e-5, "float64 rows are taken as float32"
 
 
@@ -277,8 +277,8 @@ def test_devices() -> None:
 
 
 def test_what_lives_on_no_tpu_is_exported() -> None:
-    assert EXPORTER.native_only(linear(), {"0": ROWS}) is None
-    assert EXPORTER.native_only(closed_over, {"0": ROWS}) is None
+    assert EXPORTER.prefer_native(linear(), {"0": ROWS}) is None
+    assert EXPORTER.prefer_native(closed_over, {"0": ROWS}) is None
 
 
 class OnTpu(tf.Module):
@@ -301,7 +301,7 @@ class OfTpuStrategy(OnTpu):
 
 @pytest.mark.parametrize(("kind", "where"), [(OnTpu, "the device tpu:3"), (OfTpuStrategy, "a TPUStrategyV2")])
 def test_what_lives_on_a_tpu_runs_natively(kind: Any, where: str) -> None:
-    reason = EXPORTER.native_only(kind(), {"0": ROWS})
+    reason = EXPORTER.prefer_native(kind(), {"0": ROWS})
     assert reason == f"the model lives on {where}, and ONNX Runtime does not run on TPUs"
 
 
@@ -312,9 +312,9 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 import fo_onnx as fo
-from fo_onnx.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx_keras.devices import home_of, strategy_of, tpu_of
-from fo_onnx_keras.export import KerasExporter
+from fo_onnx_keras.plugin import KerasExporter
 
 rows = np.random.default_rng(0).standard_normal((23, 6), dtype=np.float32)
 where = []
@@ -363,10 +363,10 @@ for asked, message in (((("cpu", "cpu:2"),), "cpu:2"), ((("cpu",),), "say device
     else:
         raise AssertionError(asked)
 
-found = fo.generate(model, rows, engine="native", batch_size=5)
+found = fo.generate(model, rows, runner="native", batch_size=5)
 tv = np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.probs).sum(1) / 2
 assert tv.max() < 1e-6
-found = fo.generate(model, rows, engine="native", device=["cpu", "cpu:1"], batch_size=5)
+found = fo.generate(model, rows, runner="native", device=["cpu", "cpu:1"], batch_size=5)
 assert (np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.probs).sum(1) / 2).max() < 1e-6
 found = fo.generate(model, rows, batch_size=5)
 assert (np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.probs).sum(1) / 2).max() < 1e-5
@@ -385,7 +385,7 @@ assert any(np.abs(a - b).max() > 0.01 for a, b in held), "the case must show the
 expected = model(rows, training=False).numpy()
 np.testing.assert_allclose(opened(model, "auto").forward({"0": rows}), expected, atol=1e-5)
 np.testing.assert_allclose(opened(model, "cpu").forward({"0": rows}), expected, atol=1e-5)
-found = fo.generate(model, rows, engine="onnx")
+found = fo.generate(model, rows, runner="onnx")
 assert found.meta["parity"]["max_tv"] < 1e-5, found.meta["parity"]
 assert (np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.probs).sum(1) / 2).max() < 1e-5
 for before, cs in zip(held, copies):
@@ -464,7 +464,7 @@ def test_two_outputs_are_named() -> None:
     ):
         opened(model).forward({"0": ROWS})
 
-    found = fo.generate(model, ROWS, output_name="classes", engine="onnx")
+    found = fo.generate(model, ROWS, output_name="classes", runner="onnx")
 
     assert total_variation(softmax(model(ROWS)[0].numpy().astype(np.float64)), found.probs).max() < 1e-6
 
@@ -541,7 +541,7 @@ def test_a_run_leaves_variables_as_they_were(make: Any) -> None:
     found = [raw.forward({"0": ROWS[:n]}) for n in (20, 7, 20)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", fo.FallbackWarning)
-        fo.generate(model, ROWS, engine="auto", batch_size=5)
+        fo.generate(model, ROWS, runner="auto", batch_size=5)
 
     np.testing.assert_array_equal(found[0], found[2], "each batch starts from the values that the model has")
     for variable, value in zip(model.variables, before, strict=True):

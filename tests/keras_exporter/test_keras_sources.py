@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fo_onnx.contracts.batch import Batch
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
+from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Batch, Source
 from fo_onnx.sources import open_source
 from fo_onnx.sources.arrays import ArraySource
-from fo_onnx.spec import InputSignature
 
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
@@ -51,6 +52,10 @@ def unordered() -> Any:
 
 def interleaved() -> Any:
     return tf.data.Dataset.range(2).interleave(lambda i: slices(X), num_parallel_calls=2, deterministic=False)
+
+
+def slice_row(row: Any) -> Any:
+    return slices(row[None])
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -127,6 +132,33 @@ def test_without_labels_the_models_ranks_tell_batches() -> None:
     assert whole(windows).inputs["0"].shape == (2, 5, 2)
 
 
+def test_counting_the_rows_of_batches_leaves_what_they_are_made_of() -> None:
+    factor = tf.Variable(2.0)
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.range(10), tf.range(10) + 5), -1)
+    cached = slices((X, Y)).cache().batch(3)
+    scaled = slices((X, Y)).map(lambda x, y: (x * factor, y)).batch(3)
+    looked_up = slices(np.arange(10, dtype=np.int32)[:, None]).map(table.lookup).batch(3)
+
+    sources = [opened(dataset, signature=ROWS) for dataset in (cached, scaled, looked_up)]
+
+    assert [source.length for source in sources] == [10, 10, 10]
+    assert factor.numpy() == 2.0
+    factor.assign(3.0)
+    for source, rows in zip(sources, (X, X * 3, np.arange(5, 15)[:, None]), strict=True):
+        np.testing.assert_array_equal(whole(source).inputs["0"], rows)
+    of_batches = slices((X, Y)).batch(5).map(lambda x, y: (x, y)).batch(2)
+    assert opened(of_batches).length is None, "its elements are batches of batches"
+
+
+def test_data_in_memory_do_not_hide_the_steps() -> None:
+    rows = np.arange(4000, dtype=np.float32).reshape(1000, 4)
+    source = opened(slices(rows).map(lambda x: x * 1).batch(7), signature=ROWS)
+    assert source.length == 1000
+    np.testing.assert_array_equal(next(source.batches(1000)).inputs["0"], rows)
+    with pytest.raises(DataError, match=r"\(shuffle\)"):
+        opened(slices(rows).shuffle(1000).batch(7))
+
+
 RANDOM = [
     (lambda: slices((X, Y)).shuffle(5).batch(3), 10, r"\(shuffle\).*reshuffle_each_iteration=False"),
     (lambda: slices(X).shuffle(5, seed=1), 10, r"\(shuffle\).*cache\(\) behind the shuffle"),
@@ -137,6 +169,8 @@ RANDOM = [
         "shuffle, in a function that flatmap",
     ),
     (lambda: tf.data.Dataset.zip((slices(X).shuffle(3), slices(Y))), 10, "shuffle"),
+    (lambda: tf.data.TextLineDataset(slices(["a.txt", "b.txt"]).shuffle(2)), 10, "shuffle"),
+    (lambda: tf.compat.v1.data.Dataset.from_tensor_slices(X).shuffle(3).batch(2), 10, "shuffle"),
     (
         lambda: tf.data.Dataset.sample_from_datasets([slices(X), slices(X)], seed=3, rerandomize_each_iteration=True),
         20,
@@ -154,6 +188,11 @@ FIXED = [
     (lambda: slices(X).shuffle(10).cache().batch(3).map(lambda x: x), 10, "shuffle"),
     (lambda: tf.data.Dataset.range(1).flat_map(lambda i: slices(X).shuffle(9)).cache(), 10, "shuffle"),
     (lambda: tf.data.Dataset.sample_from_datasets([slices(X), slices(-X)], seed=3), 20, "random"),
+    (
+        lambda: slices(X).map(lambda x: x, 2, deterministic=False).cache().interleave(slice_row, num_parallel_calls=2),
+        10,
+        r"deterministic=False \(parallelmap\)",
+    ),
     (lambda: Batches(shuffle=True), 10, "Batches was made with shuffle=True"),
 ]
 """Datasets out of order, each time in the same one."""
@@ -252,7 +291,7 @@ def test_text_is_text() -> None:
 INTERRUPTED = """
 import signal, sys, time
 import numpy as np, tensorflow as tf
-from fo_onnx.options import DataOptions
+from fo_onnx.contracts.options import DataOptions
 from fo_onnx.sources import open_source
 from fo_onnx_keras.sources import TensorFlowSources
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fo_onnx_sklearn.export import SklearnExporter
+from fo_onnx_sklearn.plugin import SklearnExporter
 
-from fo_onnx.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
 
 EXPORTER = SklearnExporter()
 COLUMNS = 5
@@ -44,8 +44,8 @@ def exported(estimator: Any, rows: dict[str, np.ndarray]) -> np.ndarray:
         example = {k: a[:3] for k, a in rows.items()}
         spec = EXPORTER.export(estimator, example, path, ModelOptions(), OutputOptions())
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {i.name: rows[n] for i, n in zip(spec.inputs, _order(spec, rows), strict=True)})
-    return found
+    (probs,) = session.run(None, {i.name: rows[n] for i, n in zip(spec.inputs, _order(spec, rows), strict=True)})
+    return probs
 
 
 def _order(spec: Any, rows: dict[str, np.ndarray]) -> list[str]:
@@ -54,7 +54,7 @@ def _order(spec: Any, rows: dict[str, np.ndarray]) -> list[str]:
 
 def furthest(estimator: Any, x: np.ndarray) -> float:
     """The largest total variation of a row of the file from ``predict_proba`` in float64; NaN must meet NaN."""
-    found = exported(estimator, {"0": x})
+    probs = exported(estimator, {"0": x})
     expected = EXPORTER.native(estimator, {"0": x[:3]}, "auto", ModelOptions(), OutputOptions()).forward({"0": x})
-    assert np.array_equal(np.isnan(found), np.isnan(expected))
-    return float(np.nanmax(np.abs(found - expected).sum(axis=1)) / 2)
+    assert np.array_equal(np.isnan(probs), np.isnan(expected))
+    return float(np.nanmax(np.abs(probs - expected).sum(axis=1)) / 2)

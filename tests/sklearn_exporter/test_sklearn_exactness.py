@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fo_onnx_sklearn.trees import rounded_down
+from fo_onnx_sklearn.converters.trees import round_down
 from sklearn import (
     calibration,
     compose,
@@ -200,9 +200,9 @@ def test_infinity_is_refused() -> None:
     x = grid(50, 5)
     x[3, 2], x[7, 0] = np.inf, -np.inf
 
-    found = exported(fit(ensemble.RandomForestClassifier(5)), {"0": x})
+    probs = exported(fit(ensemble.RandomForestClassifier(5)), {"0": x})
 
-    assert np.flatnonzero(np.isnan(found).any(axis=1)).tolist() == [3, 7]
+    assert np.flatnonzero(np.isnan(probs).any(axis=1)).tolist() == [3, 7]
 
 
 @pytest.mark.parametrize("encoder", [preprocessing.OneHotEncoder, preprocessing.OrdinalEncoder])
@@ -224,13 +224,13 @@ def test_an_unknown_category_that_is_taken() -> None:
         assert furthest(fit(pipeline.make_pipeline(encoder, a_tree())), x) <= CLOSE
 
 
-def test_thresholds_are_rounded_down() -> None:
+def test_thresholds_are_round_down() -> None:
     thresholds = np.array([1 / 3, -1 / 3, 0.5, 2 / 3, 1e300, -1e300, 1e-300, -1e-300])
-    found = rounded_down(thresholds)
+    rounded = round_down(thresholds)
 
-    assert (found <= thresholds).all()
+    assert (rounded <= thresholds).all()
     with np.errstate(over="ignore"):
-        assert (np.nextafter(found, np.float32(np.inf)).astype(np.float64) > thresholds).all()
+        assert (np.nextafter(rounded, np.float32(np.inf)).astype(np.float64) > thresholds).all()
 
 
 @pytest.mark.parametrize(
@@ -244,8 +244,8 @@ def test_thresholds_are_rounded_down() -> None:
         (ensemble.StackingClassifier([("a", logistic())], a_tree(), cv=2), "StackingClassifier's members"),
     ],
 )
-def test_what_is_not_exact_before_a_threshold_is_told(model: Any, named: str) -> None:
-    reason = EXPORTER.native_only(fit(model), {})
+def test_the_reason_names_what_is_not_exact_before_a_threshold(model: Any, named: str) -> None:
+    reason = EXPORTER.prefer_native(fit(model), {})
     assert reason is not None
     assert __import__("re").search(named, reason)
 
@@ -253,6 +253,6 @@ def test_what_is_not_exact_before_a_threshold_is_told(model: Any, named: str) ->
 def test_what_is_exact_is_run_in_onnx() -> None:
     for before in BEFORE:
         if before != "normalizer":
-            assert EXPORTER.native_only(fit(pipeline.make_pipeline(BEFORE[before](), a_tree())), {}) is None, before
+            assert EXPORTER.prefer_native(fit(pipeline.make_pipeline(BEFORE[before](), a_tree())), {}) is None, before
     for name, make in CLASSIFIERS.items():
-        assert EXPORTER.native_only(fit(make()), {}) is None, name
+        assert EXPORTER.prefer_native(fit(make()), {}) is None, name

@@ -21,6 +21,7 @@ from sklearn_rows import EXPORTER, classes, fit, grid
 
 import fo_onnx as fo
 from fo_onnx.errors import ModelError, ModelNotFoundError, TrustError
+from fo_onnx.models import plugins
 
 
 @pytest.fixture
@@ -33,10 +34,10 @@ def test_files_that_are_trusted(model: Any, suffix: str, tmp_path: Path) -> None
     path = tmp_path / f"model{suffix}"
     joblib.dump(model, path) if suffix == ".joblib" else path.write_bytes(pickle.dumps(model))
 
-    found = fo.generate(path, grid(100, 4), trust=True, progress=False)
+    dists = fo.generate(path, grid(100, 4), trust=True, progress=False)
 
-    assert found.meta["runner"]["kind"] == "onnx"
-    np.testing.assert_allclose(found.probs, model.predict_proba(grid(100, 4)), atol=1e-6)
+    assert dists.meta["runner"]["kind"] == "onnx"
+    np.testing.assert_allclose(dists.probs, model.predict_proba(grid(100, 4)), atol=1e-6)
 
 
 class Runs:
@@ -82,8 +83,8 @@ def test_a_file_of_another_version(model: Any, tmp_path: Path) -> None:
 
 
 def test_weights_are_refused(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="state in its own file only"):
-        EXPORTER.load_weights(model, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="weights in files are not read for models of sklearn"):
+        plugins.load_weights(EXPORTER, model, tmp_path / "w.safetensors")
 
 
 def test_the_command_line(tmp_path: Path) -> None:
@@ -105,9 +106,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     trusted = ("model.joblib", "--trust-pickle", "--data", "rows.npz")
     done = command("generate", *trusted, "-o", "out.parquet")
     assert done.returncode == 0, done.stderr
-    found = fo.load(tmp_path / "out.parquet")
-    np.testing.assert_allclose(found.probs, model.predict_proba(x), atol=1e-6)
-    assert np.asarray(found.class_names)[found.labels].tolist() == names.tolist()
+    dists = fo.load(tmp_path / "out.parquet")
+    np.testing.assert_allclose(dists.probs, model.predict_proba(x), atol=1e-6)
+    assert np.asarray(dists.class_names)[dists.labels].tolist() == names.tolist()
 
     exported = command("export", "model.joblib", "--trust-pickle", "--example", "rows.npz", "-o", "model.onnx")
     assert exported.returncode == 0, exported.stderr

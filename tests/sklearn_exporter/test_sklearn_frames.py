@@ -48,12 +48,12 @@ def split(last: Any) -> Any:
 def test_columns_by_name(last: Any, tmp_path: Path) -> None:
     model, data = split(last), table(2000, 5, missing=True)
 
-    found = fo.generate(model, data, progress=False)
+    dists = fo.generate(model, data, progress=False)
     file = fo.export(model, data, tmp_path / "m.onnx")
     from_file = fo.generate(file, data, progress=False)
 
-    assert found.meta["runner"]["kind"] == "onnx"
-    for one in (found, from_file):
+    assert dists.meta["runner"]["kind"] == "onnx"
+    for one in (dists, from_file):
         np.testing.assert_allclose(one.probs, model.predict_proba(data.select(INPUTS)), atol=1e-6)
         assert np.asarray(one.class_names)[one.labels].tolist() == data["label"].to_pylist()
     assert [(i.name, i.dtype) for i in file.spec.inputs] == [("age", "float64"), ("rooms", "int64"), ("city", "str")]
@@ -62,17 +62,17 @@ def test_columns_by_name(last: Any, tmp_path: Path) -> None:
 def test_columns_in_another_order_and_labels_beside() -> None:
     model, data = split(LogisticRegression()), table(200, 5)
 
-    found = fo.generate(model, (data.select(["city", "rooms", "age"]), data["label"].to_pylist()), progress=False)
+    dists = fo.generate(model, (data.select(["city", "rooms", "age"]), data["label"].to_pylist()), progress=False)
 
-    np.testing.assert_allclose(found.probs, model.predict_proba(data.select(INPUTS)), atol=1e-6)
-    assert np.asarray(found.class_names)[found.labels].tolist() == data["label"].to_pylist()
+    np.testing.assert_allclose(dists.probs, model.predict_proba(data.select(INPUTS)), atol=1e-6)
+    assert np.asarray(dists.class_names)[dists.labels].tolist() == data["label"].to_pylist()
 
 
 def test_words_that_were_not_seen() -> None:
     model, data = split(LogisticRegression()), table(50, 5)
     data = data.set_column(2, "city", pa.array(["paris", *data["city"].to_pylist()[1:]]))
-    found = fo.generate(model, data, progress=False, engine="onnx")
-    np.testing.assert_allclose(found.probs, model.predict_proba(data.select(INPUTS)), atol=1e-6)
+    dists = fo.generate(model, data, progress=False, runner="onnx")
+    np.testing.assert_allclose(dists.probs, model.predict_proba(data.select(INPUTS)), atol=1e-6)
 
 
 def test_a_column_that_is_missing() -> None:
@@ -88,10 +88,10 @@ def test_missing_text_runs_natively() -> None:
     model = make_pipeline(encoder, LogisticRegression()).fit(data.select(INPUTS), data["label"].to_pylist())
 
     with pytest.warns(FallbackWarning, match="ONNX's text has no missing"):
-        found = fo.generate(model, data, progress=False)
+        dists = fo.generate(model, data, progress=False)
 
-    assert found.meta["runner"]["kind"] == "native"
-    assert len(found) == 300
+    assert dists.meta["runner"]["kind"] == "native"
+    assert len(dists) == 300
 
 
 def test_numbers_only_by_name_from_parquet(tmp_path: Path) -> None:
@@ -99,11 +99,11 @@ def test_numbers_only_by_name_from_parquet(tmp_path: Path) -> None:
     model = RandomForestClassifier(8, random_state=0).fit(data.select(["rooms", "age"]), data["label"].to_pylist())
     pq.write_table(data, tmp_path / "rows.parquet")
 
-    found = fo.generate(model, tmp_path / "rows.parquet", progress=False)
+    dists = fo.generate(model, tmp_path / "rows.parquet", progress=False)
 
-    assert found.meta["runner"]["kind"] == "onnx"
-    np.testing.assert_allclose(found.probs, model.predict_proba(data.select(["rooms", "age"])), atol=1e-6)
-    assert np.asarray(found.class_names)[found.labels].tolist() == data["label"].to_pylist()
+    assert dists.meta["runner"]["kind"] == "onnx"
+    np.testing.assert_allclose(dists.probs, model.predict_proba(data.select(["rooms", "age"])), atol=1e-6)
+    assert np.asarray(dists.class_names)[dists.labels].tolist() == data["label"].to_pylist()
 
 
 def test_a_matrix_is_taken_in_the_order_of_the_fit() -> None:
@@ -112,9 +112,9 @@ def test_a_matrix_is_taken_in_the_order_of_the_fit() -> None:
     model = RandomForestClassifier(8, random_state=0).fit(data.select(names), data["label"].to_pylist())
     x = np.stack([data[n].to_numpy() for n in names], axis=1)
 
-    found = fo.generate(model, x, labels=data["label"].to_pylist(), progress=False)
+    dists = fo.generate(model, x, labels=data["label"].to_pylist(), progress=False)
 
-    np.testing.assert_allclose(found.probs, model.predict_proba(data.select(names)), atol=1e-6)
+    np.testing.assert_allclose(dists.probs, model.predict_proba(data.select(names)), atol=1e-6)
 
 
 def test_a_matrix_and_numbered_labels_say_what_to_do() -> None:
@@ -129,8 +129,8 @@ def test_a_frame_of_numbers_for_another_model() -> None:
         return x @ np.array([[1.0, 2.0], [0.5, 1.0]])
 
     data = table(30).select(["age", "rooms"])
-    found = fo.generate(model, data, progress=False)
-    assert found.probs.shape == (30, 2)
+    dists = fo.generate(model, data, progress=False)
+    assert dists.probs.shape == (30, 2)
 
 
 def test_text_in_a_matrix() -> None:
@@ -139,10 +139,10 @@ def test_text_in_a_matrix() -> None:
     data = pa.table({"a": words[:, 0].tolist(), "b": words[:, 1].tolist()})
     named = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(data, words[:, 0] == "rom")
 
-    found = fo.generate(named, data, progress=False)
+    dists = fo.generate(named, data, progress=False)
 
-    assert found.meta["runner"]["kind"] == "onnx"
-    np.testing.assert_allclose(found.probs, model.predict_proba(words.astype(object)), atol=1e-6)
+    assert dists.meta["runner"]["kind"] == "onnx"
+    np.testing.assert_allclose(dists.probs, model.predict_proba(words.astype(object)), atol=1e-6)
 
 
 @pytest.mark.parametrize("names", [["X", "0"], ["X"], ["a.b", "c d"]])
@@ -150,10 +150,10 @@ def test_columns_with_odd_names(names: list[str]) -> None:
     data = table(300).select(["age", "rooms"][: len(names)]).rename_columns(names)
     model = RandomForestClassifier(5, random_state=0).fit(data, table(300)["label"].to_pylist())
 
-    found = fo.generate(model, data, progress=False)
+    dists = fo.generate(model, data, progress=False)
 
-    assert found.meta["runner"]["kind"] == "onnx"
-    np.testing.assert_allclose(found.probs, model.predict_proba(data), atol=1e-6)
+    assert dists.meta["runner"]["kind"] == "onnx"
+    np.testing.assert_allclose(dists.probs, model.predict_proba(data), atol=1e-6)
 
 
 def test_columns_with_odd_names_in_a_column_transformer() -> None:
@@ -162,9 +162,9 @@ def test_columns_with_odd_names_in_a_column_transformer() -> None:
     columns = ColumnTransformer([("n", StandardScaler(), names[:2]), ("c", OneHotEncoder(), names[2:])])
     model = make_pipeline(columns, LogisticRegression()).fit(data, table(300)["label"].to_pylist())
 
-    found = fo.generate(model, data, progress=False, engine="onnx")
+    dists = fo.generate(model, data, progress=False, runner="onnx")
 
-    np.testing.assert_allclose(found.probs, model.predict_proba(data), atol=1e-6)
+    np.testing.assert_allclose(dists.probs, model.predict_proba(data), atol=1e-6)
 
 
 def test_pandas_and_polars_frames() -> None:
@@ -178,5 +178,5 @@ def test_pandas_and_polars_frames() -> None:
         frames.append(data.to_pandas() if package == "pandas" else __import__(package).from_arrow(data))
     expected = model.predict_proba(data.select(INPUTS))
     for frame in [data, *frames]:
-        found = fo.generate(model, frame, progress=False)
-        np.testing.assert_allclose(found.probs, expected, atol=1e-6)
+        dists = fo.generate(model, frame, progress=False)
+        np.testing.assert_allclose(dists.probs, expected, atol=1e-6)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fo_onnx_sklearn import patches
+from fo_onnx_sklearn.converters.calibration import interpolated_isotonic_curves
 from sklearn import (
     calibration,
     ensemble,
@@ -46,8 +46,8 @@ def generated(model: Any, data: Any, **options: Any) -> fo.Distributions:
     return fo.generate(model, data, progress=False, **options)
 
 
-def assert_same(found: fo.Distributions, model: Any, x: Any) -> None:
-    np.testing.assert_allclose(found.probs, model.predict_proba(x), atol=1e-6)
+def assert_same(dists: fo.Distributions, model: Any, x: Any) -> None:
+    np.testing.assert_allclose(dists.probs, model.predict_proba(x), atol=1e-6)
 
 
 def test_generate_and_export(tmp_path: Path) -> None:
@@ -57,12 +57,12 @@ def test_generate_and_export(tmp_path: Path) -> None:
     )
     before = pickle.dumps(model)
 
-    found = generated(model, x)
+    dists = generated(model, x)
     file = fo.export(model, x, tmp_path / "forest.onnx")
 
-    assert found.meta["runner"]["kind"] == "onnx"
-    assert found.meta["parity"]["passed"]
-    assert_same(found, model, x)
+    assert dists.meta["runner"]["kind"] == "onnx"
+    assert dists.meta["parity"]["passed"]
+    assert_same(dists, model, x)
     assert_same(generated(file, x), model, x)
     assert file.provenance["versions"].keys() == {"scikit-learn", "skl2onnx"}
     assert pickle.dumps(model) == before
@@ -94,9 +94,9 @@ def test_an_operator_set_that_is_too_new(tmp_path: Path) -> None:
 
 def test_predict_proba_is_the_estimator() -> None:
     model = fit(logistic())
-    found = generated(model.predict_proba, grid(100))
-    assert found.meta["runner"]["kind"] == "onnx"
-    assert_same(found, model, grid(100))
+    dists = generated(model.predict_proba, grid(100))
+    assert dists.meta["runner"]["kind"] == "onnx"
+    assert_same(dists, model, grid(100))
 
 
 def test_predict_is_refused() -> None:
@@ -124,9 +124,9 @@ def test_wrappers(make: Any) -> None:
     model = fit(make(), count=2)
     before = pickle.dumps(model)
 
-    found = generated(model, grid(300, 5), engine="onnx")
+    dists = generated(model, grid(300, 5), runner="onnx")
 
-    assert_same(found, model, grid(300, 5))
+    assert_same(dists, model, grid(300, 5))
     assert pickle.dumps(model) == before
 
 
@@ -140,13 +140,13 @@ def test_text_labels_go_to_their_columns(make: Any, tmp_path: Path) -> None:
     x, y = named(["dog", "eel", "cat"])
     model = make().fit(x, y)
 
-    found = generated(model, (x, y))
+    dists = generated(model, (x, y))
     from_file = generated(fo.export(model, x, tmp_path / "m.onnx"), x, labels=y)
 
-    for one in (found, from_file):
+    for one in (dists, from_file):
         assert one.class_names == ("cat", "dog", "eel")
         assert np.asarray(one.class_names)[one.labels].tolist() == y.tolist()
-    assert_same(found, model, x)
+    assert_same(dists, model, x)
 
 
 def test_names_of_numbered_classes() -> None:
@@ -215,12 +215,12 @@ def test_a_single_class() -> None:
 
 def test_other_devices() -> None:
     with pytest.raises(DeviceError, match="scikit-learn runs on the CPU only"):
-        generated(fit(logistic()), grid(20), device="cuda", engine="native")
+        generated(fit(logistic()), grid(20), device="cuda", runner="native")
     assert generated(fit(logistic()), grid(20), device="cpu").meta["runner"]["kind"] == "onnx"
 
 
 def test_params_are_refused() -> None:
-    with pytest.raises(OptionError, match="a fitted estimator holds its own"):
+    with pytest.raises(OptionError, match="a model of sklearn holds its own"):
         generated(fit(logistic()), grid(20), params={})
 
 
@@ -232,17 +232,17 @@ def test_rows_of_another_width() -> None:
 def test_neighbours_run_natively_by_choice() -> None:
     model, x = fit(neighbors.KNeighborsClassifier()), grid(200, 4)
 
-    found = generated(model, x)
+    dists = generated(model, x)
 
-    assert found.meta["runner"]["kind"] == "native"
-    assert "equal distances" in found.meta["runner"]["reason"]
-    np.testing.assert_allclose(found.probs, model.predict_proba(x), atol=1e-7)
+    assert dists.meta["runner"]["kind"] == "native"
+    assert "equal distances" in dists.meta["runner"]["reason"]
+    np.testing.assert_allclose(dists.probs, model.predict_proba(x), atol=1e-7)
 
 
 def test_words_run_natively_by_choice() -> None:
     texts = ["red fish", "blue fish", "one fish", "two"] * 10
     model = pipeline.make_pipeline(CountVectorizer(), logistic()).fit(texts, [0, 1, 0, 1] * 10)
-    assert "into words by a regular expression" in str(EXPORTER.native_only(model, {}))
+    assert "into words by a regular expression" in str(EXPORTER.prefer_native(model, {}))
 
 
 def doubled(x: np.ndarray) -> np.ndarray:
@@ -253,11 +253,11 @@ def test_functions_run_natively() -> None:
     model, x = fit(pipeline.make_pipeline(preprocessing.FunctionTransformer(doubled), logistic())), grid(200, 4)
 
     with pytest.warns(FallbackWarning, match="cannot convert Pipeline because of FunctionTransformer"):
-        found = generated(model, x)
+        dists = generated(model, x)
 
-    np.testing.assert_allclose(found.probs, model.predict_proba(x), atol=1e-7)
+    np.testing.assert_allclose(dists.probs, model.predict_proba(x), atol=1e-7)
     with pytest.raises(ExportError, match="because of FunctionTransformer"):
-        generated(model, x, engine="onnx")
+        generated(model, x, runner="onnx")
 
 
 class Majority(ClassifierMixin, BaseEstimator):
@@ -277,16 +277,16 @@ class Majority(ClassifierMixin, BaseEstimator):
 def test_classifiers_without_converter(make: Any) -> None:
     model = make().fit(grid(60), classes(grid(60)))
     with pytest.warns(FallbackWarning, match=type(model).__name__):
-        found = generated(model, grid(50, 4))
-    np.testing.assert_allclose(found.probs, model.predict_proba(grid(50, 4)), atol=1e-7)
+        dists = generated(model, grid(50, 4))
+    np.testing.assert_allclose(dists.probs, model.predict_proba(grid(50, 4)), atol=1e-7)
 
 
 def test_bad_rows_by_both_engines() -> None:
     model, x = fit(logistic()), grid(300, 4)
     x[5, 1], x[280, 0] = np.nan, np.inf
-    for engine in ("onnx", "native"):
-        found = generated(model, x, engine=engine, on_error="skip")
-        assert sorted(set(range(300)) - set(found.ids.tolist())) == [5, 280]
+    for runner in ("onnx", "native"):
+        dists = generated(model, x, runner=runner, on_error="skip")
+        assert sorted(set(range(300)) - set(dists.ids.tolist())) == [5, 280]
     with pytest.raises(DataError, match="row 5 .* there is NaN in its input"):
         generated(model, x)
 
@@ -297,23 +297,23 @@ def test_missing_values_that_are_filled_are_no_bad_rows() -> None:
     x = grid(300, 4)
     x[::3, 1] = np.nan
     model = fit(pipeline.make_pipeline(SimpleImputer(), ensemble.RandomForestClassifier(5)), x)
-    found = generated(model, x)
-    assert found.meta["runner"]["kind"] == "onnx"
-    assert_same(found, model, x)
+    dists = generated(model, x)
+    assert dists.meta["runner"]["kind"] == "onnx"
+    assert_same(dists, model, x)
 
 
 def test_float32_rows_are_computed_in_float64() -> None:
     model, x = fit(pipeline.make_pipeline(preprocessing.StandardScaler(), tree.DecisionTreeClassifier())), grid(3000, 4)
     x = x.astype(np.float32)
     assert_same(generated(model, x), model, x.astype(np.float64))
-    assert_same(generated(model, x, engine="native"), model, x.astype(np.float64))
+    assert_same(generated(model, x, runner="native"), model, x.astype(np.float64))
 
 
 def test_the_native_runner_leaves_rows_alone() -> None:
     model, x = fit(pipeline.make_pipeline(preprocessing.StandardScaler(copy=False), logistic())), grid(50, 4)
-    kept = x.copy()
-    generated(model, x, engine="native")
-    np.testing.assert_array_equal(x, kept)
+    before = x.copy()
+    generated(model, x, runner="native")
+    np.testing.assert_array_equal(x, before)
 
 
 def test_sparse_rows() -> None:
@@ -326,25 +326,28 @@ def test_sparse_rows() -> None:
 def test_a_missing_converter_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
     with pytest.warns(FallbackWarning, match=r"pip install 'fo-onnx\[sklearn\]'"):
-        found = generated(fit(logistic()), grid(50))
-    assert found.meta["runner"]["kind"] == "native"
+        dists = generated(fit(logistic()), grid(50))
+    assert dists.meta["runner"]["kind"] == "native"
 
 
 def test_patches_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     from skl2onnx.operator_converters import calibrated_classifier_cv as module
 
     original = module._transform_isotonic
-    with pytest.raises(ZeroDivisionError), patches.patched():
+    with pytest.raises(ZeroDivisionError), interpolated_isotonic_curves():
         assert module._transform_isotonic is not original
         raise ZeroDivisionError
     assert module._transform_isotonic is original
 
     monkeypatch.delattr(module, "_transform_isotonic")
-    with pytest.raises(ExportError, match=r"not the version that fo-onnx corrects \(1\.20\)"), patches.patched():
+    with (
+        pytest.raises(ExportError, match=r"not the version that fo-onnx corrects \(1\.20\)"),
+        interpolated_isotonic_curves(),
+    ):
         pass
 
 
 def test_jobs_make_no_other_model() -> None:
     one = fit(ensemble.RandomForestClassifier(5, n_jobs=1, random_state=0))
     two = fit(ensemble.RandomForestClassifier(5, n_jobs=2, random_state=0))
-    assert EXPORTER.fingerprint(one) == EXPORTER.fingerprint(two)
+    assert EXPORTER.fingerprint(one, {}) == EXPORTER.fingerprint(two, {})

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
 from fo_onnx.sources import open_source
-from fo_onnx.spec import InputSignature
 
 
 class Columns(NamedTuple):

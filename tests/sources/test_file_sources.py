@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fo_onnx.array_files import read_npy, read_npz
-from fo_onnx.cli.data import load_ids
+from fo_onnx.cli.shared.data import load_ids
+from fo_onnx.contracts.options import DataOptions
 from fo_onnx.errors import DataError, DataNotFoundError
-from fo_onnx.options import DataOptions
+from fo_onnx.guards.array_files import read_npy, read_npz
 from fo_onnx.sources import ImageFolder, open_source
-from fo_onnx.sources.labels import given_labels
+from fo_onnx.sources.labels import read_labels
 
 
 def test_npy_is_mapped(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"x{200}|a\\x00b"):
         open_source(ImageFolder(tmp_path / name), DataOptions())
     with pytest.raises(DataError, match=r"x{200}|a\\x00b"):
-        given_labels(str(tmp_path / name))
+        read_labels(str(tmp_path / name))
     with pytest.raises(DataError, match=r"x{200}|a\\x00b"):
         load_ids(tmp_path / name)
 

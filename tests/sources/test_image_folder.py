@@ -13,11 +13,12 @@ import pytest
 from bounded import run_bounded
 from PIL import Image
 
+import fo_onnx as fo
+from fo_onnx.contracts.batch import Batch
+from fo_onnx.contracts.options import DataOptions
 from fo_onnx.errors import DataError, DataNotFoundError, OptionError, PluginError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Batch
 from fo_onnx.sources import ImageFolder, open_source
-from fo_onnx.sources.images import _decoded
+from fo_onnx.sources.image_decoding import decode_image
 
 
 def save(path: Path, height: int = 4, width: int = 4, seed: int = 0, **options: Any) -> np.ndarray:
@@ -55,6 +56,22 @@ def test_a_folder_without_classes_has_no_labels(tmp_path: Path) -> None:
     assert not source.has_labels
     assert source.class_names is None
     assert whole(tmp_path).labels is None
+
+
+def test_the_folders_are_the_columns_of_a_model_that_names_none(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "dog/b.png"):
+        save(tmp_path / name)
+
+    def model(x: np.ndarray) -> np.ndarray:
+        return np.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], axis=1)
+
+    rows = fo.generate(model, ImageFolder(tmp_path), output="probs")
+    assert rows.class_names == ("cat", "dog")
+    assert rows.labels is not None
+    assert rows.labels.tolist() == [0, 1]
+    # Names that the user gives as labels are in no order that a model would know.
+    with pytest.raises(DataError, match="which column is which cannot be told"):
+        fo.generate(model, ImageFolder(tmp_path), output="probs", labels=["dog", "cat"])
 
 
 def test_given_labels_and_ids_win(tmp_path: Path) -> None:
@@ -351,7 +368,7 @@ class TestFilesOfStrangers:
         Image.new("L", (500, 500), 255).save(path)
 
         def read() -> None:
-            image = _decoded(path, "L")
+            image = decode_image(path, "L")
             os.truncate(path, 0)
             assert np.asarray(image).min() == 255
 

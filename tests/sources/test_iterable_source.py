@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
 from fo_onnx.sources import open_source
-from fo_onnx.spec import InputSignature
 
 
 class Loader:

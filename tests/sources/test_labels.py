@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fo_onnx.contracts.options import DataOptions
 from fo_onnx.errors import DataError, DataNotFoundError
-from fo_onnx.options import DataOptions
 from fo_onnx.sources import open_source
-from fo_onnx.sources.labels import class_labels, given_labels
+from fo_onnx.sources.labels import read_labels, to_classes
 
 
 @pytest.mark.parametrize(
@@ -29,24 +29,24 @@ from fo_onnx.sources.labels import class_labels, given_labels
     ],
 )
 def test_classes(values: Any) -> None:
-    labels = given_labels(values)
+    labels = read_labels(values)
     assert labels.values.dtype == np.int64
     assert labels.values.tolist() == [0, 2, 1]
     assert labels.class_names is None
 
 
 def test_bools() -> None:
-    assert given_labels([True, False]).values.tolist() == [1, 0]
+    assert read_labels([True, False]).values.tolist() == [1, 0]
 
 
 def test_tensors() -> None:
     torch = pytest.importorskip("torch")
-    assert given_labels(torch.tensor([0.0, 2.0], requires_grad=True)).values.tolist() == [0, 2]
+    assert read_labels(torch.tensor([0.0, 2.0], requires_grad=True)).values.tolist() == [0, 2]
 
 
 @given(st.lists(st.sampled_from(["cat", "dog", "ant", "äffchen", ""]), min_size=1))
 def test_names_are_numbered_in_order(names: list[str]) -> None:
-    labels = given_labels(names)
+    labels = read_labels(names)
     assert labels.class_names == tuple(sorted(set(names)))
     assert [labels.class_names[c] for c in labels.values] == names
 
@@ -72,12 +72,12 @@ def test_names_are_numbered_in_order(names: list[str]) -> None:
 )
 def test_what_is_no_class(values: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        given_labels(values)
+        read_labels(values)
 
 
 def test_the_position_is_that_of_the_row() -> None:
     with pytest.raises(DataError, match="row 7 has the label -1") as caught:
-        class_labels(np.array([0, -1]), np.array([5, 7]))
+        to_classes(np.array([0, -1]), np.array([5, 7]))
     assert caught.value.position == 7
 
 
@@ -103,21 +103,21 @@ class TestFiles:
         ],
     )
     def test_read(self, tmp_path: Path, name: str, text: str, values: list[int]) -> None:
-        labels = given_labels(self.write(tmp_path / name, text))
+        labels = read_labels(self.write(tmp_path / name, text))
         assert labels.values.tolist() == values
         assert labels.class_names == (("a", "b", "c") if "b" in text.replace("label", "") else None)
 
     def test_a_quoted_name_of_two_lines_stays_what_it_is(self, tmp_path: Path) -> None:
-        labels = given_labels(self.write(tmp_path / "y.csv", '"a\nb"\nc\nab'))
+        labels = read_labels(self.write(tmp_path / "y.csv", '"a\nb"\nc\nab'))
         assert (labels.values.tolist(), labels.class_names) == ([0, 2, 1], ("a\nb", "ab", "c"))
 
     def test_npy(self, tmp_path: Path) -> None:
         np.save(tmp_path / "y.npy", [0, 2])
-        assert given_labels(str(tmp_path / "y.npy")).values.tolist() == [0, 2]
+        assert read_labels(str(tmp_path / "y.npy")).values.tolist() == [0, 2]
 
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(DataNotFoundError, match=r"there is no file of labels at .*y\.txt"):
-            given_labels(tmp_path / "y.txt")
+            read_labels(tmp_path / "y.txt")
 
     @pytest.mark.parametrize(
         ("name", "text", "message"),
@@ -138,12 +138,12 @@ class TestFiles:
     )
     def test_broken(self, tmp_path: Path, name: str, text: str, message: str) -> None:
         with pytest.raises(DataError, match=message):
-            given_labels(self.write(tmp_path / name, text))
+            read_labels(self.write(tmp_path / name, text))
 
     def test_pickles_are_not_opened(self, tmp_path: Path) -> None:
         np.save(tmp_path / "y.npy", np.array([{}], dtype=object), allow_pickle=True)
         with pytest.raises(DataError, match="an array of Python objects, which only unpickling could read"):
-            given_labels(tmp_path / "y.npy")
+            read_labels(tmp_path / "y.npy")
 
 
 class TestInStreams:
@@ -189,4 +189,4 @@ def test_json_of_integers_among_text(tmp_path: Path) -> None:
     path = tmp_path / "y.json"
     path.write_text(json.dumps(["a", 1]))
     with pytest.raises(DataError, match="The labels before it are text"):
-        given_labels(path)
+        read_labels(path)

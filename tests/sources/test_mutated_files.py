@@ -15,12 +15,12 @@ from mutations import MUTATIONS
 from PIL import Image
 from safetensors.numpy import save_file
 
-from fo_onnx.cli.data import load_ids
-from fo_onnx.cli.params import load_params
+from fo_onnx.cli.shared.data import load_ids
+from fo_onnx.cli.shared.models import load_params
+from fo_onnx.contracts.options import DataOptions
 from fo_onnx.errors import FoOnnxError
-from fo_onnx.options import DataOptions
 from fo_onnx.sources import ImageFolder, open_source
-from fo_onnx.sources.labels import given_labels
+from fo_onnx.sources.labels import read_labels
 
 QUICK, MANY = 100, 2000
 X = np.random.default_rng(0).random((40, 6), dtype=np.float32)
@@ -59,10 +59,10 @@ READERS: dict[str, tuple[str, Write, Read]] = {
     "compressed rows.npz": ("x.npz", lambda p: np.savez_compressed(p, x=X, id=np.arange(40)), read_rows),
     "rows.parquet": ("x.parquet", write_parquet, read_rows),
     "lists.parquet": ("x.parquet", write_lists, read_rows),
-    "labels.npy": ("y.npy", lambda p: np.save(p, np.arange(40) % 3), given_labels),
-    "labels.json": ("y.json", write_text(json.dumps(NAMES)), given_labels),
-    "labels.txt": ("y.txt", write_text("\n".join(map(str, range(40)))), given_labels),
-    "labels.csv": ("y.csv", write_text("label\n" + "\n".join(f'"{n}"' for n in NAMES)), given_labels),
+    "labels.npy": ("y.npy", lambda p: np.save(p, np.arange(40) % 3), read_labels),
+    "labels.json": ("y.json", write_text(json.dumps(NAMES)), read_labels),
+    "labels.txt": ("y.txt", write_text("\n".join(map(str, range(40)))), read_labels),
+    "labels.csv": ("y.csv", write_text("label\n" + "\n".join(f'"{n}"' for n in NAMES)), read_labels),
     "ids.npy": ("i.npy", lambda p: np.save(p, np.array([f"é{i}" for i in range(40)])), load_ids),
     "ids.json": ("i.json", write_text(json.dumps([f"é{i}" for i in range(40)])), load_ids),
     "ids.txt": ("i.txt", write_text("\n".join(f"é{i}" for i in range(40))), load_ids),

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Source
 from fo_onnx.sources import open_source
 from fo_onnx.sources.arrays import ArraySource
 from fo_onnx.sources.iterables import IterableSource
-from fo_onnx.sources.rows import RowSource
+from fo_onnx.sources.sequences import RowSource
 
 X = np.zeros((4, 2))
 

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fo_onnx.contracts.batch import Batch
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
+from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Batch, Source
 from fo_onnx.sources import open_source
 from fo_onnx.sources import parquet as module
-from fo_onnx.spec import InputSignature
 
 
 def write(path: Path, columns: Any, rows: int = 1000) -> Path:

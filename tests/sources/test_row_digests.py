@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fo_onnx.sources.fingerprints import row_digests
+from fo_onnx.sources.fingerprint import row_digests
 
 ROWS = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32)
 KINDS = {
@@ -81,7 +81,7 @@ def test_no_row_has_the_digest_0():
 
 def test_another_process_gives_the_same():
     program = (
-        "import numpy as np; from fo_onnx.sources.fingerprints import row_digests\n"
+        "import numpy as np; from fo_onnx.sources.fingerprint import row_digests\n"
         "print(row_digests({'x': np.arange(12.0).reshape(3, 4)}).tolist())"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
-from fo_onnx.options import DataOptions
+from fo_onnx.contracts.options import DataOptions
 from fo_onnx.sources import open_source
 
 X = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fo_onnx.protocols import BadRow
-from fo_onnx.store import RunFolder, files
+from fo_onnx.contracts.batch import BadRow
+from fo_onnx.store import RunFolder, ShardLimits, files
 
 K, BATCH = 4, 16
-SMALL = {"shard_bytes": 60 * K * 4, "group_rows": 32}
+SMALL = ShardLimits(size_bytes=60 * K * 4, group_rows=32)
 
 
 def batch(start: int, rows: int) -> tuple[np.ndarray, ...]:
@@ -43,7 +43,7 @@ def main() -> None:
 
     for name in ("open", "write", "sync", "replace", "sync_folder", "remove", "remove_tree", "truncate", "make_folder"):
         setattr(files.operations, name, counted(getattr(files.operations, name)))
-    folder = RunFolder.reopen(target, **SMALL) or RunFolder.create(target, {}, {}, overwrite=False, **SMALL)
+    folder = RunFolder.reopen(target, limits=SMALL) or RunFolder.create(target, {}, {}, overwrite=False, limits=SMALL)
     sink = folder.sink(classes=K, id_kind="int", labels=True, logits=False, on_error="record")
     print("started", folder.position, flush=True)
     for start in range(folder.position, rows, BATCH):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import zipfile
 
@@ -15,7 +16,6 @@ import pytest
 from fo_onnx.distributions import Distributions
 from fo_onnx.errors import StoreError, StoreNotFoundError, StoreWriteError
 from fo_onnx.store import FORMATS, check, load, save, target_format
-from fo_onnx.store.json_file import JsonRows
 
 PROBS = np.random.default_rng(0).dirichlet(np.ones(5), 3000).astype(np.float32)
 
@@ -119,7 +119,7 @@ def test_a_changed_number_is_found_by_check(suffix, d, tmp_path):
         path.write_bytes(data)
     report = check(path)
     assert not report.ok
-    expected = {".npz": "the checksum of probs.npy", ".json": "metrics in meta are not those of the rows"}
+    expected = {".npz": "Bad CRC-32 for file 'probs.npy'", ".json": "metrics in meta are not those of the rows"}
     assert any(expected.get(suffix, "no distribution") in problem for problem in report.problems)
 
 
@@ -305,8 +305,8 @@ def test_foreign_json(text, message, tmp_path):
         ('"5":[', '"x":[', "id_kind is 'int', but an id is not"),
         ('"5":[', '"5":[0.5,', "lists of 5 numbers"),
         ('"5":[', '5":[', r"damaged, cut short or of another kind \(JSONDecodeError"),
-        ('\n"labels":{', '\n"lobels":{', "labels are not where they belong"),
-        ('"5":[', '"5":[0.2,0.2,0.2,0.2,0.2],"05":[', "lines hold"),
+        ('\n"labels":{', '\n"lobels":{', "meta says that there are labels, the file holds none"),
+        ('"5":[', '"5":[0.2,0.2,0.2,0.2,0.2],"05":[', "duplicate ids, each may be there once: 5"),
         ('"5":1', '"6":1', "duplicate ids"),
     ],
 )
@@ -320,31 +320,60 @@ def test_our_json_changed_in_places(old, new, message, d, tmp_path):
     assert not check(path).ok
 
 
-def test_json_rows_that_are_missing_or_too_many(d, tmp_path):
-    path = save(d, tmp_path / "d.json")
+def test_json_rows_that_are_missing_or_too_many(tmp_path):
+    path = save(Distributions(PROBS), tmp_path / "d.json")
     lines = path.read_text().splitlines(keepends=True)
     for changed in (lines[:10] + lines[11:], [*lines[:10], lines[10].replace('"8"', '"9999"'), *lines[10:]]):
         path.write_text("".join(changed))
-        with pytest.raises(StoreError, match="meta says 3000 rows, distributions holds"):
+        with pytest.raises(StoreError, match="meta says 3000 rows, the file holds (2999|3001)"):
             read_all(path)
 
 
-def test_our_json_is_decoded_late_and_only_if_it_is_still_the_same(d, tmp_path, monkeypatch):
-    path = save(d, tmp_path / "d.json")
-    decoded = []
-    original = JsonRows._decode
-    monkeypatch.setattr(JsonRows, "_decode", lambda rows: decoded.append(1) or original(rows))
-    found, late = load(path), load(path)
-    assert found.metrics() == d.metrics()
-    assert not decoded
-    assert np.array_equal(found.probs, PROBS)
-    assert decoded
-    path.write_text(path.read_text().replace("3", "4"))
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+def test_what_is_read_whole_stays_as_it_was_and_says_so_where_the_file_changed(suffix, d, tmp_path):
+    path = save(d, tmp_path / f"d{suffix}")
+    before, late = load(path), load(path)
+    assert np.array_equal(before.probs, PROBS)
+    with path.open("r+b") as file:
+        file.write(path.read_bytes()[::-1])
+    assert np.array_equal(before.probs, PROBS)
     with pytest.raises(StoreError, match="the file changed since it was loaded"):
         _ = late.probs
     path.unlink()
-    with pytest.raises(StoreError, match="gone since it was loaded"):
-        _ = late.probs
+    assert np.array_equal(late.probs, PROBS)
+
+
+def test_what_is_too_large_to_be_read_whole_names_the_formats_for_large_results(d, tmp_path, monkeypatch):
+    large = r"Large results belong in Parquet, \.npy or a run folder"
+    path = save(d, tmp_path / "d.npz")
+    with np.load(path) as arrays:
+        np.savez_compressed(tmp_path / "deflated.npz", **arrays)
+    holes = tmp_path / "holes.json"
+    holes.write_bytes(b"{")
+    os.truncate(holes, 10**6)
+    monkeypatch.setattr("fo_onnx.guards.limits.FREE_BYTES", 1000)
+    monkeypatch.setenv("FO_ONNX_MAX_UNFOLD", "1")
+    for name in ("deflated.npz", "holes.json"):
+        with pytest.raises(StoreError, match=rf"{name}: .*FO_ONNX_MAX_UNFOLD=…\. {large}"):
+            load(tmp_path / name)
+
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    monkeypatch.delenv("FO_ONNX_MAX_UNFOLD")
+    monkeypatch.setattr("fo_onnx.store.formats.json.json.load", no_memory)
+    with pytest.raises(StoreError, match=rf"d\.json: it takes more memory than there is\. {large}"):
+        load(save(d, tmp_path / "d.json"))
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, ""])
+def test_rows_of_a_damaged_file_are_not_saved(suffix, tmp_path):
+    probs = PROBS.copy()
+    probs[7] = np.nan
+    np.save(tmp_path / "damaged.npy", probs)
+    with pytest.raises(StoreError, match=r"damaged\.npy: rows that are no distribution .* ids 7\."):
+        save(load(tmp_path / "damaged.npy"), tmp_path / f"d{suffix}")
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.npy"]
 
 
 def test_json_is_one_row_per_line_with_flat_keys_for_people(tmp_path):
@@ -427,7 +456,7 @@ def test_a_target_that_is_a_folder(tmp_path):
 
 
 def test_a_folder_that_lets_nobody_write(tmp_path, monkeypatch):
-    monkeypatch.setattr("fo_onnx.store.run_folder.os.access", lambda *_: False)
+    monkeypatch.setattr("fo_onnx.store.run.target.os.access", lambda *_: False)
     with pytest.raises(StoreWriteError, match="does not let you write. Choose another place"):
         save(Distributions([[1, 0]]), tmp_path / "d.json")
 

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fo_onnx.distributions import Distributions
+from fo_onnx.distributions.columns import ArrayRows, read_chunks
 from fo_onnx.errors import StoreError
-from fo_onnx.rows import ArrayRows, chunks
-from fo_onnx.store import FORMATS, RunFolder, check, files, load, save
-from fo_onnx.store.digest import RowDigest, meta_digest
-from fo_onnx.store.schema import Layout
+from fo_onnx.store import FORMATS, RunFolder, ShardLimits, check, files, load, save
+from fo_onnx.store.digest import RowDigest, digest_meta
 
 N, K = 60, 3
 RNG = np.random.default_rng(3)
@@ -23,7 +22,7 @@ PROBS = RNG.dirichlet(np.full(K, 0.5), N).astype(np.float32)
 LOGITS = RNG.normal(size=(N, K)).astype(np.float32)
 LABELS = np.arange(N) % K
 NAMES = ["cat", "dog", "owl"]
-WHOLE = [suffix for suffix, form in FORMATS.items() if form.whole]
+WHOLE = [suffix for suffix, form in FORMATS.items() if form.keeps_everything]
 ROWS_CHANGED, META_CHANGED = "values, ids or labels changed", r"the record \(meta\) changed"
 
 
@@ -68,7 +67,7 @@ def test_every_change_of_rows_is_seen(suffix, text, change, tmp_path):
     meta = load(save(Distributions(**columns(text)), tmp_path / f"d{suffix}")).meta
     # Without the metrics, which see some of the changes too.
     del meta["metrics"]
-    meta["digest"]["meta"] = meta_digest(meta)
+    meta["digest"]["meta"] = digest_meta(meta)
     assert check(write(tmp_path / f"same{suffix}", meta, **columns(text))).problems == []
     arrays = columns(text)
     name, act = CHANGES[change]
@@ -147,7 +146,7 @@ def test_records_are_sound_however_they_are_written_and_written_again(suffix, re
 def test_how_rows_are_cut_makes_no_difference(sizes, text):
     arrays = columns(text)
     rows = ArrayRows(arrays["probs"], arrays["ids"], arrays["labels"], arrays["logits"])
-    whole, cut = RowDigest(Layout.of(rows)), RowDigest(Layout.of(rows))
+    whole, cut = RowDigest(rows.layout), RowDigest(rows.layout)
     whole.update(rows.read(0, N))
     start = 0
     for size in [*sizes, N]:
@@ -161,8 +160,8 @@ def test_ids_that_are_one_text_when_joined_are_told_apart():
     results = set()
     for ids in (["ab", "c"], ["a", "bc"], ["abc", ""]):
         rows = ArrayRows(PROBS[:2], np.array(ids, dtype=object))
-        digest = RowDigest(Layout.of(rows))
-        for part in chunks(rows):
+        digest = RowDigest(rows.layout)
+        for part in read_chunks(rows):
             digest.update(part)
         results.add(digest.result())
     assert len(results) == 3
@@ -182,7 +181,9 @@ def test_a_record_that_no_reader_would_accept_is_not_written(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    run = RunFolder.create(tmp_path / "d", {}, {}, overwrite=False, shard_bytes=20 * K * 4, group_rows=8)
+    run = RunFolder.create(
+        tmp_path / "d", {}, {}, overwrite=False, limits=ShardLimits(size_bytes=20 * K * 4, group_rows=8)
+    )
     sink = run.sink(classes=K, id_kind="int", labels=True, logits=False)
     for start in range(0, N, 10):
         part = slice(start, start + 10)

@@ -12,12 +12,12 @@ import pytest
 
 from fo_onnx.distributions import Distributions
 from fo_onnx.errors import StoreError, StoreWriteError
-from fo_onnx.store import FORMATS, RunFolder, check, files, load, save
-from fo_onnx.store.journal import Journal
+from fo_onnx.store import FORMATS, RunFolder, ShardLimits, check, files, load, save
+from fo_onnx.store.run.journal import Journal
 
 K, BATCH, N = 3, 10, 120
 PROBS = np.random.default_rng(5).dirichlet(np.full(K, 0.3), N).astype(np.float32)
-SMALL = {"shard_bytes": 25 * K * 4, "group_rows": 16}
+SMALL = ShardLimits(size_bytes=25 * K * 4, group_rows=16)
 COUNTED = ("open", "write", "sync", "replace", "sync_folder", "truncate")
 
 
@@ -77,7 +77,7 @@ def folder_of(target):
 def operations_of_a_run(tmp_path, name, monkeypatch):
     with monkeypatch.context() as patch:
         counting = Failing(patch, 0)
-        run = RunFolder.create(tmp_path / f"counted{name}", {}, {}, overwrite=False, **SMALL)
+        run = RunFolder.create(tmp_path / f"counted{name}", {}, {}, overwrite=False, limits=SMALL)
         run_to_the_end(run)
     return counting.count
 
@@ -95,7 +95,7 @@ def test_a_full_disk_at_any_moment_of_a_run(suffix, lasting, tmp_path, monkeypat
         with monkeypatch.context() as patch:
             Failing(patch, nth, lasting=lasting)
             try:
-                run = RunFolder.create(target, {}, {}, overwrite=False, **SMALL)
+                run = RunFolder.create(target, {}, {}, overwrite=False, limits=SMALL)
             except StoreWriteError:
                 continue
             error = error_of(lambda run=run: run_to_the_end(run))
@@ -118,7 +118,7 @@ def test_a_full_disk_at_any_moment_of_a_run(suffix, lasting, tmp_path, monkeypat
             assert len(found) >= journaled
             assert found.equals(Distributions(PROBS).slice(0, len(found)))
             kept_somewhere += 1
-        run = RunFolder.reopen(target, **SMALL)
+        run = RunFolder.reopen(target, limits=SMALL)
         assert run.position >= journaled - BATCH
         run_to_the_end(run)
         assert load(target).equals(Distributions(PROBS))
@@ -160,7 +160,7 @@ def test_a_full_disk_at_any_moment_of_saving(suffix, tmp_path, monkeypatch):
 def test_the_finished_target_is_intact_when_its_replacement_fails(tmp_path, monkeypatch):
     target = tmp_path / "x.parquet"
     save(Distributions([[0.5, 0.25, 0.25]]), target)
-    run = RunFolder.create(target, {}, {}, overwrite=True, **SMALL)
+    run = RunFolder.create(target, {}, {}, overwrite=True, limits=SMALL)
     sink = sink_of(run)
     feed(sink, 0, N)
     sink.finish_shard()
@@ -171,14 +171,14 @@ def test_the_finished_target_is_intact_when_its_replacement_fails(tmp_path, monk
         assert "kept" not in str(caught.value)
         assert sink.abort(caught.value) == run.path
     assert load(target).probs.tolist() == [[0.5, 0.25, 0.25]]
-    run = RunFolder.reopen(target, **SMALL)
+    run = RunFolder.reopen(target, limits=SMALL)
     assert run.position == N
     sink_of(run).commit({})
     assert load(target).equals(Distributions(PROBS))
 
 
 def test_an_abort_on_a_full_disk_keeps_the_first_error_and_what_is_journaled(tmp_path, monkeypatch):
-    run = RunFolder.create(tmp_path / "x.parquet", {}, {}, overwrite=False, **SMALL)
+    run = RunFolder.create(tmp_path / "x.parquet", {}, {}, overwrite=False, limits=SMALL)
     sink = sink_of(run)
     feed(sink, 0, 75)
     journaled = run.journal.position
@@ -189,13 +189,13 @@ def test_an_abort_on_a_full_disk_keeps_the_first_error_and_what_is_journaled(tmp
         assert sink.abort(first) == run.path
     assert any("While the finished rows were kept" in note and "No space left" in note for note in first.__notes__)
     assert sink.written == journaled
-    run = RunFolder.reopen(tmp_path / "x.parquet", **SMALL)
+    run = RunFolder.reopen(tmp_path / "x.parquet", limits=SMALL)
     assert run.position == journaled
     run.close()
 
 
 def test_after_a_failed_write_nothing_more_is_taken(tmp_path, monkeypatch):
-    run = RunFolder.create(tmp_path / "x.parquet", {}, {}, overwrite=False, **SMALL)
+    run = RunFolder.create(tmp_path / "x.parquet", {}, {}, overwrite=False, limits=SMALL)
     sink = sink_of(run)
     feed(sink, 0, 30)
     with monkeypatch.context() as patch:
@@ -240,7 +240,7 @@ def test_files_are_on_the_disk_before_their_names_are(tmp_path, monkeypatch):
     for name in COUNTED:
         original = getattr(files.operations, name)
         monkeypatch.setattr(files.operations, name, lambda *a, o=original, n=name: seen.append(n) or o(*a))
-    run = RunFolder.create(tmp_path / "x.parquet", {}, {}, overwrite=False, **SMALL)
+    run = RunFolder.create(tmp_path / "x.parquet", {}, {}, overwrite=False, limits=SMALL)
     sink = sink_of(run)
     feed(sink, 0, 40)
     seen.clear()

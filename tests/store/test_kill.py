@@ -17,7 +17,7 @@ import pytest
 
 from fo_onnx.distributions import Distributions
 from fo_onnx.store import check, load
-from fo_onnx.store.journal import Journal
+from fo_onnx.store.run.journal import Journal
 
 SCRIPT = Path(killed_writer.__file__)
 ROOT = SCRIPT.parents[2]

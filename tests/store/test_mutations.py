@@ -11,7 +11,7 @@ from mutations import MUTATIONS
 
 from fo_onnx.distributions import Distributions
 from fo_onnx.errors import FoOnnxError
-from fo_onnx.store import FORMATS, RunFolder, check, load, save
+from fo_onnx.store import FORMATS, RunFolder, ShardLimits, check, load, save
 
 N, K = 40, 3
 QUICK, MANY = 100, 2000
@@ -33,7 +33,7 @@ def write_result(target: Path, text: bool) -> Path:
     d = result(text)
     if target.suffix:
         return save(d, target)
-    run = RunFolder.create(target, {}, {}, overwrite=False, shard_bytes=12 * K * 4, group_rows=8)
+    run = RunFolder.create(target, {}, {}, overwrite=False, limits=ShardLimits(size_bytes=12 * K * 4, group_rows=8))
     sink = run.sink(classes=K, id_kind=d.id_kind, labels=True, logits=True)
     for start in range(0, N, 8):
         part = d.source.read(start, start + 8)

@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fo_onnx.distributions import Distributions
+from fo_onnx.distributions.ids import shorten_list
 from fo_onnx.errors import StoreError
-from fo_onnx.rows import some
-from fo_onnx.store import load, parquet_file, save
+from fo_onnx.store import load, save
+from fo_onnx.store.formats import parquet
 
 
 @pytest.mark.parametrize(("rows", "classes", "logits"), [(40_000, 1000, False), (1600, 10_000, True)])
@@ -24,8 +25,8 @@ def test_rows_that_are_all_alike_take_next_to_no_room_and_open(rows, classes, lo
 
 def test_a_row_group_beyond_the_limit_is_refused_until_the_limit_is_raised(tmp_path, monkeypatch):
     path = save(Distributions(np.full((16_000, 100), 0.01, np.float32)), tmp_path / "d.parquet")
-    monkeypatch.setattr(parquet_file, "FREE_GROUP_BYTES", 10**6)
-    monkeypatch.setattr("fo_onnx.limits.FREE_BYTES", 10**6)
+    monkeypatch.setattr(parquet, "FREE_GROUP_BYTES", 10**6)
+    monkeypatch.setattr("fo_onnx.guards.limits.FREE_BYTES", 10**6)
     monkeypatch.setenv("FO_ONNX_MAX_UNFOLD", "1")
     with pytest.raises(
         StoreError, match=r"d\.parquet: row group 0 of a file of \d+ bytes would unfold to .*FO_ONNX_MAX_UNFOLD"
@@ -57,5 +58,5 @@ def test_labels_that_are_no_class_are_refused_and_never_wrap_around(tmp_path):
 
 
 def test_long_ids_are_cut_in_messages():
-    assert len(some(["x" * 10**6, "b"])) < 200
-    assert some([1, "b"]) == "1, 'b'"
+    assert len(shorten_list(["x" * 10**6, "b"])) < 200
+    assert shorten_list([1, "b"]) == "1, 'b'"

@@ -8,29 +8,30 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 
+import fo_onnx as fo
+from fo_onnx.contracts.batch import BadRow
 from fo_onnx.distributions import Distributions
+from fo_onnx.engine import pipeline
 from fo_onnx.errors import ResumeError, StoreError, StoreExistsError, StoreNotFoundError
-from fo_onnx.protocols import BadRow
-from fo_onnx.store import RunFolder, check, load
-from fo_onnx.store.journal import Journal
+from fo_onnx.store import RunFolder, ShardLimits, check, load
+from fo_onnx.store.run.journal import Journal
 from fo_onnx.store.schema import same_json
 
 K, BATCH, N = 3, 10, 200
 PROBS = np.random.default_rng(5).dirichlet(np.full(K, 0.3), N).astype(np.float32)
 LABELS = np.random.default_rng(6).integers(0, K, N)
-SMALL = {"shard_bytes": 500, "group_rows": 16}
+SMALL = ShardLimits(size_bytes=500, group_rows=16)
 TARGETS = ["x.parquet", "x.json", "x"]
 COLUMNS = {"classes": K, "id_kind": "int", "labels": True, "logits": False}
 
 
-def begin(target, *, overwrite=False, identity=None, settings=None, **options):
-    return RunFolder.create(
-        target, identity or {"model": "m"}, settings or {}, overwrite=overwrite, **{**SMALL, **options}
-    )
+def begin(target, *, overwrite=False, identity=None, settings=None, limits=SMALL):
+    return RunFolder.create(target, identity or {"model": "m"}, settings or {}, overwrite=overwrite, limits=limits)
 
 
 def feed(sink, start, stop, size=BATCH):
@@ -76,7 +77,7 @@ def test_a_run_that_ends_leaves_the_target_and_nothing_else(target):
 
 def test_a_run_that_is_aborted_goes_on_to_the_same_bits(target):
     for end in (30, 95, 131):
-        run = RunFolder.reopen(target, **SMALL) or begin(target)
+        run = RunFolder.reopen(target, limits=SMALL) or begin(target)
         sink = sink_of(run)
         assert run.position % BATCH == 0
         feed(sink, run.position, end)
@@ -92,7 +93,7 @@ def test_a_run_that_is_aborted_goes_on_to_the_same_bits(target):
         assert report.ok, report.problems
         assert not report.complete
         assert not target.is_file()
-    run = RunFolder.reopen(target, **SMALL)
+    run = RunFolder.reopen(target, limits=SMALL)
     # The last append, of one row, was of a cut-short batch, which is run again whole.
     assert run.position == 130
     sink = sink_of(run)
@@ -170,8 +171,8 @@ def test_an_id_of_the_rows_before_is_known_after_going_on(ids, target):
 
 def test_a_shard_ends_with_its_size_or_its_age(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("fo_onnx.store.run_sink.time.monotonic", lambda: now[0])
-    run = begin(tmp_path / "x", shard_bytes=2**20, shard_seconds=60)
+    monkeypatch.setattr("fo_onnx.store.run.shard_writer.time.monotonic", lambda: now[0])
+    run = begin(tmp_path / "x", limits=ShardLimits(size_bytes=2**20, age_s=60))
     sink = sink_of(run)
     feed(sink, 0, 50)
     assert run.journal.shards == []
@@ -179,7 +180,7 @@ def test_a_shard_ends_with_its_size_or_its_age(tmp_path, monkeypatch):
     feed(sink, 50, 60)
     assert [(s.start, s.stop) for s in run.journal.shards] == [(0, 50)]
     run.close()
-    run = begin(tmp_path / "y", shard_bytes=20 * K * 4)
+    run = begin(tmp_path / "y", limits=ShardLimits(size_bytes=20 * K * 4, group_rows=16))
     sink = sink_of(run)
     feed(sink, 0, 100)
     assert [(s.start, s.stop) for s in run.journal.shards] == [(0, 20), (20, 40), (40, 60), (60, 80)]
@@ -256,7 +257,7 @@ def test_a_finished_target_stays_until_the_new_one_is_complete(target):
     sink.abort(RuntimeError())
     assert load(target).equals(old)
     assert check(target).ok
-    run = RunFolder.reopen(target, **SMALL)
+    run = RunFolder.reopen(target, limits=SMALL)
     assert run.position == 110
     sink = sink_of(run)
     feed(sink, 110, N)
@@ -428,7 +429,7 @@ def test_bad_rows_are_written_down_and_go_on_with_the_run(record, target):
     sink.abort(RuntimeError())
     partly = load(folder_of(target)).meta["rows"]
     assert partly == {"written": 67, "skipped": 0 if record else 8, "quarantined": 8 if record else 0}
-    run = RunFolder.reopen(target, **SMALL)
+    run = RunFolder.reopen(target, limits=SMALL)
     assert run.position == 70
     sink = sink_of(run, record_errors=record)
     assert (sink.written, sink.bad_rows) == (63, 7)
@@ -515,7 +516,7 @@ def test_a_journal_line_that_a_kill_cut_short_counts_as_not_written(cut, target)
     assert load(folder).equals(whole().slice(0, before[-2].stop))
     # A kill between a shard and its line looks the same, and so does a journal that lost its last line later.
     assert any("The journal lost its end, or the run was killed" in p for p in check(folder).problems)
-    run = RunFolder.reopen(target, **SMALL)
+    run = RunFolder.reopen(target, limits=SMALL)
     assert run.position == before[-2].stop
     sink = sink_of(run)
     assert journal.read_bytes().endswith(b"}\n")
@@ -538,7 +539,7 @@ def test_a_broken_line_before_others_is_damage(target, caplog):
 
 def goes_on_to_the_end(target, caplog):
     """The rows before the damage are kept, those after it run again, and the log says from where on."""
-    run = RunFolder.reopen(target, **SMALL)
+    run = RunFolder.reopen(target, limits=SMALL)
     assert f"it goes on from row {run.position}" in caplog.text
     sink = sink_of(run)
     feed(sink, run.position, N)
@@ -679,15 +680,33 @@ def test_an_interrupt_within_an_append_keeps_finished_shards_and_only_those(name
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"fo_onnx.store.parquet_file.ParquetOutput.{name}", interrupted)
+        patch.setattr(f"fo_onnx.store.formats.parquet.ParquetOutput.{name}", interrupted)
         with pytest.raises(KeyboardInterrupt) as caught:
             feed(sink, 95, N)
         assert sink.abort(caught.value) == folder_of(target)
     assert sink.written >= finished > 0
-    run = RunFolder.reopen(target, **SMALL)
+    run = RunFolder.reopen(target, limits=SMALL)
     assert run.position == sink.written
     sink = sink_of(run)
     for start in range(run.position, N, BATCH):
         feed(sink, start, min(start + BATCH, N))
     sink.commit({})
     assert load(target).equals(whole())
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.json", "x"])
+def test_each_batch_is_checked_once_on_its_way_into_a_file(name, tmp_path, monkeypatch):
+    calls = Counter()
+    modules = [m for key, m in sys.modules.items() if key.startswith("fo_onnx.") and hasattr(m, "invalid_rows")]
+    for module in modules:
+
+        def count(probs, name=module.__name__, check=module.invalid_rows):
+            calls[name] += 1
+            return check(probs)
+
+        monkeypatch.setattr(module, "invalid_rows", count)
+    x = np.random.default_rng(0).normal(size=(N, K)).astype(np.float32)
+    d = fo.generate(lambda rows: rows, x, out=tmp_path / name, batch_size=BATCH, output="logits", progress=False)
+    assert calls == {pipeline.__name__: N // BATCH}
+    assert np.array_equal(d.probs.argmax(axis=1), x.argmax(axis=1))
+    assert calls["fo_onnx.distributions.columns"] > 0  # rows of a file are checked as they are read

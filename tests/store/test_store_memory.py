@@ -39,13 +39,13 @@ print(peak() - before)
 READING = """
 import sys
 from fo_onnx.store import load
-from fo_onnx.rows import chunks
+from fo_onnx.distributions.columns import read_chunks
 def peak():
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
 d = load(sys.argv[1])
 d[5]
 before = peak()
-n = sum(len(part.probs) for part in chunks(d.source, ("probs",)))
+n = sum(len(part.probs) for part in read_chunks(d.source, ("probs",)))
 assert n == 2_000_000, n
 assert 1_999_999 in d
 print(peak() - before)

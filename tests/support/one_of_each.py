@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> None:
                 importlib.import_module(package)
 
     import fo_onnx as fo
-    from fo_onnx.probabilities import total_variation
+    from fo_onnx.distributions.probabilities import total_variation
 
     found = {}
     for framework in order:

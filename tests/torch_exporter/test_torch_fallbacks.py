@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
+from fo_onnx.conversion.parity import row_spread
+from fo_onnx.distributions.probabilities import total_variation
 from fo_onnx.errors import ExportError, FallbackWarning, ParityError
-from fo_onnx.parity import row_spread
-from fo_onnx.probabilities import total_variation
 
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402
@@ -34,11 +34,11 @@ def generated(model: Any, data: Any, **options: Any) -> tuple[fo.Distributions, 
     """The rows, and the texts of the fallback warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = fo.generate(model, data, **options)
+        dists = fo.generate(model, data, **options)
     others = [str(w.message) for w in caught if not issubclass(w.category, FallbackWarning)]
     assert not others
     assert all(Path(w.filename) == Path(__file__) for w in caught), "the warning points to the caller's line"
-    return found, [str(w.message) for w in caught]
+    return dists, [str(w.message) for w in caught]
 
 
 @pytest.mark.parametrize("name", FALLBACKS)
@@ -47,14 +47,14 @@ def test_the_native_runner_stands_in(name: str, capfd: pytest.CaptureFixture[str
     expected = truth(case)
     assert row_spread(expected) >= 0.05
 
-    found, told = generated(case.model, case.data, batch_size=7)
+    dists, messages = generated(case.model, case.data, batch_size=7)
 
-    assert found.meta["runner"]["kind"] == "native"
-    assert reason in found.meta["runner"]["reason"]
-    assert len(told) == 1
-    assert f"{type(case.model).__name__} runs natively, not in ONNX" in told[0]
-    assert reason in told[0]
-    assert total_variation(expected, found.probs).max() < 1e-6
+    assert dists.meta["runner"]["kind"] == "native"
+    assert reason in dists.meta["runner"]["reason"]
+    assert len(messages) == 1
+    assert f"{type(case.model).__name__} runs natively, not in ONNX" in messages[0]
+    assert reason in messages[0]
+    assert total_variation(expected, dists.probs).max() < 1e-6
     assert capfd.readouterr() == ("", ""), "nothing of the failed try reaches the terminal"
 
 
@@ -69,7 +69,7 @@ def test_asked_for_onnx_it_is_an_error(name: str) -> None:
     case, reason = make(name), FALLBACKS[name][1]
 
     with pytest.raises((ExportError, ParityError)) as caught:
-        fo.generate(case.model, case.data, engine="onnx", batch_size=7)
+        fo.generate(case.model, case.data, runner="onnx", batch_size=7)
 
     assert reason in str(caught.value)
     assert type(case.model).__name__ in str(caught.value)
@@ -88,14 +88,14 @@ def test_a_net_that_samples_is_reported_and_never_compared_away() -> None:
     net, rows = Sampling().eval(), normal(ROWS, 8)
 
     with pytest.raises(ParityError, match="samples in evaluation mode: it gives other rows each time"):
-        fo.generate(net, rows, engine="onnx")
-    found, told = generated(net, rows, tolerance=1.0)
+        fo.generate(net, rows, runner="onnx")
+    dists, messages = generated(net, rows, tolerance=1.0)
 
-    assert found.meta["runner"]["kind"] == "native"
-    assert "samples in evaluation mode" in found.meta["runner"]["reason"]
-    assert found.meta["parity"]["deterministic"] is False
-    assert found.meta["parity"]["passed"] is False
-    assert len(told) == 1
+    assert dists.meta["runner"]["kind"] == "native"
+    assert "samples in evaluation mode" in dists.meta["runner"]["reason"]
+    assert dists.meta["parity"]["deterministic"] is False
+    assert dists.meta["parity"]["passed"] is False
+    assert len(messages) == 1
 
 
 def test_a_guard_that_is_lost_shows_on_the_way() -> None:
@@ -105,19 +105,19 @@ def test_a_guard_that_is_lost_shows_on_the_way() -> None:
     texts = [torch.from_numpy(tokens(1, 9 if i < 300 else 20, seed=i)[0]) for i in range(310)]
     loader = DataLoader(texts, batch_size=10)
 
-    found, told = generated(net, loader, batch_size=10)
+    dists, messages = generated(net, loader, batch_size=10)
 
-    assert found.meta["parity"]["passed"]
-    assert found.meta["runner"]["kind"] == "onnx"
-    assert found.meta["runner"]["switched_at"] == 300
-    assert len(told) == 1
-    assert "the native one goes on from row 300" in told[0]
-    assert "running LostLengthGuard in ONNX Runtime failed" in found.meta["runner"]["reason"]
+    assert dists.meta["parity"]["passed"]
+    assert dists.meta["runner"]["kind"] == "onnx"
+    assert dists.meta["runner"]["switched_at"] == 300
+    assert len(messages) == 1
+    assert "the native one goes on from row 300" in messages[0]
+    assert "running LostLengthGuard in ONNX Runtime failed" in dists.meta["runner"]["reason"]
     with torch.no_grad():
         expected = torch.cat([torch.softmax(net(b).double(), 1) for b in loader]).numpy()
     assert row_spread(expected) >= 0.05
-    assert len(found) == 310
-    assert total_variation(expected, found.probs).max() < 1e-5
+    assert len(dists) == 310
+    assert total_variation(expected, dists.probs).max() < 1e-5
 
 
 def test_asked_for_onnx_a_failure_on_the_way_is_an_error() -> None:
@@ -125,7 +125,7 @@ def test_asked_for_onnx_a_failure_on_the_way_is_an_error() -> None:
     texts = [torch.from_numpy(tokens(1, 9 if i < 300 else 20, seed=i)[0]) for i in range(310)]
 
     with pytest.raises(fo.RunError, match="running LostLengthGuard in ONNX Runtime failed") as caught:
-        fo.generate(LostLengthGuard().eval(), DataLoader(texts, batch_size=10), engine="onnx", batch_size=10)
+        fo.generate(LostLengthGuard().eval(), DataLoader(texts, batch_size=10), runner="onnx", batch_size=10)
 
     assert "rows 300 to 309" in str(caught.value)
     assert len(caught.value.finished) == 300  # type: ignore[attr-defined]
@@ -153,85 +153,40 @@ def test_an_export_that_fails_on_one_batch_size_only() -> None:
     with torch.no_grad():
         expected = torch.softmax(net(torch.from_numpy(rows)).double(), 1).numpy()
 
-    found, told = generated(net, rows, batch_size=20)
+    dists, messages = generated(net, rows, batch_size=20)
 
-    assert found.meta["parity"]["passed"]
-    runner = found.meta["runner"]
+    assert dists.meta["parity"]["passed"]
+    runner = dists.meta["runner"]
     assert (runner["kind"], runner["switched_at"]) == ("onnx", 260)
     assert "out of data bounds" in runner["reason"]
-    assert len(told) == 1
-    assert total_variation(expected, found.probs).max() < 1e-5
+    assert len(messages) == 1
+    assert total_variation(expected, dists.probs).max() < 1e-5
 
 
 def test_asked_for_torch_there_is_no_reason_and_no_warning() -> None:
     case = make("mlp")
 
-    found, told = generated(case.model, case.data, engine="native")
+    dists, messages = generated(case.model, case.data, runner="native")
 
-    assert told == []
-    assert found.meta["runner"] == {"kind": "native", "reason": None, "foreign": [], "switched_at": None}
-    assert total_variation(truth(case), found.probs).max() < 1e-6
+    assert messages == []
+    assert dists.meta["runner"] == {"kind": "native", "reason": None, "foreign": [], "switched_at": None}
+    assert total_variation(truth(case), dists.probs).max() < 1e-6
 
 
 def test_the_native_runner_takes_every_batch_size() -> None:
     case = make("inverse")
     expected = truth(case)
     for size in (1, 2, 7, 100):
-        found = fo.generate(case.model, case.data, engine="native", batch_size=size)
-        assert total_variation(expected, found.probs).max() < 1e-6, size
+        dists = fo.generate(case.model, case.data, runner="native", batch_size=size)
+        assert total_variation(expected, dists.probs).max() < 1e-6, size
 
 
 def test_a_model_that_works_in_place_leaves_the_rows_alone() -> None:
     case = make("in_place")
     rows = case.data.copy()
-    found = fo.generate(case.model, case.data, engine="native")
-    assert total_variation(truth(case), found.probs).max() < 1e-5
+    dists = fo.generate(case.model, case.data, runner="native")
+    assert total_variation(truth(case), dists.probs).max() < 1e-5
     np.testing.assert_array_equal(rows, case.data)
-
-
-def test_the_fingerprint_sees_every_weight_and_buffer() -> None:
-    from fo_onnx_torch.export import TorchExporter
-
-    torch.manual_seed(0)
-    net, exporter = Mlp(), TorchExporter()
-    known = exporter.fingerprint(net)
-    torch.manual_seed(0)
-    assert exporter.fingerprint(Mlp()) == known
-    for tensor in (net.body[2].bias, net.mean):
-        with torch.no_grad():
-            tensor[0] += 1e-6
-        changed = exporter.fingerprint(net)
-        assert changed != known
-        known = changed
-
-
-def test_a_function_s_fingerprint_sees_the_weights_that_it_holds() -> None:
-    from fo_onnx_torch.export import TorchExporter
-
-    for name in ("closure", "partial", "bound_method"):
-        case, exporter = make(name), TorchExporter()
-        known = exporter.fingerprint(case.model)
-        assert exporter.fingerprint(make(name).model) == known, name
-        held = case.model.__self__ if name == "bound_method" else None
-        held = held or (case.model.args[0] if name == "partial" else case.model.__closure__[0].cell_contents)
-        with torch.no_grad():
-            next(held.parameters())[0] += 1e-3
-        assert exporter.fingerprint(case.model) != known, name
-
-
-def test_a_function_s_fingerprint_sees_its_code_and_what_it_closes_over() -> None:
-    from fo_onnx_torch.export import TorchExporter
-
-    net = Mlp()
-
-    def divided(by: Any) -> Any:
-        return lambda x: net(x) / by
-
-    def multiplied(x: torch.Tensor) -> torch.Tensor:
-        return net(x) * 2
-
-    models = [divided(2), divided(3), divided(torch.tensor(2.0)), divided(torch.tensor(3.0)), multiplied, net]
-    assert len({TorchExporter().fingerprint(m) for m in models}) == len(models)
 
 
 class LoopsOverTime(Tokens):
@@ -265,12 +220,12 @@ def test_sequences_of_another_length_go_on_natively() -> None:
     texts = [torch.from_numpy(tokens(1, 9 if i < 300 else 17, seed=i)[0]) for i in range(310)]
     loader = DataLoader(texts, batch_size=10)
 
-    found, told = generated(net, loader, batch_size=10)
+    dists, messages = generated(net, loader, batch_size=10)
 
-    assert found.meta["runner"]["kind"] == "onnx"
-    assert found.meta["runner"]["switched_at"] == 300
-    assert "takes rows of shape (9)" in found.meta["runner"]["reason"]
-    assert len(told) == 1
+    assert dists.meta["runner"]["kind"] == "onnx"
+    assert dists.meta["runner"]["switched_at"] == 300
+    assert "takes rows of shape (9)" in dists.meta["runner"]["reason"]
+    assert len(messages) == 1
     with torch.no_grad():
         expected = torch.cat([torch.softmax(net(b).double(), 1) for b in loader]).numpy()
-    assert total_variation(expected, found.probs).max() < 1e-5
+    assert total_variation(expected, dists.probs).max() < 1e-5

@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import shutil
-import types
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
+from fo_onnx.distributions.probabilities import total_variation
 from fo_onnx.errors import ModelError, ModelNotFoundError, TrustError
-from fo_onnx.probabilities import total_variation
 
 torch = pytest.importorskip("torch")
-import fo_onnx_torch.conversion  # noqa: E402
-from fo_onnx_torch.files import fingerprint, load, load_weights  # noqa: E402
+import fo_onnx_torch.export  # noqa: E402
+from fo_onnx_torch.files import load, load_weights  # noqa: E402
 from torch import nn  # noqa: E402
 from torch_nets import CASES, Mlp, make, normal, scripted, truth  # noqa: E402
 
@@ -47,7 +46,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, np.nd
     torch.manual_seed(0)
     net, rows = Wide().eval(), normal(40, 8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fo_onnx_torch.conversion, "EXTERNAL_DATA_BYTES", 1000)
+        patch.setattr(fo_onnx_torch.export, "EXTERNAL_DATA_BYTES", 1000)
         fo.export(net, rows, folder / "wide.onnx")
     return folder, net, rows
 
@@ -60,8 +59,8 @@ def folder(exported: tuple[Path, Any, np.ndarray], tmp_path: Path) -> Path:
 
 
 def data_file(folder: Path) -> Path:
-    (found,) = (p for p in folder.iterdir() if p.suffix != ".onnx")
-    return found
+    (data,) = (p for p in folder.iterdir() if p.suffix != ".onnx")
+    return data
 
 
 def test_external_data_lies_beside_the_model(exported: tuple[Path, Any, np.ndarray]) -> None:
@@ -70,11 +69,11 @@ def test_external_data_lies_beside_the_model(exported: tuple[Path, Any, np.ndarr
     assert re.fullmatch(r"wide\.onnx\.[0-9a-f]{16}\.data", data.name)
     assert data.stat().st_size > 4 * 8 * 512 > (folder / "wide.onnx").stat().st_size / 4
 
-    found = fo.generate(folder / "wide.onnx", rows)
+    dists = fo.generate(folder / "wide.onnx", rows)
 
     with torch.no_grad():
         expected = torch.softmax(net(torch.from_numpy(rows)).double(), 1).numpy()
-    assert total_variation(expected, found.probs).max() < 1e-5
+    assert total_variation(expected, dists.probs).max() < 1e-5
 
 
 def test_the_digest_covers_external_data(folder: Path) -> None:
@@ -92,22 +91,22 @@ def test_a_folder_with_external_data_can_be_moved(folder: Path, exported: tuple[
     rows = exported[2]
     moved = folder.rename(folder.with_name("elsewhere"))
 
-    found = fo.generate(moved / "wide.onnx", rows)
+    dists = fo.generate(moved / "wide.onnx", rows)
 
-    assert found.equals(fo.generate(exported[0] / "wide.onnx", rows))
+    assert dists.equals(fo.generate(exported[0] / "wide.onnx", rows))
 
 
 @pytest.mark.slow
 def test_a_native_fallback_is_not_needed_for_external_data(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net, rows = Wide().eval(), normal(40, 8)
-    monkeypatch.setattr(fo_onnx_torch.conversion, "EXTERNAL_DATA_BYTES", 1000)
+    monkeypatch.setattr(fo_onnx_torch.export, "EXTERNAL_DATA_BYTES", 1000)
 
-    found = fo.generate(net, rows, engine="onnx")
+    dists = fo.generate(net, rows, runner="onnx")
 
     with torch.no_grad():
         expected = torch.softmax(net(torch.from_numpy(rows)).double(), 1).numpy()
-    assert total_variation(expected, found.probs).max() < 1e-5
+    assert total_variation(expected, dists.probs).max() < 1e-5
 
 
 def test_missing_external_data(folder: Path) -> None:
@@ -194,13 +193,12 @@ def test_with_the_opt_in_a_pickled_module_runs(tmp_path: Path) -> None:
     case = make("mlp")
     torch.save(case.model, tmp_path / "net.pt")
 
-    found = fo.generate(tmp_path / "net.pt", case.data, trust=True, engine="native")
+    dists = fo.generate(tmp_path / "net.pt", case.data, trust=True, runner="native")
 
-    assert total_variation(truth(case), found.probs).max() < 1e-6
+    assert total_variation(truth(case), dists.probs).max() < 1e-6
 
 
 def test_a_torchscript_archive_needs_the_opt_in_as_well(tmp_path: Path) -> None:
-    import warnings
 
     case = make("mlp")
     with warnings.catch_warnings():
@@ -209,9 +207,9 @@ def test_a_torchscript_archive_needs_the_opt_in_as_well(tmp_path: Path) -> None:
 
     with pytest.raises(TrustError):
         fo.generate(tmp_path / "net.pt", case.data)
-    found = fo.generate(tmp_path / "net.pt", case.data, trust=True, engine="onnx")
+    dists = fo.generate(tmp_path / "net.pt", case.data, trust=True, runner="onnx")
 
-    assert total_variation(truth(case), found.probs).max() < 1e-5
+    assert total_variation(truth(case), dists.probs).max() < 1e-5
 
 
 def test_weights_are_no_model(tmp_path: Path) -> None:
@@ -262,56 +260,3 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         load_weights(Mlp(), tmp_path / "w.safetensors")
     with pytest.raises(ModelNotFoundError, match="there is no such file"):
         load_weights(Mlp(), tmp_path / "none.pt")
-
-
-class Holding(torch.nn.Module):
-    """A net that holds something beside its weights."""
-
-    def __init__(self, held: Any) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.out, self.held = torch.nn.Linear(4, 3), held
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(x)
-
-
-class Tripled(Holding):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(x) * 3
-
-
-@pytest.mark.parametrize(
-    "held",
-    [lambda v: {"limit": v}, lambda v: types.SimpleNamespace(limit=v), lambda v: lambda x: x * v, lambda v: [[v]],
-     lambda v: torch.full((2,), v), lambda v: {torch.float32: [torch.full((2,), v)]}],
-    ids=["dict", "object", "function", "nested list", "tensor", "tensors within"],
-)  # fmt: skip
-def test_a_fingerprint_tells_what_a_module_holds(held: Any) -> None:
-    assert fingerprint(Holding(held(1.0))) == fingerprint(Holding(held(1.0)))
-    assert fingerprint(Holding(held(1.0))) != fingerprint(Holding(held(2.0)))
-
-
-def test_a_fingerprint_tells_the_code_of_forward() -> None:
-    renamed = type("Holding", (Holding,), {"forward": Tripled.forward, "__module__": Holding.__module__})
-    assert fingerprint(renamed(None)) != fingerprint(Holding(None))
-
-
-def test_a_module_that_holds_itself_has_a_fingerprint() -> None:
-    net = Holding(None)
-    net.held = [net]
-    assert fingerprint(net) == fingerprint(net)
-
-
-def test_a_fingerprint_tells_quantised_weights() -> None:
-    def quantised(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(4, 3))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.ao.quantization.quantize_dynamic(net.eval(), {nn.Linear}, dtype=torch.qint8)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, on the storage of packed weights
-        assert fingerprint(quantised(0)) == fingerprint(quantised(0))
-        assert fingerprint(quantised(0)) != fingerprint(quantised(1))

@@ -77,6 +77,6 @@ def test_infinity_stays_with_onnx_where_it_may_be_a_mask() -> None:
     assert len(dists) == ROWS
 
 
-def test_an_export_is_not_held_to_rows_that_have_no_distribution(tmp_path) -> None:
+def test_an_export_is_not_compared_on_rows_without_distribution(tmp_path) -> None:
     model = fo.export(pooling_net(), images(), tmp_path / "pool.onnx")
     assert model.provenance["parity"]["passed"]

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fo_onnx.contracts.batch import Batch
+from fo_onnx.contracts.options import DataOptions
+from fo_onnx.contracts.source import Source
+from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import DataError
-from fo_onnx.options import DataOptions
-from fo_onnx.protocols import Batch, Source
 from fo_onnx.sources import open_source
 from fo_onnx.sources.arrays import ArraySource
 from fo_onnx.sources.iterables import IterableSource
-from fo_onnx.sources.rows import RowSource
-from fo_onnx.spec import InputSignature
+from fo_onnx.sources.sequences import RowSource
 
 torch = pytest.importorskip("torch")
 from fo_onnx_torch.sources import TorchSources  # noqa: E402
@@ -103,9 +104,9 @@ def test_every_kind_gives_the_same_rows(data: Any, kind: type, length: int | Non
     assert source.length == length
     batch = whole(source)
     assert list(batch.inputs) in (["0"], ["x"])
-    (found,) = batch.inputs.values()
-    assert isinstance(found, np.ndarray)
-    np.testing.assert_array_equal(found, X.numpy())
+    (array,) = batch.inputs.values()
+    assert isinstance(array, np.ndarray)
+    np.testing.assert_array_equal(array, X.numpy())
     assert batch.labels is not None
     assert batch.labels.tolist() == Y.tolist()
     assert batch.ids.tolist() == list(range(10))
@@ -182,10 +183,10 @@ def test_a_transform_sees_tensors(data: Any) -> None:
         (DataLoader(Pairs(), batch_sampler=BatchSampler(RandomSampler(Pairs()), 2, False)), "RandomSampler"),
     ],
 )
-def test_loaders_whose_order_cannot_be_told(loader: Any, name: str) -> None:
+def test_loaders_whose_order_is_not_known(loader: Any, name: str) -> None:
     with pytest.raises(
         DataError,
-        match=rf"the loader takes its rows in an order that cannot be told \({name}\).* Make it with shuffle=False and "
+        match=rf"the loader takes its rows in an order that is not known beforehand \({name}\).* Make it with shuffle=False and "
         r"without a sampler, or give the ids of the rows in the loader's order with ids=\.",
     ):
         opened(loader)
@@ -256,14 +257,14 @@ class TestTensors:
     @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int64", "int32", "int8", "uint8", "bool"])
     def test_round_trip(self, dtype: str) -> None:
         array = np.array([[0, 1], [3, 4]]).astype(dtype)
-        found = to_numpy(to_tensor(array))
-        np.testing.assert_array_equal(found, array)
-        assert found.dtype == array.dtype
+        array_back = to_numpy(to_tensor(array))
+        np.testing.assert_array_equal(array_back, array)
+        assert array_back.dtype == array.dtype
 
     def test_to_numpy_of_what_numpy_lacks(self) -> None:
         for dtype in (torch.bfloat16, torch.float8_e4m3fn):
-            found = to_numpy(torch.tensor([1.0, 2.0]).to(dtype))
-            assert (found.dtype, found.tolist()) == (np.float32, [1, 2])
+            array_back = to_numpy(torch.tensor([1.0, 2.0]).to(dtype))
+            assert (array_back.dtype, array_back.tolist()) == (np.float32, [1, 2])
         assert to_numpy(torch.eye(2).to_sparse()).tolist() == [[1, 0], [0, 1]]
         assert to_numpy(torch.ones(2, requires_grad=True) * 2).tolist() == [2, 2]
         assert to_numpy(torch.tensor([1 + 2j]).conj()).tolist() == [1 - 2j]

@@ -1,0 +1,156 @@
+"""JAX functions to ONNX by way of a TensorFlow graph: jax2tf's graph serialisation, then tf2onnx.
+
+For jax before 0.7.2, the last whose ``jax2tf.convert`` makes a graph of TensorFlow's own operators
+(``native_serialization=False``). Newer ones wrap StableHLO into one ``XlaCallModule``, which nothing turns into ONNX.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+
+from fo_onnx.contracts.spec import TensorSpec
+from fo_onnx.errors import ExportError, FoOnnxError, PluginError, first_line
+
+from ..flat_function import abstract_inputs
+from ..jaxpr.half_precision import in_float32, uses_half
+from ..jaxpr.loops import unroll_short_scans
+from .large_weights import find_large_weights, take_weights_as_arguments
+from .patches import patch_jax2tf
+
+_SHAPE = "(b, ...)"
+"""The shape of an input as jax2tf reads it: a batch of any size, the same in all inputs."""
+
+
+def write_onnx(
+    function: Callable[..., Any], inputs: Sequence[TensorSpec], path: Path, *, opset: int, model_name: str
+) -> TensorSpec:
+    """Write a JAX function to `path` as ONNX, with a dynamic batch axis and one output.
+
+    Args:
+        function: Takes arrays in the order of `inputs` and returns one.
+        inputs: The inputs of the file: names, numpy dtypes, shapes of which axis 0 is dynamic.
+        path: Where to write; what is there is replaced.
+        opset: The ONNX operator set.
+        model_name: The model's name, for messages.
+
+    Returns:
+        The output, called ``"output"``: its dtype and shape.
+
+    Raises:
+        ExportError: The function cannot be traced with a batch axis of any size, or an operator cannot be converted.
+        PluginError: TensorFlow or tf2onnx is missing.
+    """
+    tensorflow_export = _import_tensorflow_export()
+    with patch_jax2tf():
+        spec: TensorSpec = tensorflow_export.write_onnx(
+            _as_tensorflow(function, inputs, model_name), inputs, path, opset=opset, model_name=model_name
+        )
+    return spec
+
+
+def _import_tensorflow_export() -> Any:
+    tensorflow_is_new = "tensorflow" not in sys.modules
+    try:
+        from fo_onnx_tensorflow.quiet import quiet
+
+        with quiet():
+            import jax.experimental.jax2tf  # noqa: F401
+            from fo_onnx_tensorflow import export
+
+            if tensorflow_is_new:
+                _limit_gpu_memory()
+    except ImportError as err:
+        raise PluginError(
+            f"exporting JAX functions takes TensorFlow and tf2onnx, and {err.name or err} is missing; "
+            "pip install 'fo-onnx[jax]'."
+        ) from err
+    return export
+
+
+def _limit_gpu_memory() -> None:
+    """Let TensorFlow, which is here for a graph only, take a GPU's memory as it needs it: left alone it takes all of it."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def _as_tensorflow(function: Callable[..., Any], inputs: Sequence[TensorSpec], model_name: str) -> Callable[..., Any]:
+    """Return the function over TensorFlow tensors; its JAX code runs when that is called."""
+    shapes = [_SHAPE] * len(inputs)
+
+    def call(*tensors: Any) -> Any:
+        # In here rather than outside: jax2tf warns that it is deprecated, and warnings are silenced only while TensorFlow traces.
+        try:
+            # Weights that would burst the graph become arguments from outside of it.
+            weights = find_large_weights(
+                function, jax.export.symbolic_args_specs(abstract_inputs(inputs, 1), shapes), _largest_graph_bytes()
+            )
+            if not weights:
+                return _convert(_prepare(function), shapes)(*tensors)
+            over_weights = _prepare(take_weights_as_arguments(function, list(weights)))
+            return _convert(over_weights, [None, *shapes])(_outside_of_the_graph(weights.values()), *tensors)
+        except FoOnnxError:
+            raise
+        except Exception as err:
+            raise ExportError(f"jax2tf cannot convert {model_name}: {_explain(err)}.") from err
+
+    return call
+
+
+def _convert(function: Callable[..., Any], shapes: Sequence[str | None]) -> Callable[..., Any]:
+    from jax.experimental import jax2tf
+
+    converted: Callable[..., Any] = jax2tf.convert(
+        function,
+        polymorphic_shapes=shapes,
+        # Without it jax2tf puts PreventGradient nodes, which ONNX has no operator for.
+        with_gradient=True,
+        native_serialization=False,
+        enable_xla=False,
+    )
+    return converted
+
+
+def _prepare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function in float32, as ONNX Runtime calculates, and with its short scans unrolled."""
+
+    def call(*arrays: Any) -> Any:
+        lifted = in_float32(function) if uses_half(function, *arrays) else function
+        return unroll_short_scans(lifted)(*arrays)
+
+    return call
+
+
+def _largest_graph_bytes() -> int:
+    from fo_onnx_tensorflow import export
+
+    return export.EXTERNAL_DATA_BYTES
+
+
+def _outside_of_the_graph(arrays: Iterable[Any]) -> list[Any]:
+    import tensorflow as tf
+
+    with tf.init_scope():
+        return [tf.constant(array) for array in arrays]
+
+
+def _explain(err: Exception) -> str:
+    """Return what stopped a conversion, in plain words if the model's code asks for the number of rows."""
+    from jax.core import InconclusiveDimensionOperation
+
+    text = first_line(err).rstrip(".")
+    # JAX raises its own error for code that looks at a symbolic size, and numpy and Python raise theirs.
+    if isinstance(err, InconclusiveDimensionOperation) or "_DimExpr" in text or "symbolic" in text.lower():
+        return (
+            f"its code asks how many rows there are ({text}), and the ONNX file is for batches of any size. Sizes of the "
+            "batch may be used in shapes, as in jnp.zeros((x.shape[0], 3)), but not in an if, a range, int() or numpy; or "
+            "run it natively"
+        )
+    return text

@@ -1,0 +1,233 @@
+"""Numbers that ONNX Runtime does not calculate with: unsigned 32-bit integers, their bits, and complex numbers.
+
+JAX's random numbers are made of the first (Threefry), Fourier transforms of the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow as tf
+from jax._src import prng
+from jax.experimental.jax2tf import jax2tf
+
+Rule = Callable[..., Any]
+
+_LONGEST_TRANSFORM = 2048
+"""Its matrices are 32 MB."""
+_LOW_BITS = 0xFFFF_FFFF
+
+
+def _wrap_around(operation: Callable[[Any, Any], Any], original: Rule) -> Rule:
+    """Return the rule for sums, differences and products of uint32: in int64, of which the low half is the result.
+
+    ONNX Runtime's Add, Sub and Mul on the CPU know float32, float64, int32 and int64 only. A product of two 32-bit numbers does
+    not fit, but int64 too is modular, and its low half is right.
+    """
+
+    def rule(x: Any, y: Any, *, _in_avals: Any, _out_aval: Any, **params: Any) -> Any:
+        if x.dtype == tf.uint32:
+            wide = operation(tf.cast(x, tf.int64), tf.cast(y, tf.int64))
+            return tf.cast(tf.bitwise.bitwise_and(wide, tf.constant(_LOW_BITS, tf.int64)), tf.uint32)
+        return original(x, y, **params)
+
+    return rule
+
+
+def _bits_as_float(operand: Any, *, new_dtype: Any, **_: Any) -> Any:
+    """Convert ``lax.bitcast_convert_type_p`` from uint32 or int32 to float32: sign · significand · 2^exponent, all exact (IEEE 754).
+
+    ONNX has no such operator before set 26. NaNs come out as infinities; as bits of random numbers they do not occur.
+
+    Raises:
+        NotImplementedError: Other dtypes.
+    """
+    if operand.dtype.as_numpy_dtype == np.dtype(new_dtype).type:
+        return operand
+    if operand.dtype not in (tf.uint32, tf.int32) or np.dtype(new_dtype) != np.float32:
+        raise NotImplementedError(f"bitcast_convert_type from {operand.dtype.name} to {np.dtype(new_dtype)}")
+    # In int64, since uint32 has few kernels.
+    bits = tf.bitwise.bitwise_and(tf.cast(operand, tf.int64), tf.constant(_LOW_BITS, tf.int64))
+    negative = bits >= 1 << 31
+    exponent = tf.bitwise.bitwise_and(bits // (1 << 23), tf.constant(0xFF, tf.int64))
+    fraction = tf.bitwise.bitwise_and(bits, tf.constant((1 << 23) - 1, tf.int64))
+    # Numbers below the normal ones have no leading 1.
+    significand = tf.cast(tf.where(exponent > 0, fraction + (1 << 23), fraction), tf.float32)
+    # 2^(e - 150) is not a normal number below e = 24, so the power is taken in two halves.
+    powers = np.arange(256).clip(1) - 150
+    with np.errstate(over="ignore"):
+        first, second = np.ldexp(np.float32(1), powers // 2), np.ldexp(np.float32(1), powers - powers // 2)
+    second[-1] = np.inf
+    magnitude = significand * tf.gather(first, exponent) * tf.gather(second, exponent)
+    return tf.where(negative, -magnitude, magnitude)
+
+
+def _counters(*, shape: Sequence[int], **_: Any) -> tuple[Any, Any]:
+    """Convert ``iota_2x32_shape_p``: the positions in an array in two halves.
+
+    jax2tf calculates them in uint64, which ONNX Runtime does not.
+
+    Raises:
+        NotImplementedError: The shape is symbolic; then random numbers would depend on the batch.
+    """
+    if not all(isinstance(d, int) for d in shape):
+        raise NotImplementedError("random numbers for a whole batch: a row's would depend on the rows beside it")
+    count = np.arange(np.prod(shape, dtype=np.int64)).reshape(tuple(shape))
+    return tf.constant((count >> 32).astype(np.uint32)), tf.constant((count & _LOW_BITS).astype(np.uint32))
+
+
+def parts_of(z: Any) -> tuple[Any, Any]:
+    """Return the real and the imaginary part, without a TensorFlow operator if `z` was put together from them."""
+    if not z.dtype.is_complex:
+        return z, tf.zeros_like(z)
+    if z.op.type == "Complex":
+        return tuple(z.op.inputs)
+    value = tf.get_static_value(z)
+    return (tf.math.real(z), tf.math.imag(z)) if value is None else (tf.constant(value.real), tf.constant(value.imag))
+
+
+def fft(x: Any, *, fft_type: Any, fft_lengths: Sequence[int], _in_avals: Any, **_: Any) -> Any:
+    """Convert ``lax.fft_p`` along one or more axes to products with the matrix exp(-2πi jk / n) of the transform.
+
+    ONNX has no complex numbers; tf2onnx converts a transform only if its absolute value is taken at once.
+    """
+    if any(not isinstance(n, int) or n > _LONGEST_TRANSFORM for n in fft_lengths):
+        raise NotImplementedError(f"fft of lengths {tuple(fft_lengths)}; up to {_LONGEST_TRANSFORM} can be converted")
+    kind = jax.lax.FftType(fft_type).name
+    real, imaginary = parts_of(x)
+    rank = real.shape.rank
+    *others, last = range(rank - len(fft_lengths), rank)
+    # Real signals have half a spectrum: it is made first, and undone last.
+    if kind in ("IRFFT", "RFFT"):
+        if kind == "IRFFT":
+            for axis in others:
+                real, imaginary = _transform_along(axis, _fourier_matrix(fft_lengths[axis - rank], 1), real, imaginary)
+            return _transform_along(last, _half_inverse_matrix(fft_lengths[-1]), real, imaginary)[0]
+        real, imaginary = _transform_along(
+            last, _fourier_matrix(fft_lengths[-1], -1)[:, : fft_lengths[-1] // 2 + 1], real, None
+        )
+    else:
+        others = [*others, last]
+    for axis in others:
+        sign = 1 if kind == "IFFT" else -1
+        real, imaginary = _transform_along(axis, _fourier_matrix(fft_lengths[axis - rank], sign), real, imaginary)
+    return tf.complex(real, imaginary)
+
+
+def _fourier_matrix(n: int, sign: int) -> Any:
+    """Return the transform (n, n); with sign 1 its inverse."""
+    # Modulo n in integers: the products themselves are too large for exact angles.
+    angles = 2 * np.pi * (np.outer(np.arange(n), np.arange(n)) % n) / n
+    return np.exp(sign * 1j * angles) / (n if sign == 1 else 1)
+
+
+def _half_inverse_matrix(n: int) -> Any:
+    """Return the inverse for the half spectrum of a real signal (n // 2 + 1, n), whose other half is its conjugate."""
+    weights = np.full(n // 2 + 1, 2.0)
+    weights[0] = 1
+    if n % 2 == 0:
+        weights[-1] = 1
+    return weights[:, None] * _fourier_matrix(n, 1)[: n // 2 + 1]
+
+
+def _transform_along(axis: int, matrix: Any, real: Any, imaginary: Any) -> tuple[Any, Any]:
+    """Return both parts of (real + i·imaginary) times a complex matrix along an axis; no `imaginary` is 0."""
+
+    def times(x: Any, factor: Any) -> Any:
+        order = [*(i for i in range(x.shape.rank) if i != axis), axis]
+        moved = tf.linalg.matmul(tf.transpose(x, order), tf.constant(factor, x.dtype))
+        return tf.transpose(moved, np.argsort(order))
+
+    if imaginary is None:
+        return times(real, matrix.real), times(real, matrix.imag)
+    return (
+        times(real, matrix.real) - times(imaginary, matrix.imag),
+        times(real, matrix.imag) + times(imaginary, matrix.real),
+    )
+
+
+def _absolute(z: Any) -> Any:
+    real, imaginary = parts_of(z)
+    return tf.sqrt(real * real + imaginary * imaginary)
+
+
+def _product(x: Any, y: Any) -> Any:
+    (a, b), (c, d) = parts_of(x), parts_of(y)
+    return tf.complex(a * c - b * d, a * d + b * c)
+
+
+def _apply_to_parts(operation: Callable[..., Any]) -> Callable[..., Any]:
+    def both_parts(*operands: Any) -> Any:
+        real, imaginary = zip(*map(parts_of, operands), strict=True)
+        return tf.complex(operation(*real), operation(*imaginary))
+
+    return both_parts
+
+
+def _where_complex(rule: Callable[..., Any], original: Rule) -> Rule:
+    def rule_or_original(*operands: Any, _in_avals: Any, _out_aval: Any, **params: Any) -> Any:
+        if any(o.dtype.is_complex for o in operands):
+            return rule(*operands)
+        return original(*operands, **params)
+
+    return rule_or_original
+
+
+def _move_parts(original: Rule) -> Rule:
+    """Return a rule that only moves numbers, for the two parts of complex ones."""
+
+    def rule(*operands: Any, **params: Any) -> Any:
+        if not operands[0].dtype.is_complex:
+            return original(*operands, **params)
+        real, imaginary = zip(*map(parts_of, operands), strict=True)
+        return tf.complex(original(*real, **params), original(*imaginary, **params))
+
+    return rule
+
+
+def _change_dtype(original: Rule) -> Rule:
+    def rule(operand: Any, *, new_dtype: Any, _in_avals: Any, _out_aval: Any, **params: Any) -> Any:
+        if not np.issubdtype(new_dtype, np.complexfloating):
+            return original(parts_of(operand)[0], new_dtype=new_dtype, **params)
+        part = tf.float64 if np.dtype(new_dtype) == np.complex128 else tf.float32
+        return tf.complex(*(tf.cast(p, part) for p in parts_of(operand)))
+
+    return rule
+
+
+def make_rules(originals: dict[Any, Rule]) -> dict[Any, Rule]:
+    """Return the rules of this file; `originals` are jax2tf's for graphs without XLA."""
+    lax, plain, shaped = jax.lax, jax2tf.tf_impl, jax2tf.tf_impl_with_avals
+    # What only moves numbers, by the way in which jax2tf calls its rules.
+    moves = (lax.reshape_p, lax.broadcast_in_dim_p, lax.squeeze_p, lax.slice_p)
+    simple_moves = (lax.transpose_p, lax.concatenate_p, lax.rev_p)
+    return {
+        **{p: _move_parts(shaped[p]) for p in moves},
+        **{p: _move_parts(_without_avals(plain[p])) for p in simple_moves},
+        lax.pad_p: _move_parts(originals[lax.pad_p]),
+        lax.convert_element_type_p: _change_dtype(plain[lax.convert_element_type_p]),
+        lax.fft_p: fft,
+        lax.real_p: lambda z, **_: parts_of(z)[0],
+        lax.imag_p: lambda z, **_: parts_of(z)[1],
+        lax.abs_p: _where_complex(_absolute, plain[lax.abs_p]),
+        lax.conj_p: lambda z, **_: tf.complex(parts_of(z)[0], -parts_of(z)[1]),
+        lax.neg_p: _where_complex(_apply_to_parts(tf.negative), plain[lax.neg_p]),
+        lax.add_p: _wrap_around(tf.add, _complex_too(_apply_to_parts(tf.add), plain[lax.add_p])),
+        lax.sub_p: _wrap_around(tf.subtract, _complex_too(_apply_to_parts(tf.subtract), plain[lax.sub_p])),
+        lax.mul_p: _wrap_around(tf.multiply, _complex_too(_product, plain[lax.mul_p])),
+        lax.bitcast_convert_type_p: _bits_as_float,
+        prng.iota_2x32_shape_p: _counters,
+    }
+
+
+def _without_avals(original: Rule) -> Rule:
+    return lambda *operands, _in_avals, _out_aval, **params: original(*operands, **params)
+
+
+def _complex_too(rule: Callable[..., Any], original: Rule) -> Rule:
+    return lambda *operands, **params: (
+        rule(*operands) if operands[0].dtype.is_complex else original(*operands, **params)
+    )

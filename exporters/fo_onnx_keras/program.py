@@ -1,0 +1,208 @@
+"""A model as a function of flat tensors, whatever it is and whatever backend its tensors are of.
+
+The exported graph and the native runner must call a model alike, so both do it through a `Program`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fo_onnx.contracts.batch import Inputs
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.spec import ModelSpec, TensorSpec
+from fo_onnx.errors import ModelError, RunError
+from fo_onnx.plugin_kit.calling import call_of, pick_output
+
+from .detect import is_layer, layers_of
+from .interface import (
+    Declared,
+    Interface,
+    entry_point,
+    interface_of,
+    name_of,
+    parameters_of,
+    takes_keywords,
+    takes_training,
+)
+from .precision import HALVES
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model with flat tensors in and the one tensor with class scores out.
+
+    Attributes:
+        model: The model.
+        model_name: Its name.
+        keys: The inputs as the data name them, in order.
+        names: The inputs as the model names them, in the same order.
+        declared: What the model says of each; without shape and dtype if it says nothing.
+        output_name: Which output is meant.
+    """
+
+    model: Any
+    model_name: str
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    declared: tuple[Declared, ...]
+    output_name: str | None
+    _arguments: Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+
+    def __call__(self, tensors: Sequence[Any], is_tensor: Callable[[Any], bool], target: Any = None) -> Any:
+        """Return the raw output (n, …) as a tensor, in evaluation mode.
+
+        Args:
+            tensors: One tensor for each of `keys`.
+            is_tensor: Whether a value is one of the backend's tensors.
+            target: What is called in the model's place.
+
+        Raises:
+            OutputError: It gives no tensor, or several of which none is meant.
+        """
+        args, keywords = self._arguments(tensors)
+        # Keras leaves the argument out where a layer does not take it.
+        if is_layer(self.model) or takes_training(self.model):
+            keywords = {**keywords, "training": False}
+        outputs = (target or _callable(self.model))(*args, **keywords)
+        return pick_output(self._by_layer_name(outputs), self.output_name, self.model_name, is_tensor)
+
+    @property
+    def has_layers(self) -> bool:
+        """Return whether Keras layers are called."""
+        return bool(layers_of(self.model))
+
+    @property
+    def fixed_rows(self) -> int | None:
+        """Return how many rows the model takes at a time, if its signature says a number."""
+        return next((d.rows for d in self.declared if d.rows), None)
+
+    @contextlib.contextmanager
+    def no_new_weights(self) -> Iterator[None]:
+        """Raise a `ModelError` if a call within the context built layers, which gives them random weights."""
+        before = self._weight_count()
+        yield
+        added = self._weight_count() - before
+        if added:
+            raise ModelError(
+                f"{self.model_name} was built in part only: it made {added} new weights, with random values, when it was called. "
+                "Call it on a batch before its weights are loaded or trained."
+            )
+
+    def arrays(self, inputs: Inputs) -> list[NDArray[Any]]:
+        """Return a batch, named as data or as model name it, in the order of `keys` and the dtypes of the model."""
+        arrays = [inputs[k] if k in inputs else inputs[n] for k, n in zip(self.keys, self.names, strict=True)]
+        return [a.astype(self._dtype(a, d), copy=False) for a, d in zip(arrays, self.declared, strict=True)]
+
+    def specs(self, example: Inputs) -> tuple[TensorSpec, ...]:
+        """Return the inputs as tensors: shapes as declared, else those of the example with a dynamic batch axis."""
+        return tuple(
+            TensorSpec(n, str(a.dtype), d.shape or (None, *a.shape[1:]))
+            for n, d, a in zip(self.names, self.declared, self.arrays(example), strict=True)
+        )
+
+    def spec(self, example: Inputs) -> ModelSpec:
+        """Return the spec of the model, whose output is not known yet."""
+        output = TensorSpec("output", "float32", ())
+        return ModelSpec(inputs=self.specs(example), output=output, name=self.model_name, framework="keras")
+
+    def failure(self, framework: str, arrays: Sequence[NDArray[Any]], cause: str) -> str:
+        """Return the message for a run that failed."""
+        shapes = ", ".join(f"{n}: {a.dtype} {a.shape}" for n, a in zip(self.names, arrays, strict=True))
+        return f"running {self.model_name} in {framework} on {shapes} failed: {cause}"
+
+    def _weight_count(self) -> int:
+        return len({id(w) for layer in layers_of(self.model) for w in layer.variables})
+
+    def _dtype(self, array: NDArray[Any], declared: Declared) -> np.dtype[Any]:
+        """Return the dtype to call with: the declared one if it is of the same kind, else the float of the model."""
+        name = str(array.dtype)
+        # Floats become the model's, integers the declared ones; all else is left to the model.
+        if array.dtype.kind == "f":
+            is_float = declared.dtype is not None and "float" in declared.dtype
+            name = declared.dtype if is_float and declared.dtype else self._float_dtype()
+        elif array.dtype.kind in "iu" and declared.dtype is not None and np.dtype(_widen(declared.dtype)).kind in "iu":
+            name = declared.dtype
+        return np.dtype(_widen(name))
+
+    def _float_dtype(self) -> str:
+        dtypes = (w.dtype for layer in layers_of(self.model)[:1] for w in layer.weights)
+        return next((d for d in dtypes if d == "float64"), "float32")
+
+    def _by_layer_name(self, outputs: Any) -> Any:
+        """Return several outputs of a functional model by the names of their layers; anything else as it is."""
+        names = getattr(self.model, "output_names", None) if is_layer(self.model) else None
+        if names is None or not isinstance(outputs, list | tuple) or len(names) != len(outputs):
+            return outputs
+        return outputs if len(set(names)) < len(names) else dict(zip(names, outputs, strict=True))
+
+
+def make_program(model: Any, keys: Sequence[str], options: ModelOptions, output: OutputOptions) -> Program:
+    """Make a function of tensors of `model`, for data with these inputs.
+
+    Raises:
+        ModelError: The model cannot be used.
+        RunError: It takes other inputs.
+    """
+    # A model that declares nothing is called as its parameters say.
+    interface, model_name = interface_of(model), options.model_name or name_of(model)
+    if interface is not None:
+        return _of_interface(model, interface, tuple(keys), model_name, output.output_name)
+    call = call_of(parameters_of(model), keys, takes_keywords=takes_keywords(model))
+    declared = tuple(Declared(n, None) for n in call.names)
+    return Program(model, model_name, call.keys, call.names, declared, output.output_name, call.arguments)
+
+
+def _of_interface(
+    model: Any, interface: Interface, keys: tuple[str, ...], model_name: str, output_name: str | None
+) -> Program:
+    inputs = _match_inputs(interface, keys, model_name)
+    # An optional input that the data do not have is left out.
+    order = [next((k for k, d in inputs.items() if d is i), None) for i in interface.inputs]
+    present = tuple(k for k in order if k is not None)
+
+    def arguments(tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        by_key = dict(zip(present, tensors, strict=True))
+        return interface.arguments([None if k is None else by_key[k] for k in order])
+
+    declared = tuple(inputs[k] for k in present)
+    return Program(model, model_name, present, tuple(d.name for d in declared), declared, output_name, arguments)
+
+
+def _match_inputs(interface: Interface, keys: tuple[str, ...], model_name: str) -> Mapping[str, Declared]:
+    """Return the declared input for each of the data's: by name, by position, or because there is but one."""
+    inputs = interface.inputs
+    required = [i for i in inputs if not i.optional]
+    by_name = {i.name: i for i in inputs}
+    if {i.name for i in required} <= set(keys) <= set(by_name):
+        return {k: by_name[k] for k in keys}
+    numbered = all(part.isdecimal() for k in keys for part in k.split("."))
+    if len(keys) == len(inputs) and (numbered or len(inputs) == 1):
+        return dict(zip(keys, inputs, strict=True))
+    if numbered and len(keys) == len(required):
+        return dict(zip(keys, required, strict=True))
+    # No rule fits: the message lists what the model takes.
+    wanted = ", ".join(i.name + (" (optional)" if i.optional else "") for i in inputs)
+    problem = (
+        f"running {model_name} in Keras on {', '.join(map(repr, keys))} failed: it takes {len(inputs)} input"
+        f"{'' if len(inputs) == 1 else 's'} ({wanted}), and the data have {len(keys)}"
+    )
+    if numbered and len(keys) < len(required):
+        problem += (
+            ". Give the arrays of several inputs as a tuple, in this order, or as a dict by these names: a list is one of samples, "
+            "unlike in model.fit"
+        )
+    raise RunError(problem)
+
+
+def _callable(model: Any) -> Any:
+    return model if is_layer(model) or not hasattr(model, "signatures") else entry_point(model)
+
+
+def _widen(dtype: str) -> str:
+    return "float32" if dtype in HALVES else dtype

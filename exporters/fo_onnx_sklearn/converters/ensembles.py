@@ -1,0 +1,229 @@
+"""Converters of classifiers: trees, forests, boosting, bagging, votes, and linear discriminant analysis.
+
+Each takes what skl2onnx gives a converter (scope, operator, container) and writes the estimator in float64. A comment says
+what skl2onnx 1.20 does otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .graph import DOUBLE, FLOAT, Converter, Graph
+from .trees import TreeArrays, from_predictor, from_tree, node_attributes
+
+Writer = Callable[[Graph, Any], str]
+"""Writes what an estimator gives into a graph, and returns the name of it."""
+
+
+def classifier_converters() -> dict[type, Converter]:
+    """Return converters by class of estimator, as ``convert_sklearn(custom_conversion_functions=…)`` takes them."""
+    from sklearn import discriminant_analysis, ensemble, pipeline, tree
+
+    return {
+        tree.DecisionTreeClassifier: _converter(_decision_tree),
+        tree.ExtraTreeClassifier: _converter(_decision_tree),
+        ensemble.RandomForestClassifier: _converter(_forest),
+        ensemble.ExtraTreesClassifier: _converter(_forest),
+        ensemble.GradientBoostingClassifier: _converter_of_scores(_gradient_boosting),
+        ensemble.HistGradientBoostingClassifier: _converter_of_scores(_hist_gradient_boosting),
+        ensemble.AdaBoostClassifier: _converter(_ada_boost, _ada_boost_scores),
+        ensemble.BaggingClassifier: _converter(_bagging),
+        ensemble.VotingClassifier: _converter(_voting),
+        discriminant_analysis.LinearDiscriminantAnalysis: _converter_of_scores(_lda),
+        pipeline.Pipeline: _pipeline,
+    }
+
+
+def _converter(probabilities: Writer, scores: Writer | None = None) -> Converter:
+    """Return a converter that writes the distributions, and the label by them.
+
+    Args:
+        probabilities: Writes the distributions (n, k).
+        scores: Writes the decision function instead, (n, k), of two classes [−z, z]; asked for by ``raw_scores``, as calibration
+            does, which prefers it to distributions.
+    """
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        graph, estimator = Graph(scope, operator, container), operator.raw_operator
+        write = probabilities
+        if hasattr(estimator, "decision_function") and _raw_scores_asked(estimator, container):
+            if scores is None:
+                raise NotImplementedError(f"the decision function of {type(estimator).__name__}")
+            write = scores
+        graph.finish(write(graph, estimator), np.asarray(estimator.classes_))
+
+    return convert
+
+
+def _converter_of_scores(write: Writer) -> Converter:
+    """Return a converter of an estimator by its raw scores: (n, 1) of two classes, else (n, k)."""
+
+    def probabilities(graph: Graph, estimator: Any) -> str:
+        raw = write(graph, estimator)
+        if getattr(estimator, "loss", None) == "exponential":
+            # It gives half the log odds; see Friedman et al., Additive logistic regression, 2000, section 4.1.
+            raw = graph.node("Mul", [raw, graph.constant(2.0)])
+        if len(estimator.classes_) > 2:
+            return graph.node("Softmax", [raw], axis=1)
+        second = graph.node("Sigmoid", [raw])
+        return graph.node("Concat", [graph.node("Sub", [graph.constant(1.0), second]), second], axis=1)
+
+    def scores(graph: Graph, estimator: Any) -> str:
+        raw = write(graph, estimator)
+        return raw if len(estimator.classes_) > 2 else graph.node("Concat", [graph.node("Neg", [raw]), raw], axis=1)
+
+    return _converter(probabilities, scores)
+
+
+def _raw_scores_asked(estimator: Any, container: Any) -> bool:
+    return bool(container.get_options(estimator, {"raw_scores": False}, fail=False)["raw_scores"])
+
+
+def _pipeline(scope: Any, operator: Any, container: Any) -> None:
+    # skl2onnx gives the last step an option that not all have, and keeps the one for decision functions from it.
+    from skl2onnx._parse import _parse_sklearn
+
+    model, outputs = operator.raw_operator, operator.inputs
+    last = model.steps[-1][1]
+    wanted = {"zipmap": False, "raw_scores": _raw_scores_asked(model, container)}
+    options = {k: v for k, v in wanted.items() if container.has_options(last, k)}
+    scope.add_options(id(last), options)
+    container.add_options(id(last), options)
+    for _, step in model.steps:
+        outputs = _parse_sklearn(scope, step, outputs, custom_parsers=None)
+    graph = Graph(scope, operator, container)
+    for last_output, output in zip(outputs, operator.outputs, strict=True):
+        if isinstance(output.type, type(last_output.type)):
+            graph.node("Identity", [last_output.full_name], output.full_name)
+        else:
+            graph.node("Cast", [last_output.full_name], output.full_name, to=DOUBLE)
+
+
+# Trees and sums of trees -----------------------------------------------------------------------------------------
+
+
+def _sum_of_trees(graph: Graph, trees: Sequence[TreeArrays], *, double: bool = False) -> str:
+    """Write the sum over all trees' leaves, (n, targets), in float64."""
+    rows = graph.rows()
+    rows = rows if double else graph.cast(rows, FLOAT)
+    total = graph.ml_node("TreeEnsembleRegressor", 3, [rows], **node_attributes(trees, double=double))
+    return graph.cast(total, DOUBLE)
+
+
+def _distributions(tree: Any) -> NDArray[np.float64]:
+    """Return the distribution of each node of a tree of one output, (m, k)."""
+    values = tree.value[:, 0, :]
+    return np.asarray(values / values.sum(axis=1, keepdims=True), np.float64)
+
+
+def _decision_tree(graph: Graph, estimator: Any) -> str:
+    # skl2onnx declares float64 for what the operator gives in float32, which ONNX Runtime refuses.
+    return _sum_of_trees(graph, [from_tree(estimator.tree_, _distributions(estimator.tree_))])
+
+
+def _forest(graph: Graph, estimator: Any) -> str:
+    # On rows in float64 skl2onnx rounds thresholds to float32 and compares float64 with them: one row in ten flips.
+    count = len(estimator.estimators_)
+    return _sum_of_trees(graph, [from_tree(e.tree_, _distributions(e.tree_) / count) for e in estimator.estimators_])
+
+
+def _gradient_boosting(graph: Graph, estimator: Any) -> str:
+    from sklearn.dummy import DummyClassifier
+
+    if not isinstance(estimator.init_, DummyClassifier | str):
+        raise NotImplementedError(
+            f"GradientBoostingClassifier starts from another estimator, {type(estimator.init_).__name__}"
+        )
+    # The trees of each stage add to one of the scores, in steps of the learning rate.
+    targets = estimator.estimators_.shape[1]
+    trees = []
+    for stage in estimator.estimators_:
+        for target, member in enumerate(stage):
+            values = np.zeros((member.tree_.node_count, targets))
+            values[:, target] = estimator.learning_rate * member.tree_.value[:, 0, 0]
+            trees.append(from_tree(member.tree_, values))
+    start = np.asarray(estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), np.float32)), np.float64)
+    return graph.node("Add", [_sum_of_trees(graph, trees), graph.constant(start.reshape(1, targets))])
+
+
+def _hist_gradient_boosting(graph: Graph, estimator: Any) -> str:
+    # skl2onnx fails on the array of starting values, and keeps thresholds in float32.
+    if estimator.is_categorical_ is not None:
+        raise NotImplementedError("HistGradientBoostingClassifier was fitted with categorical_features")
+    targets = estimator.n_trees_per_iteration_
+    trees = [from_predictor(p, target, targets) for stage in estimator._predictors for target, p in enumerate(stage)]
+    start = graph.constant(np.asarray(estimator._baseline_prediction, np.float64).reshape(1, targets))
+    return graph.node("Add", [_sum_of_trees(graph, trees, double=True), start])
+
+
+def _ada_boost(graph: Graph, estimator: Any) -> str:
+    """Write SAMME: the softmax of the weighted votes (Zhu et al., Multi-class AdaBoost, 2009, algorithm 2)."""
+    return graph.node("Softmax", [_votes(graph, estimator, 1 / (len(estimator.classes_) - 1))], axis=1)
+
+
+def _ada_boost_scores(graph: Graph, estimator: Any) -> str:
+    # Of two classes scikit-learn gives the difference of the votes, which is twice the second.
+    return _votes(graph, estimator, 2.0 if len(estimator.classes_) == 2 else 1.0)
+
+
+def _votes(graph: Graph, estimator: Any, factor: float) -> str:
+    """Write the weighted mean of the members' votes, times `factor`.
+
+    A vote is decided here, in float64: two classes of a leaf that are equal but for their last bits would be a tie in
+    float32. skl2onnx mixes float32 and float64.
+    """
+    classes, total = estimator.classes_, estimator.estimator_weights_.sum()
+    trees = []
+    for weight, member in zip(estimator.estimator_weights_, estimator.estimators_, strict=False):
+        if not hasattr(member, "tree_"):
+            raise NotImplementedError(f"AdaBoostClassifier of {type(member).__name__} has no converter in float64")
+        best = member.classes_[member.tree_.value[:, 0, :].argmax(axis=1)]
+        votes = np.where(best[:, None] == classes[None, :], weight, -weight / (len(classes) - 1))
+        trees.append(from_tree(member.tree_, votes / total * factor))
+    return _sum_of_trees(graph, trees)
+
+
+def _bagging(graph: Graph, estimator: Any) -> str:
+    """Write the mean of the members' distributions; a member that has not seen a class gives it no mass."""
+    # Members that are trees become one operator; others are written one by one, where they fit.
+    classes, members = estimator.classes_, estimator.estimators_
+    places = [np.asarray(m.classes_, np.int64) for m in members]  # members are fitted on the numbers of the classes
+    if all(hasattr(m, "tree_") for m in members):
+        trees = []
+        for member, place, columns in zip(members, places, estimator.estimators_features_, strict=True):
+            values = np.zeros((member.tree_.node_count, len(classes)))
+            values[:, place] = _distributions(member.tree_) / len(members)
+            trees.append(from_tree(member.tree_, values, columns))
+        return _sum_of_trees(graph, trees)
+    if any(len(p) != len(classes) for p in places) or not all(hasattr(m, "predict_proba") for m in members):
+        raise NotImplementedError(
+            "BaggingClassifier has members without predict_proba, or that have not seen every class"
+        )
+    if any(not np.array_equal(f, np.arange(estimator.n_features_in_)) for f in estimator.estimators_features_):
+        raise NotImplementedError("BaggingClassifier has members on parts of the columns that are no trees")
+    total = graph.node("Sum", [graph.member(m) for m in members])
+    return graph.node("Div", [total, graph.constant(float(len(members)))])
+
+
+def _voting(graph: Graph, estimator: Any) -> str:
+    # skl2onnx refuses flatten_transform=True, which says nothing of predict_proba, and takes weights as an array only.
+    weights = estimator._weights_not_none
+    shares = np.ones(len(estimator.estimators_)) if weights is None else np.asarray(weights, np.float64)
+    parts = [
+        graph.node("Mul", [graph.member(m), graph.constant(float(w))])
+        for m, w in zip(estimator.estimators_, shares / shares.sum(), strict=True)
+    ]
+    return graph.node("Sum", parts)
+
+
+# No trees --------------------------------------------------------------------------------------------------------
+
+
+def _lda(graph: Graph, estimator: Any) -> str:
+    # For two classes skl2onnx takes a softmax of [−z, z], which is the sigmoid of 2z.
+    scores = graph.node("MatMul", [graph.rows(), graph.constant(np.asarray(estimator.coef_, np.float64).T)])
+    return graph.node("Add", [scores, graph.constant(np.asarray(estimator.intercept_, np.float64))])

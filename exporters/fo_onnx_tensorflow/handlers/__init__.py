@@ -1,0 +1,1 @@
+"""TensorFlow operators that tf2onnx lacks or gets wrong, as ONNX nodes."""

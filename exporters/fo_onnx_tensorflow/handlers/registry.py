@@ -1,0 +1,114 @@
+"""Registration of handlers for TensorFlow operators that tf2onnx lacks or gets wrong.
+
+tf2onnx has one registry for the process. The handlers are in it for the time of a conversion only, so that other users
+of tf2onnx find it as it was. They are written for tf2onnx 1.17.0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tf2onnx.onnx_opset  # which fills the registry
+from tf2onnx.handler import tf_op
+
+from fo_onnx.errors import PluginError
+
+from . import corrections, formulas
+from .nodes import Build, Nodes
+
+WRITTEN_FOR = "1.17.0"
+
+_log = logging.getLogger(__name__)
+
+
+def _same(operator: str) -> Build:
+    return lambda nodes: nodes.make(operator, *nodes.inputs)
+
+
+_ADDED: dict[str, tuple[int, Build]] = {
+    "Erfc": (13, formulas.erfc),
+    "Expm1": (13, formulas.expm1),
+    "Log1p": (13, formulas.log1p),
+    "Erfinv": (13, formulas.erfinv),
+    "Lgamma": (13, formulas.lgamma),
+    "Cholesky": (13, formulas.cholesky),
+    "BitwiseAnd": (18, _same("BitwiseAnd")),
+    "BitwiseOr": (18, _same("BitwiseOr")),
+    "BitwiseXor": (18, _same("BitwiseXor")),
+    "Invert": (18, _same("BitwiseNot")),
+    "TruncateMod": (13, lambda nodes: nodes.make("Mod", *nodes.inputs, fmod=1)),
+}
+"""Operators that tf2onnx lacks: the least operator set, and what makes the nodes."""
+
+_REPLACED: dict[str, tuple[int, Build]] = {
+    "Select": (13, corrections.select),
+    "SelectV2": (13, corrections.select),
+    "Log": (13, _same("Log")),
+    "Less": (13, corrections.compare),
+    "Greater": (13, corrections.compare),
+    "OneHot": (13, corrections.one_hot),
+    "PadV2": (13, corrections.pad),
+    "FloorDiv": (13, corrections.floor_div),
+    "FloorMod": (13, corrections.floor_mod),
+}
+"""Operators that tf2onnx gets wrong; `corrections` says how."""
+
+
+@contextlib.contextmanager
+def handlers_registered() -> Iterator[None]:
+    """Put the handlers into tf2onnx's registry until the context ends; they add operators, or replace its own."""
+    if tf2onnx.__version__ != WRITTEN_FOR:
+        _log.warning("fo-onnx extends tf2onnx %s; %s is installed.", WRITTEN_FOR, tf2onnx.__version__)
+    present = {name for handlers in _registry() for name in handlers}
+    new = {name: handler for name, handler in _ADDED.items() if name not in present} | _REPLACED
+    with registered({name: (least, _handler(build)) for name, (least, build) in new.items()}):
+        yield
+
+
+@contextlib.contextmanager
+def registered(handlers: Mapping[str, tuple[int, Callable[..., None]]]) -> Iterator[None]:
+    """Put handlers into tf2onnx's registry until the context ends, each with the least operator set that it is for.
+
+    Not for several threads at once: the caller serialises conversions.
+
+    Raises:
+        PluginError: tf2onnx keeps its registry elsewhere than 1.17.0 does.
+    """
+    registry = _registry()
+    # An operator set that the registry does not have yet is added by tf2onnx.
+    before = {name: registry[least].get(name) for name, (least, _) in handlers.items() if least < len(registry)}
+    for name, (least, handler) in handlers.items():
+        tf_op.register_handler(handler, least, [name], "", {})
+    try:
+        yield
+    finally:
+        for name, (least, _) in handlers.items():
+            if before.get(name) is None:
+                del registry[least][name]
+            else:
+                registry[least][name] = before[name]
+
+
+def _registry() -> list[dict[str, Any]]:
+    try:
+        registry = tf_op.get_opsets()[""]
+        usable = isinstance(registry, list) and all(isinstance(handlers, dict) for handlers in registry)
+    except (AttributeError, KeyError, TypeError):
+        usable = False
+    if not usable:
+        raise PluginError(
+            f"fo-onnx extends the operators of tf2onnx {WRITTEN_FOR}, and the installed {tf2onnx.__version__} keeps them in "
+            f"another way; pip install tf2onnx=={WRITTEN_FOR}."
+        )
+    return registry  # type: ignore[no-any-return]
+
+
+def _handler(build: Build) -> Callable[..., None]:
+    def handle(graph: Any, node: Any, **_: Any) -> None:
+        nodes = Nodes(graph, node)
+        nodes.replace(build(nodes))
+
+    return handle

@@ -1,0 +1,70 @@
+"""Recognises torch's models, and finds the inputs that they take and the values that they have at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from fo_onnx.contracts.spec import InputSignature
+from fo_onnx.plugin_kit import captured
+from fo_onnx.plugin_kit.calling import Call
+from fo_onnx.plugin_kit.calling import call_of as _call_of
+
+
+def is_torch_model(model: Any) -> bool:
+    """Return whether `model` is a module, a ScriptFunction, or a function that has something of torch's at hand."""
+    if isinstance(model, torch.nn.Module):
+        return _is_torch(model)
+    if isinstance(model, torch.jit.ScriptFunction):
+        return True
+    return callable(model) and any(map(_is_torch, captured_values(model)))
+
+
+def _is_torch(value: Any) -> bool:
+    """Return whether a value is a module, a tensor, or torch itself; a Keras model on the torch backend is Keras's."""
+    if isinstance(value, torch.nn.Module):
+        return not any(c.__module__.partition(".")[0] == "keras" for c in type(value).__mro__)
+    return value is torch or value is torch.nn.functional or isinstance(value, torch.Tensor)
+
+
+def unwrap(model: Any) -> Any:
+    """Return the module within ``torch.compile`` or ``DataParallel``, or the function within ``torch.compile``."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", None)
+        if inner is None and type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def captured_values(function: Any) -> Iterator[Any]:
+    """Yield what a function, compiled or decorated or not, has at hand: closure, globals, arguments of a partial."""
+    function = unwrap(function)
+    yield from captured.captured_values(function)
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None:
+        yield from captured_values(wrapped)
+
+
+def signature_of(model: Any) -> InputSignature | None:
+    """Return the names of a model's parameters, without ``self``; ``None`` if they are not known."""
+    forward = _forward_of(model)
+    schema = getattr(forward, "schema", None)  # of a ScriptModule
+    if schema is not None:
+        arguments = [a for a in schema.arguments if a.name != "self"]
+        required = tuple(a.name for a in arguments if not a.has_default_value())
+        return InputSignature(required, tuple(a.name for a in arguments if a.has_default_value()))
+    return captured.signature_of(forward)
+
+
+def call_of(model: Any, keys: Sequence[str]) -> Call:
+    """Return how `model` takes inputs with these keys."""
+    return _call_of(signature_of(model), keys, takes_keywords=captured.takes_keywords(_forward_of(model)))
+
+
+def _forward_of(model: Any) -> Any:
+    model = unwrap(model)
+    return getattr(model, "forward", model)

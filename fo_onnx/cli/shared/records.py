@@ -1,0 +1,80 @@
+"""What is recorded of a model or a run, as lines for people: its spec, runner, parity and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...contracts.parity_report import ParityReport
+from .output import plural
+
+
+def class_text(classes: int | None, names: Sequence[str] | None, most: int = 10) -> str:
+    """Return the number and names of classes: ``10: zero, one, …``."""
+    if not names:
+        return f"{classes}" if classes else "not known before a run"
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return f"{classes}: {', '.join(names[:most])}{more}"
+
+
+def spec_lines(model: Any) -> list[tuple[str, Any]]:
+    """Return what is known of an `OnnxModel`, as names and values."""
+    spec = model.spec
+    meaning = spec.output_kind or "not decided; that is done with the first rows, or by --output"
+    scaled = f", divided by a temperature of {spec.temperature:g}" if spec.temperature != 1 else ""
+    return [
+        ("model", f"{spec.name}, from {spec.framework}"),
+        ("inputs", list(map(str, spec.inputs))),
+        ("output", str(spec.output)),
+        ("meaning", f"{meaning}{scaled}"),
+        ("gives", ", ".join(n for n in (model.probs_output, model.logits_output) if n) or None),
+        ("classes", class_text(spec.classes, spec.class_names)),
+    ]
+
+
+def session_text(batch_size: Any, sessions: Any, threads: Any) -> str:
+    """Return how rows are divided: ``batch 64, 2 sessions of 1 thread``."""
+    return f"batch {batch_size}, {plural(sessions, 'session')} of {plural(threads, 'thread')}"
+
+
+def runner_lines(meta: Mapping[str, Any]) -> list[str] | None:
+    """Return the runner of a record with how it ran and why; ``None`` if there is no record."""
+    runner, engine = meta.get("runner") or {}, meta.get("engine") or {}
+    if not runner:
+        return None
+    switched = runner.get("switched_at")
+    kind = runner["kind"] if switched is None else f"{runner['kind']}, native from row {switched} on"
+    how = session_text(engine.get("batch_size"), engine.get("sessions"), engine.get("threads"))
+    return [f"{kind} on {engine.get('device')}, {how}", *reason_lines(runner.get("reason"))]
+
+
+def reason_lines(reason: str | None) -> list[str]:
+    """Return why a runner was not the first choice, as a line; none if it was."""
+    return [f"because {reason}"] if reason else []
+
+
+def parity_line(recorded: Mapping[str, Any] | None) -> str | None:
+    """Return a recorded comparison in one line; ``None`` if there is none."""
+    if recorded is None:
+        return None
+    # A file that changed since, or rows that any model would match, prove nothing.
+    report = ParityReport.from_dict(recorded)
+    if report.unknown is not None:
+        return f"unknown: {report.verdict()}"
+    flips = plural(report.argmax_flips, "argmax flip")
+    measured = f"max total variation {report.max_tv:.1e} over {report.rows} rows, {flips}"
+    when = " (at export)" if recorded.get("measured") == "at export" else ""
+    if not report.informative:
+        return f"{measured}; {report.verdict()}{when}"
+    return f"{report.outcome()}: {measured}{when}"
+
+
+def metrics_lines(metrics: Mapping[str, Any]) -> list[str] | None:
+    """Return the metrics in one line or two; ``None`` if there are no rows."""
+    if not metrics["rows"]:
+        return None
+    always = f"mean confidence {metrics['confidence']['mean']:.4f}, mean entropy {metrics['entropy']['mean']:.4f} nats"
+    if metrics.get("accuracy") is None:
+        return [always]
+    labelled = (("accuracy", "accuracy"), ("NLL", "nll"), ("Brier", "brier"), ("ECE", "ece"))
+    return [", ".join(f"{name} {metrics[key]:.4f}" for name, key in labelled), always]

@@ -1,0 +1,67 @@
+"""Runs batches: what a runner, and a model in its own framework, must do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batch import Array, Inputs
+from .spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class RunOutput:
+    """What one batch becomes.
+
+    Attributes:
+        probs: (n, k) float32. Rows that are no distribution are NaN.
+        logits: (n, k) float32 where they were asked for, else ``None``.
+    """
+
+    probs: NDArray[np.float32]
+    logits: NDArray[np.float32] | None = None
+
+
+class Runner(Protocol):
+    """Runs batches.
+
+    Attributes:
+        spec: The model.
+        device: Where it runs.
+        kind: ``"onnx"`` or ``"native"``.
+    """
+
+    spec: ModelSpec
+    device: str
+    kind: str
+
+    def run(self, inputs: Inputs) -> RunOutput:
+        """Distributions of one batch of any size, row by row in order. Does not change `inputs`."""
+
+    def close(self) -> None:
+        """Frees what it holds. May be called twice."""
+
+
+class RawModel(Protocol):
+    """A model in its own framework, as arrays in and an array out. The core adds the probability head.
+
+    Attributes:
+        spec: The model; `ModelSpec.output_kind` is ``None``.
+        device: Where it runs.
+        original: The same model in its own precision, where `forward` runs a float32 copy of it; else ``None``.
+    """
+
+    spec: ModelSpec
+    device: str
+
+    @property
+    def original(self) -> RawModel | None: ...
+
+    def forward(self, inputs: Inputs) -> Array:
+        """The raw output (n, …) of a batch of `n` rows, in evaluation mode. Raises `OutputError` for what is no array."""
+
+    def close(self) -> None:
+        """Frees what it holds. May be called twice."""

@@ -1,0 +1,1 @@
+"""What ends a run: its deadline, an interrupt, a signal."""

@@ -1,0 +1,155 @@
+"""Ids of rows: integers or text, each once. Every id passes `normalise_ids`, wherever it comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, FoOnnxError, StoreError
+
+Array = NDArray[Any]
+_SHOWN_LETTERS = 100
+"""The most letters of a value that a message shows."""
+
+
+def normalise_ids(values: Any, doing: str, error: type[FoOnnxError] = DataError) -> Array:
+    """Return ids as the project keeps them: (n,) int64, or an object array (n,) of str.
+
+    Args:
+        values: Anything of shape (n,).
+        doing: What the ids are for, at the start of a message.
+        error: What to raise.
+
+    Raises:
+        FoOnnxError: As `error` says: ids that are neither all integers nor all text, integers beyond 64 signed bits, text
+            that is no valid Unicode, or another shape.
+    """
+    array = values if isinstance(values, np.ndarray) else to_object_array(values)
+    if array.ndim != 1:
+        raise error(f"{doing}: ids of shape {array.shape} were given; one id per row was expected, shape (n,).")
+    if array.dtype.kind in "iu":
+        if array.dtype.kind == "u" and len(array) and int(array.max()) > np.iinfo(np.int64).max:
+            raise error(f"{doing}: the id {array.max()} does not fit 64 signed bits; give such ids as text.")
+        return array.astype(np.int64, copy=False)
+    # Text that cannot be encoded would be refused by every format, at the end of the run.
+    texts = array.astype(object) if array.dtype.kind == "U" else array
+    if texts.dtype == object and all(isinstance(v, str) for v in texts):
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as err:
+            raise error(
+                f"{doing}: an id is no valid Unicode text ({err.reason}), and cannot be written to any file."
+            ) from err
+        return texts
+    if array.dtype == object and all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in array):
+        try:
+            return array.astype(np.int64)
+        except OverflowError as err:
+            raise error(f"{doing}: an id does not fit 64 signed bits; give such ids as text.") from err
+    odd = next((v for v in array.tolist() if not isinstance(v, str)), None) if array.dtype == object else array.dtype
+    raise error(f"{doing}: ids must be all integers or all text; found {odd!r}.")
+
+
+def to_object_array(values: Iterable[Any]) -> Array:
+    """Return values as they are, in an object array (n,): numpy would turn [1, "a"] into two texts."""
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
+
+
+def require_unique(ids: Array, doing: str, error: type[FoOnnxError] = DataError) -> None:
+    """Raise `error`, which names the ids, if one of (n,) ids is there more than once."""
+    if duplicates := find_duplicates(ids):
+        raise error(f"{doing}: duplicate ids, each may be there once: {shorten_list(duplicates)}.")
+
+
+def find_duplicates(ids: Array) -> list[int | str]:
+    """Return the ids that are there more than once, in order."""
+    if is_increasing(ids):
+        return []
+    if ids.dtype.kind == "i":
+        unique, counts = np.unique(ids, return_counts=True)
+        return cast("list[int | str]", unique[counts > 1].tolist())
+    return [i for i, count in Counter(ids.tolist()).items() if count > 1]
+
+
+def is_increasing(ids: Array) -> bool:
+    """Return whether every id is larger than the one before it, so that none can be there twice."""
+    return len(ids) < 2 or bool((ids[1:] > ids[:-1]).all())
+
+
+def gather_ids(parts: Iterable[Array], id_kind: str, where: str) -> Array | range:
+    """Return all ids of a result: consecutive integers as a range, which takes no memory, others as an array (n,).
+
+    Args:
+        parts: The ids, in parts of at least one.
+        id_kind: ``"int"`` or ``"str"``.
+        where: The file, for the message.
+
+    Raises:
+        StoreError: An id is there twice.
+    """
+    arrays: list[Array] = []
+    consecutive: range | None = range(0) if id_kind == "int" else None
+    for ids in parts:
+        # As long as each part continues the range, nothing is stored.
+        if consecutive is not None:
+            first = consecutive.start if consecutive else int(ids[0])
+            expected = consecutive.stop if consecutive else first
+            if ids[0] == expected and ids[-1] == expected + len(ids) - 1 and is_increasing(ids):
+                consecutive = range(first, expected + len(ids))
+                continue
+            if consecutive:
+                arrays.append(np.arange(consecutive.start, consecutive.stop, dtype=np.int64))
+            consecutive = None
+        arrays.append(ids)
+    if consecutive is not None:
+        return consecutive
+    whole = np.concatenate(arrays) if arrays else np.empty(0, dtype=object)
+    require_unique(whole, f"Reading {where or 'rows'}", StoreError)
+    return whole
+
+
+class IdIndex:
+    """Positions of ids.
+
+    Args:
+        ids: What `gather_ids` gives.
+    """
+
+    def __init__(self, ids: Array | range) -> None:
+        self._ids = ids
+        self._positions: dict[str, int] = {}
+        self._order: Array | None = None
+        if isinstance(ids, range):
+            return
+        if ids.dtype.kind == "i":
+            self._order = None if is_increasing(ids) else np.argsort(ids, kind="stable")
+            self._ids = ids if self._order is None else ids[self._order]
+        else:
+            self._positions = {i: position for position, i in enumerate(ids.tolist())}
+
+    def find_position(self, key: int | str) -> int | None:
+        """Return the position of an id; ``None`` if it is not there."""
+        if isinstance(key, str):
+            return self._positions.get(key)
+        if isinstance(self._ids, range):
+            return self._ids.index(key) if key in self._ids else None
+        if not -(2**63) <= key < 2**63:
+            return None
+        place = int(np.searchsorted(self._ids, key))
+        if place == len(self._ids) or self._ids[place] != key:
+            return None
+        return place if self._order is None else int(self._order[place])
+
+
+def shorten_list(values: Collection[Any], most: int = 10) -> str:
+    """Return a list for a message, cut short if it is long: ``1, 2, 3 … (500 in all)``."""
+    texts = (repr(v) for _, v in zip(range(most), values, strict=False))
+    shown = ", ".join(text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}…" for text in texts)
+    return shown if len(values) <= most else f"{shown} … ({len(values)} in all)"

@@ -1,0 +1,282 @@
+"""Which runner a run gets, and why: the exported model if that works and is the same, else the framework's own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..contracts.batch import Inputs
+from ..contracts.parity_report import ParityReport
+from ..contracts.runner import Runner
+from ..contracts.spec import LOGIT_KINDS, ModelSpec
+from ..control.run_control import current
+from ..conversion.heads import prepare_head
+from ..conversion.output_kind import with_output_kind
+from ..conversion.parity import find_row_mixing
+from ..conversion.prepare import VerifiedExport, prepare_onnx
+from ..conversion.reference import Reference, open_native_model, open_reference
+from ..distributions.probabilities import apply_head
+from ..errors import (
+    DataError,
+    DeviceError,
+    ExportError,
+    FoOnnxError,
+    ModelError,
+    OptionError,
+    OutputError,
+    ParityError,
+    PluginError,
+    RunError,
+)
+from ..models import plugins
+from ..models.callables import CallableExporter
+from ..models.onnx_model import LoadedOnnx, OnnxModel, load_onnx
+from ..runtime.devices import cpu_cores, parse_device, placements
+from ..runtime.native_runner import NativeRunner
+from ..runtime.open_runners import open_onnx_runners
+from ..runtime.request import RunRequest, with_class_count
+from ..runtime.session import available_providers
+from ..store import files
+from .fallback import warn_of_fallback
+from .opened import OpenedModel
+
+log = logging.getLogger("fo_onnx.engine")
+
+
+def choose_runner(request: RunRequest) -> OpenedModel:
+    """Choose and open the runners of a run.
+
+    Raises:
+        ExportError, ParityError, DeviceError, ModelError, OutputError: What keeps the model from being run as asked.
+    """
+    return open_file(request) if request.plugin is None else _choose_for_framework(request)
+
+
+# ONNX files ------------------------------------------------------------------------------------------------------
+
+
+def open_file(request: RunRequest) -> OpenedModel:
+    """Open an ONNX file.
+
+    Raises:
+        ModelError: The file has changed since it was opened.
+        OptionError: The native runner was asked for, which a file has not.
+    """
+    path = request.model.path if not isinstance(request.model, LoadedOnnx) else request.model.model.path
+    if request.run.runner == "native":
+        raise OptionError(f"runner='native' was asked for, but {path} is an ONNX file and has no other runner.")
+    loaded = load_unchanged(request)
+    candidates = placements(request.run.device, request.run.precision, available_providers())
+    try:
+        loaded = prepare_head(loaded, request, candidates[-1])
+        if request.model_options.model_name is not None:
+            loaded = replace(loaded, model=loaded.model.with_spec(name=request.model_options.model_name))
+        opened = open_onnx_runners(loaded, request, candidates)
+    except ModelError as err:
+        if str(path) in str(err):
+            raise
+        raise ModelError(f"opening the model {path}: {err}") from err
+    return OpenedModel(
+        runners=opened.runners, spec=opened.spec, plan=opened.plan, sha256=loaded.model.sha256, placement=opened.placement,
+        cpu_nodes=opened.cpu_nodes, parity=_recorded_parity(loaded.model), path=path, opset=opened.opset,
+    )  # fmt: skip
+
+
+def load_unchanged(request: RunRequest) -> LoadedOnnx:
+    """Return the parsed file, which must be what it was when the caller opened it."""
+    if isinstance(request.model, LoadedOnnx):
+        request.model.require_unchanged()
+        return request.model
+    model = request.model
+    with current().calling("reading its file"):
+        # Of a foreign file the output has to be named again; ours has but one.
+        loaded = load_onnx(model.path, output_name=model.spec.output.name if model.probs_output is None else None)
+    if loaded.model.sha256 != model.sha256:
+        raise ModelError(f"{model.path} has changed since it was opened; open it again with OnnxModel.open.")
+    return replace(loaded, model=model)
+
+
+def _recorded_parity(model: OnnxModel) -> ParityReport | None:
+    """Return the comparison that a file records; a warning is logged if it says nothing of what is run."""
+    parity = model.parity
+    if parity is not None and parity.unknown is not None:
+        log.warning(
+            "%s: its parity is unknown, since %s. fo_onnx.verify compares a file anew; fo_onnx.export makes it again.",
+            model.path, parity.unknown,
+        )  # fmt: skip
+    return parity
+
+
+# Models of a framework -------------------------------------------------------------------------------------------
+
+
+def _choose_for_framework(request: RunRequest) -> OpenedModel:
+    begun = time.monotonic()
+    plugin = request.plugin
+    assert plugin is not None
+    try:
+        reference = open_reference(request)
+    except (DataError, OutputError) as err:
+        if not _is_function(request.model) or isinstance(plugin, CallableExporter):
+            raise
+        # A function that holds a framework's model may take and give numpy all the same.
+        return _retry_as_numpy_function(request, err)
+    with current().calling("the digest of its weights"):
+        fingerprint = plugin.fingerprint(request.model, request.example)
+
+    # Native, because it was asked for, or because it is better.
+    if request.run.runner == "native":
+        return _open_native(request, reference, fingerprint, reason=None)
+    if request.run.runner == "auto" and (reason := _find_reason_for_native(request)) is not None:
+        return _prefer_native(request, reference, fingerprint, reason)
+
+    # ONNX, unless the export fails or is not the same.
+    stack = contextlib.ExitStack()
+    try:
+        folder = stack.enter_context(files.temporary_folder())
+        export = prepare_onnx(request, reference, Path(folder), fingerprint=fingerprint)
+        if export.is_same:
+            return _open_exported(request, reference, fingerprint, export, stack, time.monotonic() - begun)
+        export.close()
+        assert export.parity is not None
+        error: FoOnnxError = ParityError(f"{plugin.name} → ONNX: {export.parity.verdict()}.")
+        parity: ParityReport | None = export.parity
+    except (ExportError, ModelError, RunError, DeviceError, PluginError) as err:
+        error, parity = err, None
+    except BaseException:
+        stack.close()
+        raise
+    stack.close()
+    if request.run.runner == "onnx":
+        raise error
+    return _fall_back_to_native(request, reference, fingerprint, error, parity)
+
+
+def _open_exported(
+    request: RunRequest,
+    reference: Reference,
+    fingerprint: str,
+    export: VerifiedExport,
+    resources: contextlib.ExitStack,
+    export_s: float,
+) -> OpenedModel:
+    opened = export.opened
+    assert opened is not None
+    assert request.plugin is not None
+    spec = opened.spec
+    return OpenedModel(
+        runners=export.runners, spec=spec, plan=opened.plan, sha256=fingerprint, placement=opened.placement,
+        cpu_nodes=opened.cpu_nodes, parity=export.parity, export_s=export_s, versions=request.plugin.versions(),
+        opset=opened.opset, export_origin=export.origin, resources=resources,
+        open_native=functools.cache(lambda: _open_native_runner(request, reference, spec)),
+    )  # fmt: skip
+
+
+def _find_reason_for_native(request: RunRequest) -> str | None:
+    """Return why no export is tried: the device, or the model itself."""
+    names = (request.run.device,) if isinstance(request.run.device, str) else request.run.device
+    if any(parse_device(n).kind == "tpu" for n in names):
+        return "ONNX Runtime does not run on TPUs"
+    assert request.plugin is not None
+    return plugins.prefer_native(request.plugin, request.model, request.example)
+
+
+def _prefer_native(request: RunRequest, reference: Reference, fingerprint: str, reason: str) -> OpenedModel:
+    """Open the native runner without trying an export. A model that mixes the rows of a batch is detected all the same."""
+    opened = _open_native(request, reference, fingerprint, reason)
+    if request.output.output_transform is not None or isinstance(request.plugin, CallableExporter):
+        return opened
+    spec = opened.spec
+    assert spec.output_kind is not None
+    together, _ = apply_head(reference.raw, spec.output_kind, spec.temperature, dtype=np.float64)
+    problem = find_row_mixing(reference.model, spec, request.example, together, request.model_options.tolerance)
+    if problem is None:
+        return opened
+    warn_of_fallback(f"{spec.name} runs natively: {problem}")
+    return replace(opened, reason=f"{reason}; {problem}")
+
+
+def _is_function(model: Any) -> bool:
+    """Return whether `model` is a plain function; a model's own object is never taken for one."""
+    return inspect.isroutine(model) or isinstance(model, functools.partial)
+
+
+def _retry_as_numpy_function(request: RunRequest, refusal: FoOnnxError) -> OpenedModel:
+    """Take the function for one over numpy arrays; if it is none either, what its framework said of it is the error."""
+    try:
+        opened = _choose_for_framework(replace(request, plugin=CallableExporter()))
+    except (DataError, OutputError):
+        raise refusal from None
+    if opened.reason is None:
+        return opened
+    return replace(opened, reason=f"{opened.reason}; taken as a model of the framework that it holds, {refusal}")
+
+
+def _fall_back_to_native(
+    request: RunRequest, reference: Reference, fingerprint: str, error: FoOnnxError, parity: ParityReport | None
+) -> OpenedModel:
+    """Open the native runner in the place of ONNX, with the reason and one warning."""
+    try:
+        opened = _open_native(request, reference, fingerprint, str(error), parity)
+    except OutputError as ambiguous:
+        # Nothing but the graph might have said what the output means, so why there is none belongs here too.
+        raise OutputError(f"{ambiguous} (Its export failed: {error})") from error
+    except DeviceError:
+        # Neither has the device; what ONNX Runtime lacks is the answer to what was asked for.
+        raise error from None
+    warn_of_fallback(f"{opened.spec.name} runs natively, not in ONNX: {error}")
+    return opened
+
+
+def _open_native(
+    request: RunRequest, reference: Reference, fingerprint: str, reason: str | None, parity: ParityReport | None = None
+) -> OpenedModel:
+    assert request.plugin is not None
+    spec = reference.model.spec
+    spec = replace(spec, name=request.model_options.model_name or spec.name)
+    if request.output.output_transform is None:
+        spec = with_output_kind(spec, reference.raw, request.output)
+        if request.output.keep_logits and spec.output_kind not in LOGIT_KINDS:
+            raise OutputError(
+                f"keep_logits=True was asked for, but {spec.name} gives {spec.output_kind}, which has no logits."
+            )
+    runner = _open_native_runner(request, reference, spec, _precomputed_batches(request, reference))
+    return OpenedModel(
+        runners=(runner,), spec=with_class_count(spec, runner, request), plan=replace(reference.plan, sessions=1, threads=cpu_cores()),
+        sha256=fingerprint, reason=reason, parity=parity, versions=request.plugin.versions(),
+    )  # fmt: skip
+
+
+def _precomputed_batches(request: RunRequest, reference: Reference) -> list[tuple[Inputs, Any]]:
+    """Return the first batches of the run with what the model gives for them, which has been run already."""
+    if request.output.output_transform is not None:
+        return []
+    size, rows = reference.plan.batch_size, len(reference.raw)
+    is_all = rows == request.rows
+    starts = [start for start in range(0, rows, size) if is_all or start + size <= rows]
+    return [
+        ({name: array[s : s + size] for name, array in request.example.items()}, reference.raw[s : s + size])
+        for s in starts
+    ]
+
+
+def _open_native_runner(
+    request: RunRequest, reference: Reference, spec: ModelSpec, precomputed: list[tuple[Inputs, Any]] | None = None
+) -> Runner:
+    """Return the runner on the device that was asked for; the reference is used if it is there already."""
+    name = request.run.device
+    device = str(parse_device(name)) if isinstance(name, str) else tuple(str(parse_device(n)) for n in name)
+    is_there = device in ("auto", reference.model.device)
+    model = reference.model if is_there else open_native_model(request, device)
+    return NativeRunner(
+        model, spec, keep_logits=request.output.keep_logits, transform=request.output.output_transform,
+        precomputed=precomputed if is_there and precomputed else (),
+    )  # fmt: skip

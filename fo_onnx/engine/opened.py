@@ -1,0 +1,92 @@
+"""What was chosen for a run: one frozen record, made complete at one place."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..contracts.batch import Inputs
+from ..contracts.options import OutputOptions
+from ..contracts.parity_report import ParityReport
+from ..contracts.runner import Runner, RunOutput
+from ..contracts.spec import ModelSpec, TensorSpec
+from ..models.class_names import choose_class_names
+from ..runtime.devices import Placement
+from ..runtime.tuning import BatchPlan
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """The runners of a run, and what is recorded of them.
+
+    Attributes:
+        runners: Those that run batches side by side.
+        spec: The model, with the decision on its output.
+        plan: How the run is cut and spread.
+        sha256: Digest of the model.
+        placement: Where the sessions run; ``None`` for native runners.
+        cpu_nodes: Nodes that run on the CPU though another device was asked for.
+        reason: Why the runner is not the first choice; ``None`` if it is.
+        parity: How the exported model compared, if there was something to compare.
+        path: The model's file, if it came from one.
+        export_s: Seconds that the export and the comparison took.
+        versions: Versions of the framework's packages.
+        opset: The model's default operator set, if it runs in ONNX.
+        export_origin: ``"new"`` or ``"cached"`` if a framework's model was exported for this run.
+        open_native: Opens the native runner that steps in if an ONNX runner fails, if there is one.
+        resources: Closed after the runners.
+    """
+
+    runners: tuple[Runner, ...]
+    spec: ModelSpec
+    plan: BatchPlan
+    sha256: str
+    placement: Placement | None = None
+    cpu_nodes: int = 0
+    reason: str | None = None
+    parity: ParityReport | None = None
+    path: Path | None = None
+    export_s: float | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    opset: int | None = None
+    export_origin: str | None = None
+    open_native: Callable[[], Runner] | None = None
+    resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        assert self.spec.classes is not None
+        return self.spec.classes
+
+    def close(self) -> None:
+        """Close the runners and remove temporary files."""
+        for runner in self.runners:
+            runner.close()
+        self.resources.close()
+
+
+def open_without_rows(classes: int, spec: ModelSpec | None, output: OutputOptions) -> OpenedModel:
+    """Return no runner, for data without a row; what is known of the model is recorded all the same."""
+    spec = spec or ModelSpec(inputs=(), output=TensorSpec("output", "float32", ()), framework="unknown")
+    names = choose_class_names(output.class_names, replace(spec, classes=None))
+    spec = replace(spec, classes=classes, class_names=names)
+    return OpenedModel((_NoRunner(spec),), spec, BatchPlan(1, 1, 1, "no rows"), "")
+
+
+class _NoRunner:
+    """The runner of a run without rows."""
+
+    device, kind = "none", "none"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    def run(self, inputs: Inputs) -> RunOutput:
+        """Never called: there is no batch."""
+        raise AssertionError("a run without rows has a batch")
+
+    def close(self) -> None:
+        """Free nothing."""

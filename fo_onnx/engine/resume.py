@@ -1,0 +1,323 @@
+"""What a resumed run must have in common with the one begun: model, options, and the rows that are finished.
+
+Digests of all rows are kept beside the run, as the model gets the rows. When it goes on they are compared: all of those
+that are finished where rows lie in memory, or are read in order and so are read anyway; else those of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contracts.batch import Batch
+from ..contracts.options import RunOptions, positive_int
+from ..contracts.parity_report import ParityReport
+from ..contracts.source import Source
+from ..errors import DataError, OptionError, ResumeError, StoreError
+from ..runtime.tuning import BatchPlan, first_rows
+from ..sources.fingerprint import row_digests
+from ..store import InputDigests, RunFolder, differences
+from .labels import batch_positions
+from .opened import OpenedModel
+
+SAMPLED_ROWS, COMPARED_ROWS = 32, 4096
+
+_WORDS = {
+    "model.sha256": "the model (its weights or its code)",
+    "model.output": "what the model's output means",
+    "model.output_name": "which output of the model is meant",
+    "model.output_transform": "output_transform",
+    "model.temperature": "the temperature",
+    "model.classes": "the number of classes",
+    "model.class_names": "the names of the classes",
+    "data.length": "the number of rows",
+    "data.fingerprint": "the rows, their ids or their labels",
+    "data.limit": "limit",
+    "data.labels": "whether there are labels",
+    "data.id_kind": "the kind of ids",
+    "options.keep_logits": "keep_logits",
+    "options.precision": "the precision",
+}
+_DIGESTS = ("model.sha256", "data.fingerprint")
+Relabel = Callable[[Batch], "NDArray[np.int64] | None"]
+"""Gives the labels of a batch as columns of the model."""
+
+
+def changes_in_words(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Where two identities differ: in words, with what was and what is."""
+    said = []
+    for key, (old, new) in differences(dict(begun), dict(now)).items():
+        words = _WORDS.get(key)
+        if words is None:
+            section, _, name = key.partition(".")
+            words = {"data": "the preprocessing", "versions": f"the version of {name}"}.get(section, key)
+        # Two digests tell a reader nothing.
+        said.append(words if key in _DIGESTS else f"{words} ({_short(old)} then, {_short(new)} now)")
+    return said
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def require_same_run(folder: RunFolder, now: Mapping[str, Any], source: Source, limit: int | None) -> None:
+    """Refuses to go on where model, options or the shape of the data are others than those of the run begun.
+
+    A bad row that was mended changes the data's fingerprint, and a run may be given another end by ``limit=``; what is
+    finished is compared row by row (`require_same_rows`).
+
+    Raises:
+        ResumeError: Names what changed; or the data do not say how many rows they have, and `limit` does not either.
+    """
+    begun: dict[str, Any] = {**folder.identity, "data": dict(folder.identity.get("data") or {})}
+    current = {**now, "data": dict(now["data"])}
+    other_end = begun["data"].get("limit") != current["data"]["limit"]
+    for key in ("fingerprint", *(("limit", "length") if other_end else ())):
+        begun["data"].pop(key, None)
+        current["data"].pop(key, None)
+    if changed := changes_in_words(begun, current):
+        raise ResumeError(
+            f"Resuming {folder.path}: the run was begun with something else: {'; '.join(changed)}. Give what it was begun "
+            "with, or begin anew with overwrite=True."
+        )
+    if source.length is not None and source.length < folder.position:
+        raise ResumeError(
+            f"Resuming {folder.path}: {folder.position} rows are finished, but the data end after {source.length} rows now. "
+            "Give the data it was begun with, or begin anew with overwrite=True."
+        )
+    if source.length is None and limit is None and folder.position:
+        raise ResumeError(
+            f"Resuming {folder.path}: the data do not say how many rows they have, so that it could not be told whether the "
+            "rows that are left are all there. Say how many rows the run has with limit=…, or begin anew with "
+            "overwrite=True."
+        )
+
+
+def _digests(source: Source, batch: Batch) -> NDArray[np.uint64]:
+    """The digests of a batch's readable rows; labels count where only reading the rows tells them."""
+    carried = batch.labels is not None and source.annotations(batch.start, batch.start)[1] is None
+    return row_digests(
+        {**batch.inputs, "its label": batch.labels} if carried and batch.labels is not None else batch.inputs
+    )
+
+
+def require_same_rows(folder: RunFolder, source: Source, relabel: Relabel) -> None:
+    """Compares the finished rows of a run with the source, as far as that is possible without reading all of it.
+
+    Args:
+        folder: The run.
+        source: The rows.
+        relabel: Makes columns of the model of labels.
+
+    Raises:
+        ResumeError: Inputs, ids or labels of finished rows changed; names how many, and the first one by position.
+    """
+    changed: dict[str, list[int]] = {"the input or the label": [], "the id": [], "the label": []}
+    finished = folder.finished_inputs(0, folder.position)
+    if finished is not None and not source.sequential:
+        changed["the input or the label"] = _changed_inputs(source, finished)
+    rows, first = folder.finished_rows(), 0
+    for shard in folder.journal.shards if rows is not None else ():
+        assert rows is not None
+        stored = rows.read(first, first + shard.rows, ("ids", "labels"))
+        first += shard.rows
+        ids, labels = source.annotations(shard.start, shard.stop)
+        at = _places(stored.ids, ids)
+        if (at < 0).any():
+            changed["the id"] += (shard.start + np.flatnonzero(at < 0)).tolist()
+        elif labels is not None and stored.labels is not None:
+            columns = relabel(Batch(ids, {}, labels, shard.start))
+            assert columns is not None
+            changed["the label"] += (shard.start + at[columns[at] != stored.labels]).tolist()
+    _refuse_changes(folder, changed, sampled=None if source.in_memory else "the input or the label")
+
+
+def _changed_inputs(source: Source, finished: NDArray[np.uint64]) -> list[int]:
+    """Return positions of finished rows that are others now: of all in memory, else of the first rows and of a sample.
+
+    A row whose digest is 0 could not be read then: it has no distribution, and may have been mended.
+    """
+    if source.in_memory:
+        now = np.zeros(len(finished), dtype=np.uint64)
+        for batch in source.batches(COMPARED_ROWS):
+            if batch.start >= len(finished):
+                break
+            _fill_digests(now, source, batch)
+        return np.flatnonzero((now != finished) & (finished != 0)).tolist()
+    # The first rows have been read already; others cost a reading each.
+    first = first_rows(source)
+    now = np.zeros(min(first.stop, len(finished)), dtype=np.uint64)
+    _fill_digests(now, source, first)
+    then = finished[: len(now)]
+    changed: list[int] = np.flatnonzero((now != then) & (then != 0)).tolist()
+    readable = len(now) + np.flatnonzero(finished[len(now) :])
+    sample = readable[
+        np.unique(np.linspace(0, len(readable) - 1, min(SAMPLED_ROWS, len(readable))).round()).astype(int)
+    ]
+    return changed + [p for p in sample.tolist() if _digest_at(source, p) != finished[p]]
+
+
+def _fill_digests(digests: NDArray[np.uint64], source: Source, batch: Batch) -> None:
+    """Put the digests of a batch at its positions, as far as `digests` goes."""
+    stop = min(batch.stop, len(digests))
+    digests[batch.start : stop] = _positioned_digests(source, batch)[: stop - batch.start]
+
+
+def _digest_at(source: Source, position: int) -> np.uint64:
+    """The digest of one row; 0 where it cannot be read."""
+    batches = source.batches(1, position)
+    try:
+        batch = next(batches, None)
+    except DataError:
+        return np.uint64(0)
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+    return np.uint64(0) if batch is None or len(batch) == 0 else _digests(source, batch)[0]
+
+
+def _positioned_digests(source: Source, batch: Batch) -> NDArray[np.uint64]:
+    """The digests of all positions that a batch accounts for; 0 for a row that could not be read."""
+    digests = np.zeros(batch.stop - batch.start, dtype=np.uint64)
+    if len(batch):
+        digests[np.asarray(batch_positions(batch)) - batch.start] = _digests(source, batch)
+    return digests
+
+
+def _places(stored: Any, ids: Any) -> NDArray[np.int64]:
+    """Where each stored id is among those of all positions of a shard; −1 for one that is not there.
+
+    Which positions came to nothing is not kept, so that rows are found by their ids.
+    """
+    if len(stored) == len(ids):
+        same: NDArray[np.bool_] = np.asarray(stored) == np.asarray(ids)
+        return np.where(same, np.arange(len(ids)), -1)
+    place = {row_id: at for at, row_id in enumerate(ids.tolist())}
+    return np.array([place.get(row_id, -1) for row_id in stored.tolist()], dtype=np.int64)
+
+
+def _refuse_changes(folder: RunFolder, changed: Mapping[str, Sequence[int]], *, sampled: str | None = None) -> None:
+    """Raise a `ResumeError` if finished rows changed; of what was sampled it is said that there may be more."""
+    said = [
+        f"{what} of {'at least ' if what == sampled else ''}{len(positions)} row{'' if len(positions) == 1 else 's'} changed, "
+        f"first at row {min(positions)}"
+        for what, positions in changed.items()
+        if positions
+    ]
+    if said:
+        raise ResumeError(
+            f"Resuming {folder.path}: rows that are finished are others now: {'; '.join(said)}. Give the data it was begun "
+            "with, or begin anew with overwrite=True."
+        )
+
+
+def digested_batches(source: Source, inputs: InputDigests, folder: RunFolder) -> Callable[[int, int], Iterator[Batch]]:
+    """Batches of a source whose rows' digests are kept; where it is read in order, finished rows are compared on the way.
+
+    Args:
+        source: The source.
+        inputs: Takes the digests of rows that are not finished.
+        folder: The run.
+
+    Returns:
+        What stands in the place of ``source.batches``.
+    """
+
+    def batches(size: int, start: int) -> Iterator[Batch]:
+        finished = folder.finished_inputs(0, start) if start and source.sequential else None
+        position = start if finished is None else 0
+        for batch in source.batches(size, position):
+            position = batch.stop
+            digests = _positioned_digests(source, batch)
+            if finished is not None and batch.start < start:
+                stop = min(batch.stop, start)
+                then, now = finished[batch.start : stop], digests[: stop - batch.start]
+                changed = batch.start + np.flatnonzero((then != now) & (then != 0))
+                _refuse_changes(folder, {"the input or the label": changed.tolist()})
+                if batch.stop <= start:
+                    continue
+                batch, digests = cut_batch(batch, start), digests[start - batch.start :]
+            inputs.put(batch.start, digests)
+            yield batch
+        if position < start:
+            raise ResumeError(
+                f"Resuming {folder.path}: {start} rows are finished, but the data end after {position} rows now. Give the "
+                "data it was begun with, or begin anew with overwrite=True."
+            )
+
+    return batches
+
+
+def cut_batch(batch: Batch, start: int) -> Batch:
+    """The rest of a batch from position `start` on."""
+    rest = np.asarray(batch_positions(batch), dtype=np.int64) >= start
+    return Batch(
+        batch.ids[rest],
+        {name: array[rest] for name, array in batch.inputs.items()},
+        None if batch.labels is None else batch.labels[rest],
+        max(start, batch.start),
+        tuple(b for b in batch.bad if b.position >= start),
+    )
+
+
+def recorded_run(folder: RunFolder, run: RunOptions) -> tuple[RunOptions, BatchPlan]:
+    """Return how a run is resumed: with the runner and the plan that it was begun with.
+
+    Raises:
+        StoreError: Its ``run.json`` was edited or damaged.
+    """
+    check_settings(folder.settings, folder.path)
+    settings = folder.settings
+    if run.runner not in ("auto", settings["runner"]):
+        raise ResumeError(
+            f"Resuming {folder.path}: the run was begun with the {settings['runner']} runner, and runner={run.runner!r} is asked "
+            "for now. Leave runner= out, or begin anew with overwrite=True."
+        )
+    plan = BatchPlan(settings["batch_size"], settings["sessions"], settings["threads"], "as recorded")
+    return replace(run, runner=settings["runner"], batch_size=settings["batch_size"]), plan
+
+
+def resumed_model(folder: RunFolder, opened: OpenedModel) -> OpenedModel:
+    """Return the opened model with what the first part of the run recorded of it.
+
+    Raises:
+        ResumeError: It is on another device, where rows are not the same in every bit.
+    """
+    settings, device = folder.settings, opened.runners[0].device
+    if device != settings["device"]:
+        raise ResumeError(
+            f"the run was begun on {settings['device']}, and would now go on on {device}, where rows are not the same in every "
+            f"bit. Say device={settings['device']!r}, or begin anew with overwrite=True."
+        )
+    parity = None if settings["parity"] is None else ParityReport.from_dict(settings["parity"])
+    return replace(opened, reason=settings["reason"], parity=opened.parity or parity)
+
+
+def check_settings(settings: Mapping[str, Any], path: Path) -> None:
+    """Checks what a run folder says of how it was begun, as arguments are checked.
+
+    Raises:
+        StoreError: Something that no run writes, so that the folder was edited or damaged.
+    """
+    try:
+        if settings["runner"] not in ("onnx", "native"):
+            raise OptionError(f"runner={settings['runner']!r} is not a choice")
+        for name, most in (("batch_size", 2**31), ("sessions", 1024), ("threads", 4096)):
+            positive_int(name, settings[name])
+            if settings[name] > most:
+                raise OptionError(f"{name}={settings[name]} is more than any run has ({most})")
+        if not isinstance(settings["device"], str) or not isinstance(settings["reason"], str | None):
+            raise OptionError("device and reason are no texts")
+        if settings["parity"] is not None:
+            ParityReport.from_dict(settings["parity"])
+    except (OptionError, DataError, KeyError, TypeError, ValueError, AttributeError) as err:
+        raise StoreError(
+            f"Resuming {path}: its run.json is not as this version writes it ({type(err).__name__}: {err}). It was edited or "
+            "damaged; begin anew with overwrite=True."
+        ) from err

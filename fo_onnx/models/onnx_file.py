@@ -1,0 +1,349 @@
+"""A model file's protobuf and its external data, checked before anything in them is believed or run: they may be anybody's.
+
+Everything that a damaged or hostile file makes a parser raise becomes a `ModelError` that names the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ModelError, ModelNotFoundError, reading
+from ..guards.limits import check_regular, check_unfolding, limit
+
+if TYPE_CHECKING:
+    import onnx
+
+DOING = "opening the model"
+CLASSES_OF = "fo_onnx.classes_of."
+"""What a metadata key begins with that holds the names of the columns of an output that was a map."""
+_PROTOBUF_BYTES = 2**31 - 1
+_FUNCTION_DEPTH = 200
+_NODES_VARIABLE = "FO_ONNX_MAX_GRAPH_NODES"
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_SHOWN_CHARACTERS = 100
+
+
+def load_proto(path: Path) -> onnx.ModelProto:
+    """The protobuf of a model file, without its external data, of which it is checked that it may be read.
+
+    Raises:
+        ModelNotFoundError: No file there, or its external data is missing.
+        ModelError: It is no ONNX file, damaged, would unfold to more than `fo_onnx.guards.limits` allow, or its external data
+            lies outside of its folder or is not what the file says.
+    """
+    with reading(path, ModelError, DOING):
+        proto = parse(path)
+        if not proto.graph.output or not proto.graph.node or not proto.opset_import:
+            raise ModelError(f"{DOING} {path}: it holds no graph with nodes and outputs, so it is no ONNX model.")
+        _check_names(proto)
+        _check_nodes(proto, path)
+        _check_sparse_tensors(proto, path)
+        _check_external_data(proto, path)
+        _take_maps_off(proto)
+    return proto
+
+
+def parse(path: Path) -> onnx.ModelProto:
+    """The protobuf as it stands in the file, of which nothing is checked but that it is one.
+
+    Raises:
+        ModelNotFoundError: No file there.
+        ModelError: It is no regular file, larger than a protobuf may be, or cannot be read as one.
+    """
+    import onnx
+
+    if os.path.isdir(path) or not os.path.exists(path):
+        what = "a folder" if os.path.isdir(path) else "nothing"
+        raise ModelNotFoundError(f"{DOING} {path}: found {what}; an .onnx file was expected.")
+    check_regular(path, ModelError, DOING)
+    with reading(path, ModelError, DOING):
+        size = path.stat().st_size
+        if size > _PROTOBUF_BYTES:
+            raise ModelError(
+                f"{DOING} {path}: it has {size} bytes, and a protobuf has at most {_PROTOBUF_BYTES}; larger models keep "
+                "their weights in external data. Export it again."
+            )
+        try:
+            return onnx.load_model(path, load_external_data=False)
+        except OSError:
+            raise
+        except Exception as err:
+            said = (str(err).strip().splitlines() or [type(err).__name__])[0]
+            raise ModelError(
+                f"{DOING} {path}: it is no ONNX file, or it is truncated ({said}). Copy or export it again."
+            ) from err
+
+
+def file_sha256(path: Path) -> str:
+    """The digest of a file's content."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+# External data ---------------------------------------------------------------------------------------------------
+
+
+def external_locations(proto: onnx.ModelProto) -> list[str]:
+    """Where a model's external data lie, relative to it: each location once, in order of first use."""
+    return list(dict.fromkeys(_entries(tensor).get("location", "") for tensor in _external_tensors(proto)))
+
+
+def external_files(proto: onnx.ModelProto, folder: Path) -> list[Path]:
+    """The files of external data that a model in `folder` needs, each once, in order of first use."""
+    return list(dict.fromkeys(folder / location for location in external_locations(proto)))
+
+
+def rename_external_data(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Lets a model find its external data under other names: `names` has the new one by the old one."""
+    for tensor in _external_tensors(proto):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = names.get(entry.value, entry.value)
+
+
+def has_external_data(proto: onnx.ModelProto) -> bool:
+    """Whether a tensor of the model lies beside the file."""
+    return next(_external_tensors(proto), None) is not None
+
+
+def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuses external data that is missing, too short, or that lies outside the model's folder.
+
+    ONNX Runtime loads hard links and followed links of older versions without a word; onnx's own loader refuses them
+    since onnx 1.21, and so does this. A location that begins with ``*/`` is ONNX Runtime's own for an address in memory.
+    """
+    sizes: dict[str, int] = {}
+    for tensor in _external_tensors(proto):
+        entries = _entries(tensor)
+        location = entries.get("location", "")
+        if location not in sizes:
+            sizes[location] = _checked_size(path, location)
+        where = f"{DOING} {path}: the place of the tensor {_shown(tensor.name)} in its external data {_shown(location)}"
+        offset, length = entries.get("offset", "0"), entries.get("length", str(_tensor_bytes(tensor)))
+        if not (_WHOLE.fullmatch(offset) and _WHOLE.fullmatch(length)):
+            raise ModelError(
+                f"{where} is {_shown(offset)}, {_shown(length)}; two whole numbers of bytes were expected. Export it again."
+            )
+        if int(offset) + int(length) > sizes[location]:
+            raise ModelError(
+                f"{where} is {length} bytes from {offset} on, and the file has {sizes[location]}: it is truncated, or "
+                "another model's. Copy or export both again."
+            )
+
+
+def _checked_size(path: Path, location: str) -> int:
+    """The size of a file of external data that may be read."""
+    shown = f"its external data {_shown(location)}"
+    file = path.parent / location
+    plain = bool(location) and "\0" not in location and not os.path.isabs(location) and not location.startswith("*")
+    if not plain or not file.resolve().is_relative_to(path.parent.resolve()) or os.path.islink(file):
+        raise ModelError(
+            f"{DOING} {path}: {shown} lies outside the model's folder, or is a link there; such a file could make any file "
+            "of this machine be read. Put the data beside the model."
+        )
+    if not os.path.exists(file):  # also for names that are too long
+        raise ModelNotFoundError(f"{DOING} {path}: {shown} is missing. Copy it beside the model.")
+    check_regular(file, ModelError, f"{DOING} {path}: {shown},")
+    status = file.stat()
+    if status.st_nlink > 1:
+        raise ModelError(
+            f"{DOING} {path}: {shown} is a hard link, which could lead outside the model's folder. Copy the data beside "
+            "the model."
+        )
+    return status.st_size
+
+
+def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    import onnx
+
+    return (t for t in _tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def _tensor_bytes(tensor: onnx.TensorProto | onnx.SparseTensorProto, data_type: int | None = None) -> int:
+    """What a tensor of such a shape takes in memory."""
+    import onnx
+
+    if any(d < 0 for d in tensor.dims):
+        raise ValueError(f"a tensor has a negative axis: {list(tensor.dims)}")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type if data_type is None else data_type)
+    size: int = math.prod(tensor.dims) * dtype.itemsize
+    return size
+
+
+# What a small file may unfold to ---------------------------------------------------------------------------------
+
+
+def _check_names(proto: onnx.ModelProto) -> None:
+    """Raises a `ValueError` for a name that is no UTF-8, which protobuf hands out as bytes."""
+    for name in _names(proto):
+        if not isinstance(name, str):
+            raise ValueError(f"a name in it is no UTF-8: {name!r:.100}")
+
+
+def _names(proto: onnx.ModelProto) -> Iterator[str]:
+    """Every text of the model that is read somewhere."""
+    yield from (proto.producer_name, proto.producer_version)
+    yield from (o.domain for o in proto.opset_import)
+    for entry in proto.metadata_props:
+        yield from (entry.key, entry.value)
+    for function in proto.functions:
+        yield from (function.domain, function.name, *function.input, *function.output)
+    for node in _all_nodes(proto):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    for attribute in _attributes(proto):
+        yield from (attribute.name, attribute.ref_attr_name)
+    for graph in _graphs(proto):
+        yield graph.name
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            yield value.name
+            yield from (d.dim_param for d in value.type.tensor_type.shape.dim)
+    for tensor in _tensors(proto):
+        yield tensor.name
+        for entry in tensor.external_data:
+            yield from (entry.key, entry.value)
+
+
+def _check_nodes(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuses functions that call each other until they are too many nodes; ONNX Runtime unfolds them all.
+
+    It takes minutes for some 100,000 in a row.
+    """
+    if not proto.functions:
+        return
+    bodies: dict[tuple[str, str], list[onnx.NodeProto]] = {}
+    for function in proto.functions:
+        bodies.setdefault(_key(function.domain, function.name), []).extend(function.node)
+    counts: dict[tuple[str, str], int] = {}
+
+    def count_unfolded(nodes: Iterable[onnx.NodeProto], callers: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in _nodes(nodes):
+            key = _key(node.domain, node.op_type)
+            if key not in bodies:
+                total += 1
+                continue
+            if key in callers or len(callers) == _FUNCTION_DEPTH:
+                what = "calls itself" if key in callers else f"is called {_FUNCTION_DEPTH} functions deep"
+                raise ModelError(f"{DOING} {path}: its function {_shown(key[1])} {what}, which no model needs.")
+            if key not in counts:
+                counts[key] = count_unfolded(bodies[key], (*callers, key))
+            total += counts[key]
+        return total
+
+    nodes, allowed = count_unfolded(proto.graph.node, ()), limit(_NODES_VARIABLE)
+    if nodes > allowed:
+        raise ModelError(
+            f"{DOING} {path}: its graph unfolds to {nodes:.3g} nodes, more than the {allowed} that are allowed; such a file "
+            f"is made to fill the memory. If it is meant, raise the limit: {_NODES_VARIABLE}=…"
+        )
+
+
+def _check_sparse_tensors(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuses sparse tensors that are almost nothing but zeros; ONNX Runtime makes dense ones of them."""
+    for tensor in _sparse_tensors(proto):
+        dense = _tensor_bytes(tensor, tensor.values.data_type)
+        check_unfolding(path, dense, _tensor_bytes(tensor.values), ModelError, "a sparse tensor")
+
+
+def _key(domain: str, name: str) -> tuple[str, str]:
+    return ("" if domain == "ai.onnx" else domain, name)
+
+
+# Walks -----------------------------------------------------------------------------------------------------------
+
+
+def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from _nodes(proto.graph.node)
+    for function in proto.functions:
+        yield from _nodes(function.node)
+        for attribute in function.attribute_proto:
+            for graph in _inner_graphs(attribute):
+                yield from _nodes(graph.node)
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes, each with those of its inner graphs; a protobuf's depth is limited, and so is theirs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in _inner_graphs(attribute):
+                yield from _nodes(graph.node)
+
+
+def _inner_graphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def _attributes(proto: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
+    for node in _all_nodes(proto):
+        yield from node.attribute
+    for function in proto.functions:
+        yield from function.attribute_proto
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    yield proto.graph
+    for attribute in _attributes(proto):
+        yield from _inner_graphs(attribute)
+
+
+def _sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
+    for graph in _graphs(proto):
+        yield from graph.sparse_initializer
+    for attribute in _attributes(proto):
+        yield from attribute.sparse_tensors
+        if attribute.HasField("sparse_tensor"):
+            yield attribute.sparse_tensor
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that is written in the model, wherever it stands; onnx's own walk leaves some out."""
+    for graph in _graphs(proto):
+        yield from graph.initializer
+    for attribute in _attributes(proto):
+        yield from attribute.tensors
+        if attribute.HasField("t"):
+            yield attribute.t
+    for sparse in _sparse_tensors(proto):
+        yield from (sparse.values, sparse.indices)
+
+
+def _shown(name: str) -> str:
+    """A name from the file for a message: quoted, escaped and not longer than a line."""
+    return repr(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…")
+
+
+# Maps ------------------------------------------------------------------------------------------------------------
+
+
+def _take_maps_off(proto: onnx.ModelProto) -> None:
+    """Lets an output that is a sequence of maps from classes to scores be the tensor within, under the output's name.
+
+    skl2onnx and onnxmltools write classifiers so, unless they are told ``zipmap=False`` (ZipMap, ai.onnx.ml). The
+    names of the columns are left in the metadata under ``classes_of.<output>``.
+    """
+    import onnx
+
+    for node in [n for n in proto.graph.node if n.op_type == "ZipMap" and n.domain == "ai.onnx.ml"]:
+        outputs = [o for o in proto.graph.output if o.name == node.output[0]]
+        labels = [label for a in node.attribute for label in (*a.strings, *a.ints)]
+        if not outputs or not labels:
+            continue
+        scores = onnx.helper.make_node("Cast", node.input, node.output, node.name, to=onnx.TensorProto.FLOAT)
+        names = [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
+        info = onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, ["batch", len(labels)])
+        node.CopyFrom(scores)
+        outputs[0].CopyFrom(info)
+        if names != [str(i) for i in range(len(names))]:
+            proto.metadata_props.add(key=f"{CLASSES_OF}{info.name}", value=json.dumps(names))

@@ -1,0 +1,1 @@
+"""What a plugin's author may use beside the contracts and the sources."""

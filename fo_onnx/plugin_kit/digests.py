@@ -1,0 +1,186 @@
+"""Digests of arrays and of Python code, of which the frameworks make the identity of a model.
+
+A model is identified by its name, its weights and its own code, one level deep. Nothing is followed into containers that
+change, globals or other objects: an export from the cache is compared with the model on its rows anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_CHUNK_BYTES = 1 << 24
+
+
+def sha256_of(parts: Iterable[bytes]) -> str:
+    """Return the SHA-256 of `parts`, each behind its length, so that no two rows of parts join to the same bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def of_array(array: NDArray[Any]) -> Iterator[bytes]:
+    """Yield dtype, shape and values of an array that holds no objects."""
+    yield f"{array.dtype}{array.shape}".encode()
+    flat = np.ascontiguousarray(array).reshape(-1)
+    step = max(1, _CHUNK_BYTES // max(1, flat.itemsize))
+    for start in range(0, len(flat), step):
+        yield flat[start : start + step].tobytes()
+
+
+def of_constant(value: Any) -> bytes:
+    """Return a constant as bytes. The text of a frozenset itself would follow the hash seed of the process."""
+    if isinstance(value, frozenset | set):
+        return b"{" + b",".join(sorted(of_constant(v) for v in value)) + b"}"
+    if isinstance(value, tuple | list):
+        return b"(" + b",".join(of_constant(v) for v in value) + b")"
+    return repr(value).encode()
+
+
+def of_value(value: Any) -> Iterator[bytes]:
+    """Yield a plain value, a tuple of such, or an array, and of anything else the name of its type.
+
+    Lists and dicts count by their type alone, since models fill them while they run.
+    """
+    if is_plain(value):
+        yield of_constant(value)
+    elif isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        yield from of_array(np.asarray(value))
+    else:
+        yield qualified_name(type(value)).encode()
+
+
+def of_code(code: CodeType) -> Iterator[bytes]:
+    """Yield the bytecode of a function, its arguments, names and constants, and those of the functions within it."""
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    yield code.co_code
+    yield repr((counts, arguments, code.co_names, code.co_exceptiontable)).encode()
+    for constant in code.co_consts:
+        if inspect.iscode(constant):
+            yield from of_code(constant)
+        else:
+            yield of_constant(constant)
+
+
+def of_callable(function: Any) -> Iterator[bytes]:
+    """Yield the name and code of a callable, with the plain values and arrays that it has at hand.
+
+    These are defaults and closure of a function, the arguments of a partial, and the attributes of a method's owner or of an
+    object that is called. What ``functools.wraps`` has wrapped is followed.
+    """
+    if isinstance(function, functools.partial):
+        yield b"partial"
+        yield from of_callable(function.func)
+        for value in function.args:
+            yield from of_value(value)
+        yield from _of_named(function.keywords)
+    elif inspect.ismethod(function):
+        yield from of_callable(function.__func__)
+        yield from of_attributes(function.__self__)
+    elif inspect.isfunction(function):
+        yield from _of_function(function)
+    elif inspect.isclass(function):
+        yield qualified_name(function).encode()
+        yield from of_class_code(function.__mro__)
+    else:
+        yield qualified_name(function).encode()  # where it has one, as what is compiled has
+        yield from of_attributes(function)
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None:
+        yield from of_callable(wrapped)
+
+
+def of_attributes(owner: Any) -> Iterator[bytes]:
+    """Yield the class of an object with its code, and the object's attributes that are plain values or arrays."""
+    kind = owner if inspect.isclass(owner) else type(owner)
+    yield qualified_name(kind).encode()
+    yield from of_class_code(kind.__mro__)
+    if kind is not owner:
+        yield from _of_named(getattr(owner, "__dict__", {}))
+
+
+def of_class_code(classes: Iterable[type]) -> Iterator[bytes]:
+    """Yield the functions and plain constants of classes; those of libraries are known by their versions."""
+    for kind in dict.fromkeys(classes):
+        if is_library(kind.__module__):
+            continue
+        yield qualified_name(kind).encode()
+        for name, value in sorted(vars(kind).items()):
+            if is_plain(value) and not name.startswith("__"):
+                yield from (name.encode(), of_constant(value))
+            for function in _functions_in(value):
+                yield name.encode()
+                yield from of_callable(function)
+
+
+def is_plain(value: Any, deepest: int = 4) -> bool:
+    """Return whether a value is a constant, or a tuple of such."""
+    if type(value) in (tuple, frozenset):
+        return deepest > 0 and all(is_plain(item, deepest - 1) for item in value)
+    return type(value) in PLAIN
+
+
+def is_library(module: str | None) -> bool:
+    """Return whether a module is of the standard library or of an installed package, whose version says what its code is."""
+    top = (module or "").partition(".")[0]
+    # A notebook's own code is of __main__, though the program that runs it may be installed.
+    return top != "__main__" and (top in sys.stdlib_module_names or _is_installed(top))
+
+
+@functools.cache
+def _is_installed(package: str) -> bool:
+    # A package that is not imported yet counts too. One that is compiled into the interpreter has no file.
+    try:
+        spec = importlib.util.find_spec(package) if package else None
+    except (ImportError, ValueError):
+        spec = None
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec is not None else []
+    files = [f for f in (getattr(sys.modules.get(package), "__file__", None), *places) if f is not None]
+    return any({"site-packages", "dist-packages"} & set(Path(f).parts) for f in files)
+
+
+def qualified_name(thing: Any) -> str:
+    """Return the name of a class or a function with its module's; of a partial its function's, of an object its class's."""
+    if isinstance(thing, functools.partial):
+        return f"partial({qualified_name(thing.func)})"
+    name = getattr(thing, "__qualname__", getattr(thing, "__name__", None))
+    return qualified_name(type(thing)) if name is None else f"{getattr(thing, '__module__', None)}.{name}"
+
+
+def _of_function(function: FunctionType) -> Iterator[bytes]:
+    yield qualified_name(function).encode()
+    yield from of_code(function.__code__)
+    for default in function.__defaults__ or ():
+        yield from of_value(default)
+    closure = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a name that is not bound yet
+            closure[name] = cell.cell_contents
+    yield from _of_named((function.__kwdefaults__ or {}) | closure)
+
+
+def _of_named(values: dict[str, Any]) -> Iterator[bytes]:
+    for name, value in sorted(values.items(), key=lambda item: str(item[0])):
+        yield str(name).encode()
+        yield from of_value(value)
+
+
+def _functions_in(entry: Any) -> Iterator[FunctionType]:
+    """Yield the functions in an entry of a class: a method, or the function in a property or a static method."""
+    parts = (entry, *(getattr(entry, n, None) for n in ("__func__", "fget", "func")))
+    yield from (part for part in parts if inspect.isfunction(part))

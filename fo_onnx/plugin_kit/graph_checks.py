@@ -1,0 +1,74 @@
+"""Every node of a graph against ONNX's own list of operators.
+
+Some converters do not raise on an operator that they lack: tf2onnx logs it and writes the node out under its foreign
+name, which shows as an error when a session is opened, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..contracts.spec import TensorSpec
+from ..errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    """Return a graph's input or output as a `TensorSpec`; an unknown shape is ``()``, an unusable type ``""``."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or tensor.elem_type == onnx.TensorProto.STRING:
+        return TensorSpec(value.name, "", ())
+    dtype = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
+    return TensorSpec(value.name, dtype, tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim))
+
+
+def graph_inputs(proto: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Return the inputs that a caller must feed: those that no initializer fills."""
+    filled = {t.name for t in proto.graph.initializer}
+    return tuple(tensor_spec(v) for v in proto.graph.input if v.name not in filled)
+
+
+def unknown_operators(proto: onnx.ModelProto) -> list[str]:
+    """Return the operators of a model that neither ONNX nor the model itself defines, each once, as ``"Erfinv (opset 18)"``."""
+    from onnx import defs
+
+    versions = {o.domain or "ai.onnx": o.version for o in proto.opset_import}
+    local = {(f.domain, f.name) for f in proto.functions}
+    unknown: dict[str, None] = {}
+    for node in _nodes(proto.graph.node):
+        domain = node.domain if node.domain != "ai.onnx" else ""
+        version = versions.get(domain or "ai.onnx")
+        if (node.domain, node.op_type) in local or domain == "com.microsoft":
+            # onnxruntime's own operators are in no list of ONNX; sessions refuse those that they lack.
+            continue
+        if version is None or not defs.has(node.op_type, version, domain):
+            unknown[f"{f'{domain}.' if domain else ''}{node.op_type} (opset {version})"] = None
+    return list(unknown)
+
+
+def require_known_operators(proto: onnx.ModelProto, converter: str, model_name: str) -> None:
+    """Raise an `ExportError` that names the operators of `proto` that ONNX lacks.
+
+    Args:
+        proto: What a converter made.
+        converter: The converter's name.
+        model_name: For the message.
+    """
+    unknown = unknown_operators(proto)
+    if unknown:
+        raise ExportError(f"{converter} cannot convert {model_name}: ONNX has no operator for {', '.join(unknown)}.")
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
+                yield from _nodes(graph.node)

@@ -1,0 +1,61 @@
+"""What a runner is chosen for, as one frozen record."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..contracts.batch import Inputs
+from ..contracts.exporter import Exporter
+from ..contracts.options import ModelOptions, OutputOptions, RunOptions
+from ..contracts.runner import Runner
+from ..contracts.spec import ModelSpec
+from ..models.class_names import choose_class_names
+from ..models.onnx_model import LoadedOnnx, OnnxModel
+from .devices import cpu_cores
+from .tuning import BatchPlan, plan_batches
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a runner is chosen for.
+
+    Attributes:
+        model: A file, or a model of a framework.
+        plugin: The framework's plugin; ``None`` for a file.
+        example: The first rows of the data.
+        rows: Number of rows to run, if it is known.
+        model_options: How the model is opened and converted.
+        output: What its output means.
+        run: How it is run.
+        recorded_plan: The plan of the run that is resumed.
+        turn: A reentrant lock, held while a framework's model is called.
+    """
+
+    model: LoadedOnnx | OnnxModel | Any
+    plugin: Exporter | None
+    example: Inputs
+    rows: int | None
+    model_options: ModelOptions
+    output: OutputOptions
+    run: RunOptions
+    recorded_plan: BatchPlan | None = None
+    turn: Any = field(default_factory=threading.RLock)
+
+    def plan_batches(self, *, on_cpu: bool = True, model_bytes: int = 0, fixed_batch: int | None = None) -> BatchPlan:
+        """Return the plan of this run, for a model of `model_bytes`; that of a resumed run is the recorded one."""
+        return self.recorded_plan or plan_batches(
+            self.example, self.rows, on_cpu=on_cpu, cores=cpu_cores(), model_bytes=model_bytes,
+            batch_size=self.run.batch_size, fixed_batch=fixed_batch,
+        )  # fmt: skip
+
+
+def with_class_count(spec: ModelSpec, runner: Runner, request: RunRequest) -> ModelSpec:
+    """Return `spec` with the classes counted on the first rows, if only a run tells, as with an ``output_transform``."""
+    if spec.classes is not None and request.output.output_transform is None:
+        return spec
+    classes = runner.run(request.example).probs.shape[1]
+    names = spec.class_names if spec.class_names and len(spec.class_names) == classes else None
+    spec = replace(spec, classes=classes, output_kind=None, class_names=names)
+    return replace(spec, class_names=choose_class_names(request.output.class_names, spec))

@@ -1,0 +1,167 @@
+"""ONNX Runtime sessions: the only place that imports onnxruntime.
+
+Its telemetry is switched off before the import, unless the user has set the variable: from 1.29 on it sends data on
+Linux too, and nothing after the import stops it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..control.run_control import ThreadCall, current
+from ..control.signals import wait_until
+from ..errors import DeviceError, ModelError, PluginError, RunError
+from .devices import Placement, missing_library
+
+INSTALL_HINT = "pip install 'fo-onnx[cpu]' (or 'fo-onnx[gpu]' for CUDA)"
+_ERRORS_ONLY = 3
+_NOTHING = 4
+GRACE_S = 0.7
+"""How long calls in progress get to end after an interrupt before the caller goes on without them."""
+
+
+class MemoryExhausted(RunError):
+    """The device has no room for a batch; a smaller one may fit."""
+
+
+def runtime() -> ModuleType:
+    """The onnxruntime module, without telemetry.
+
+    Raises:
+        PluginError: It is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as err:
+        raise PluginError(f"running a model needs onnxruntime, which is not installed: {INSTALL_HINT}.") from err
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise PluginError(
+            "onnxruntime is damaged: two of its wheels overwrote each other, or one was removed. Mend it with "
+            f"pip uninstall -y onnxruntime onnxruntime-gpu, then {INSTALL_HINT}."
+        )
+    module: ModuleType = onnxruntime
+    return module
+
+
+def available_providers() -> list[str]:
+    """The execution providers that the installed onnxruntime was built with."""
+    return list(runtime().get_available_providers())
+
+
+class Session:
+    """One ONNX Runtime session.
+
+    Attributes:
+        provider: The execution provider that runs the graph.
+        cpu_nodes: Number of nodes that run on the CPU though another provider was asked for; 0 on the CPU itself.
+    """
+
+    def __init__(self, model: Path | bytes, folder: Path, placement: Placement, threads: int, model_name: str) -> None:
+        """Opens a session.
+
+        Args:
+            model: A model file, or a model's bytes.
+            folder: Where external data of a model given as bytes lies.
+            placement: The provider and its options.
+            threads: Threads within an operator.
+            model_name: For messages.
+
+        Raises:
+            DeviceError: The provider was asked for and did not load.
+            ModelError: ONNX Runtime refuses the model.
+        """
+        ort = runtime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        accelerated = placement.provider != "CPUExecutionProvider"
+        if accelerated:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            placement.preload(ort)
+        if isinstance(model, bytes):
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        providers: list[Any] = [(placement.provider, dict(placement.options))]
+        if accelerated:
+            providers.append("CPUExecutionProvider")
+        try:
+            # Where a provider does not load, onnxruntime says so on standard output, which is for data.
+            opening = current().calling("opening the model in ONNX Runtime")
+            with opening, contextlib.redirect_stdout(sys.stderr):
+                self._session = ort.InferenceSession(
+                    model if isinstance(model, bytes) else str(model), options, providers
+                )
+        except Exception as err:
+            # ONNX Runtime's exceptions have no common base below Exception.
+            raise ModelError(f"ONNX Runtime refuses the model {model_name}: {_first_line(err)}") from err
+        if self._session.get_providers()[0] != placement.provider:
+            # A missing library gives a CPU session without an exception.
+            raise DeviceError(
+                f"device={placement.device!r} was asked for, but ONNX Runtime could not load {placement.provider}: "
+                f"{missing_library(ort, placement.provider)}. Mend the installation, or say device='cpu'."
+            )
+        self.provider = placement.provider
+        self.cpu_nodes = _nodes_on_cpu(self._session) if accelerated else 0
+        self._ort = ort
+        self._model_name = model_name
+
+    def run(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
+        """The named outputs for the arrays in `feed`.
+
+        In the main thread Ctrl-C would wait until the run ends, which may be never; there, another thread runs it.
+
+        Raises:
+            MemoryExhausted: The batch does not fit into the device's memory.
+            RunError: ONNX Runtime failed.
+            RunEnded: The run that this is called for is over (`fo_onnx.control.run_control`); ONNX Runtime was told to stop.
+        """
+        # Of this call alone: whoever ends it ends no other one in the same session.
+        options = self._ort.RunOptions()
+        # What a failed run would print is in the exception, too.
+        options.log_severity_level = _NOTHING
+        if threading.current_thread() is not threading.main_thread():
+            return self._run(outputs, feed, options)
+        running = ThreadCall(lambda: self._run(outputs, feed, options), "fo-onnx-run")
+        try:
+            wait_until(running.ended.wait)
+        except BaseException:  # an interrupt
+            options.terminate = True
+            running.ended.wait(GRACE_S)
+            raise
+        return running.result()
+
+    def _run(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]], options: Any) -> list[NDArray[np.generic]]:
+        def end() -> None:
+            options.terminate = True
+
+        try:
+            with current().calling("a batch in ONNX Runtime", end):
+                arrays: list[NDArray[np.generic]] = self._session.run(outputs, feed, options)
+        except Exception as err:
+            if "Failed to allocate memory" in str(err) or "bad_alloc" in str(err):
+                raise MemoryExhausted(f"running {self._model_name}: {_first_line(err)}") from err
+            raise RunError(f"running {self._model_name} in ONNX Runtime failed: {_first_line(err)}") from err
+        return arrays
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]
+
+
+def _nodes_on_cpu(session: Any) -> int:
+    try:
+        assigned = session.get_provider_graph_assignment_info()
+    except AttributeError:  # onnxruntime before 1.24
+        return -1
+    return sum(len(part.get_nodes()) for part in assigned if part.ep_name == "CPUExecutionProvider")

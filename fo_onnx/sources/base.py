@@ -1,0 +1,110 @@
+"""The parts that sources share: facts from their annotations and first row, and reading from any position on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contracts.batch import Array, Batch
+from ..contracts.options import DataOptions
+from .annotations import RowAnnotations, describe_preprocessing, sample_positions
+from .batching import Batcher, Item, Rows
+from .fingerprint import fingerprint
+
+
+class AnnotatedSource(ABC):
+    """The facts that every source states, as in `fo_onnx.contracts.Source`."""
+
+    in_memory = False
+    sequential = False
+    _may_cut = False
+    _hint = Batcher.hint
+
+    def __init__(self, options: DataOptions, annotations: RowAnnotations) -> None:
+        self.id_kind = annotations.ids.kind
+        self.preprocessing: dict[str, Any] = describe_preprocessing(options)
+        self._options = options
+        self._annotations = annotations
+
+    @property
+    @abstractmethod
+    def _first(self) -> Rows | None:
+        """The first row that can be read, whose names and dtypes all others take."""
+
+    @property
+    def _batcher(self) -> Batcher:
+        first = self._first  # it decides how the others are read
+        return Batcher(self._annotations, self._options.on_error, first, self._may_cut, self._hint)
+
+    @property
+    def has_labels(self) -> bool:
+        # The first row is read only if labels are not known up front.
+        return self._annotations.labels is not None or (self._first is not None and self._first.labels is not None)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return None if self._annotations.labels is None else self._annotations.labels.class_names
+
+    @property
+    def columns_named(self) -> bool:
+        return self._annotations.labels is not None and self._annotations.labels.names_columns
+
+    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+        positions = np.arange(start, stop, dtype=np.int64)
+        return self._annotations.ids.at(positions), self._annotations.labels_at(positions)
+
+
+class PositionalSource(AnnotatedSource):
+    """Rows that can be read from any position on, again and again.
+
+    Args:
+        length: Number of rows.
+        options: How rows are read.
+        annotations: Ids and labels.
+    """
+
+    def __init__(self, length: int, options: DataOptions, annotations: RowAnnotations) -> None:
+        super().__init__(options, annotations)
+        annotations.check_length(length, options.limit)
+        self.length: int = length if options.limit is None else min(length, options.limit)
+        self._peeked: tuple[int, Batch] | None = None
+
+    @abstractmethod
+    def _items(self, start: int, size: int) -> Generator[Item, None, None]:
+        """Yield the rows from position `start` on, read for batches of `size` rows."""
+
+    @abstractmethod
+    def _items_at(self, positions: Iterable[int]) -> Iterator[Item]:
+        """Yield the rows at `positions`, which ascend."""
+
+    def _head(self, n: int) -> Iterator[Item]:
+        """Yield rows from the first on, of which about `n` will be taken."""
+        return self._items_at(range(self.length))
+
+    @cached_property
+    def _first(self) -> Rows | None:
+        for item in self._head(64):
+            if isinstance(item, Rows):
+                return item.cut(0, 1)
+            if self._options.on_error == "fail":
+                break
+        return None
+
+    def peek(self, n: int) -> Batch:
+        if self._peeked is None or self._peeked[0] != n:
+            self._peeked = n, self._batcher.peek(self._head(n), n)
+        return self._peeked[1]
+
+    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
+        batcher = self._batcher  # before any thread reads rows
+        with closing(self._items(start, size)) as items:
+            yield from batcher.batches(items, size, position=start)
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.length, self._items_at(sample_positions(self.length)), self._annotations)
