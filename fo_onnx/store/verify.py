@@ -15,11 +15,13 @@ from ..distributions.metrics import MetricsAccumulator
 from ..distributions.probabilities import invalid_rows
 from ..errors import StoreError, StoreNotFoundError, reading
 from .digest import RowDigest, find_changes
+from .files import read_marker
 from .formats.registry import target_format
-from .run.journal import Journal
+from .run.journal import Journal, list_shard_files
 from .run.shard_reader import (
     DATA,
     MANIFEST,
+    RUN,
     find_companion_problem,
     find_shard_problem,
     list_manifest_shards,
@@ -95,7 +97,15 @@ def check(path: str | Path) -> CheckReport:
     if not is_there:
         raise StoreNotFoundError(f"Checking {path}: nothing is there.")
     if is_folder:
+        if not any((path / name).exists() for name in (RUN, MANIFEST)):
+            raise StoreError(f"Checking {path}: a folder without {RUN} and {MANIFEST}, so no run folder of fo-onnx.")
         report = CheckReport(path, "run folder", complete=(path / MANIFEST).exists())
+        if read_marker(path) is None:
+            # Whether the run has ended does not matter: nothing could continue it.
+            report.complete = True
+            report.problems.append(
+                f"its {RUN} or {MANIFEST} is not as fo-onnx writes it: damaged, or of another program. The run cannot be resumed"
+            )
         _report_errors(report, lambda: _check_folder(report))
         return report
     form = target_format(path)
@@ -130,9 +140,12 @@ def _check_folder(report: CheckReport) -> None:
     report.problems += [p for shard in shards if (p := find_shard_problem(folder, shard, hashing=True))]
     names = {s.file for s in journal.shards} | {s.file for s in shards}
     if unnamed := sorted(p.name for p in (folder / DATA).glob("*.parquet") if p.name not in names):
+        # What the journal does not account for is never removed.
+        foreign = sorted(set(unnamed) - list_shard_files(folder))
+        cure = f"Move {shorten_list(foreign)} elsewhere; then" if foreign else "Then"
         report.problems.append(
             f"{DATA} holds shards that the journal does not name: {shorten_list(unnamed)}. The journal lost its end, or the "
-            "run was killed between the two; resume=True runs their rows again"
+            f"run was killed between the two. {cure} resume=True runs their rows again"
         )
     errors_start = 0
     for shard in shards:

@@ -489,3 +489,32 @@ def test_telemetry_is_off_unless_the_user_says_otherwise(tmp_path):
         environment = {"PATH": "", "HOME": str(tmp_path)} | ({} if given is None else {"ORT_DISABLE_TELEMETRY": given})
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
         assert done.stdout.strip() == seen
+
+
+def test_what_check_says_of_a_lost_journal_is_a_way_on(model, tmp_path):
+    x, out = np.load(data_file(tmp_path, 1000)), tmp_path / "run"
+    stopped(model, x, out, batch_size=16)
+    (out / "journal.jsonl").unlink()
+    shards = sorted(p.name for p in (out / "data").iterdir())
+    (problem,) = [p for p in fo.check(out).problems if "the journal does not name" in p]
+    foreign = [name for name in shards if name in problem.split("Move ")[1]] if "Move " in problem else []
+    for name in foreign:
+        (out / "data" / name).rename(tmp_path / name)
+    done = fo.generate(model, Rows(x), out=out, resume=True)
+    assert done.equals(fo.generate(model, x, batch_size=16))
+
+
+def test_check_of_what_is_no_run_says_so(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(fo.StoreError, match=r"Checking .*mine: a folder without run\.json and manifest\.json"):
+        fo.check(tmp_path / "mine")
+    (tmp_path / "mine" / "run.json").write_text("{}")
+    assert any("cannot be resumed" in p for p in fo.check(tmp_path / "mine").problems)
+
+
+def test_a_foreign_file_at_out_is_named_before_overwrite_is_offered(model, tmp_path):
+    (tmp_path / "d.parquet").write_text("thesis")
+    for overwrite in (False, True):
+        with pytest.raises(fo.StoreError, match="that fo-onnx did not write .*choose another name"):
+            fo.generate(model, np.zeros((3, FEATURES), np.float32), out=tmp_path / "d.parquet", overwrite=overwrite)

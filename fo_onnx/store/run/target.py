@@ -60,12 +60,12 @@ def choose_folder(target: Path, *, overwrite: bool) -> Path:
     partial = partial_path(target)
     # A file: what is there may be replaced if it is a result of ours.
     if target_format(target) is not None:
-        files.require_replaceable(target, lambda path: True, "writing the result")
+        # What is not ours is never replaced, so that overwrite=True would be no way out.
+        files.require_replaceable(target, is_result, "writing the result")
         if target.exists() and not overwrite:
             raise StoreExistsError(
                 f"Writing {target}: it is there already. Replace it with overwrite=True, or choose another name."
             )
-        files.require_replaceable(target, is_result, "writing the result")
         _refuse_unfinished(partial, overwrite)
         return partial
     # A run folder: the target itself, unless a finished one is there.
