@@ -50,15 +50,16 @@ def read_npy(path: Path, error: type[FoOnnxError], doing: str = "Reading", *, ma
 
 
 def read_npz(
-    path: Path, error: type[FoOnnxError], doing: str = "Reading", *, advice: str = ""
+    path: Path, error: type[FoOnnxError], doing: str = "Reading", *, advice: str = "", ratio: int | None = None
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of a ``.npz`` file by name, in memory.
+    """Return the arrays of a ``.npz`` file by name, in memory.
 
     Args:
         path: The file.
         error: What to raise.
         doing: The beginning of the message.
         advice: What else can be done about a file that is too large, for the end of the message.
+        ratio: How much it may unfold to, if that is not the general limit.
 
     Raises:
         FoOnnxError: As `error` says, as for `read_npy`; or a member, or all of them, would unfold to much more than the
@@ -69,7 +70,8 @@ def read_npz(
         check_sparse(path, error, advice)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            check_unfolding(path, sum(m.file_size for m in members), path.stat().st_size, error, "an .npz file", advice)
+            unfolded = sum(m.file_size for m in members)
+            check_unfolding(path, unfolded, path.stat().st_size, error, "an .npz file", advice, ratio=ratio)
             arrays: dict[str, NDArray[Any]] = {}
             for member in members:
                 name = member.filename.removesuffix(".npy")

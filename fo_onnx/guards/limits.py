@@ -27,18 +27,25 @@ FREE_BYTES = 64 * 2**20
 """Any file may unfold to this much, however small it is."""
 
 
-def limit(variable: str) -> int:
+def limit(variable: str, default: int | None = None) -> int:
     """Return the limit that is in force. Raise `OptionError` if the environment gives something that is no number."""
     value = os.environ.get(variable)
     if value is None:
-        return DEFAULTS[variable]
+        return DEFAULTS[variable] if default is None else default
     if not value.isdecimal():
         raise OptionError(f"the environment says {variable}={value!r}; a whole number was expected.")
     return int(value)
 
 
 def check_unfolding(
-    path: Path, wanted_bytes: int, file_bytes: int, error: type[FoOnnxError], what: str, advice: str = ""
+    path: Path,
+    wanted_bytes: int,
+    file_bytes: int,
+    error: type[FoOnnxError],
+    what: str,
+    advice: str = "",
+    *,
+    ratio: int | None = None,
 ) -> None:
     """Refuse a file that would unfold to much more than it holds.
 
@@ -49,9 +56,10 @@ def check_unfolding(
         error: What to raise.
         what: What unfolds, for the message.
         advice: What else can be done, for the end of the message.
+        ratio: The limit of this kind of file, if it is not the general one; the environment raises both.
     """
     # Small files may unfold by any factor.
-    ratio = limit("FO_ONNX_MAX_UNFOLD")
+    ratio = limit("FO_ONNX_MAX_UNFOLD", ratio)
     if wanted_bytes > max(FREE_BYTES, ratio * file_bytes):
         raise error(
             f"Reading {path}: {what} of {file_bytes} bytes would unfold to {wanted_bytes}, more than {ratio} times as "

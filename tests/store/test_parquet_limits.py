@@ -60,3 +60,21 @@ def test_labels_that_are_no_class_are_refused_and_never_wrap_around(tmp_path):
 def test_long_ids_are_cut_in_messages():
     assert len(shorten_list(["x" * 10**6, "b"])) < 200
     assert shorten_list([1, "b"]) == "1, 'b'"
+
+
+def test_an_npz_that_unfolds_to_hundreds_of_times_its_size_is_refused(tmp_path, monkeypatch):
+    """It is read whole, so that less than of other files is enough to fill the memory."""
+    monkeypatch.setattr("fo_onnx.guards.limits.FREE_BYTES", 10**6)
+    probs = np.zeros((50_000, 300), np.float32)
+    probs[:, 0] = 1
+    probs[:20] = np.random.default_rng(0).dirichlet(np.ones(300), 20)
+    dists = Distributions(probs)
+    save(dists, tmp_path / "whole.npz")
+    with np.load(tmp_path / "whole.npz") as arrays:
+        np.savez_compressed(tmp_path / "deflated.npz", **arrays)
+    assert 100 < (tmp_path / "whole.npz").stat().st_size / (tmp_path / "deflated.npz").stat().st_size < 1000
+    assert len(load(tmp_path / "whole.npz")) == 50_000
+    with pytest.raises(StoreError, match="more than 100 times .*FO_ONNX_MAX_UNFOLD=.*Large results belong in Parquet"):
+        load(tmp_path / "deflated.npz")
+    monkeypatch.setenv("FO_ONNX_MAX_UNFOLD", "1000")
+    assert len(load(tmp_path / "deflated.npz")) == 50_000
