@@ -175,3 +175,10 @@ SOME_REPORT = ParityReport(
     reference="torch, native, on cpu", rows=256, batch_sizes=(256, 1), max_tv=1e-7, p99_tv=1e-7, mean_tv=1e-8, max_kl=1e-9,
     argmax_flips=0, tolerance=1e-4, row_spread=0.0, deterministic=True, uniform_distance=0.0,
 )  # fmt: skip
+
+
+def test_rounding_is_no_mixing_of_rows(model):
+    """Rows that are run alone differ in their last bits; with a tolerance below that they differ, and nothing else is said."""
+    report = fo.verify(model, lambda x: x @ WEIGHTS.astype(np.float32), X, tolerance=1e-9)
+    assert not report.passed
+    assert "mixes" not in report.verdict()

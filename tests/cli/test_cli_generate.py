@@ -290,3 +290,20 @@ def test_ctrl_c_is_130_and_the_resumed_file_is_the_same(work: Path, ending: sign
     whole = fo_onnx.generate("d.onnx", np.load("x.npy"), batch_size=32)
     resumed = fo_onnx.load("o.parquet")
     assert resumed.equals(whole)
+
+
+@pytest.mark.parametrize("out", [".", "/", ""])
+def test_a_target_without_a_name(run, work: Path, out: str) -> None:
+    result = run("generate", "d.onnx", "--data", "x.npy", "-o", out)
+    assert result.exit_code == 1
+    assert "the name of a file or folder was expected, such as net.parquet" in result.stderr
+
+
+def test_the_way_on_from_a_bad_row_goes_past_it(run, work: Path) -> None:
+    rows = np.load("x.npy")
+    rows[500] = np.nan
+    np.save("bad.npy", rows)
+    result = run("generate", "d.onnx", "--data", "bad.npy", "-o", "bad.parquet")
+    command = result.stderr.strip().splitlines()[-1].split("resume it past such rows with: fo-onnx ")[1]
+    assert run(*shlex.split(command)).exit_code == 0
+    assert len(fo_onnx.load("bad.parquet")) == len(rows) - 1

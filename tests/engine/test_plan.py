@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fo_onnx.contracts.options import DestinationOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import DataError, DeviceError, OptionError
 from fo_onnx.runtime.devices import Device, installed_wheels, missing_library, parse_device, placements
@@ -66,6 +67,8 @@ def test_a_provider_that_is_not_installed_names_the_mend():
         placements("tpu", "float32", ["CPUExecutionProvider"])
     with pytest.raises(DeviceError, match="no TF32"):
         placements("cpu", "tf32", ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match="no TF32"):
+        placements("auto", "tf32", ["CPUExecutionProvider"])
 
 
 def test_two_wheels_that_overwrite_each_other_are_found(tmp_path):
@@ -211,3 +214,9 @@ def test_channels_first_where_last_is_taken():
 def test_numbers_that_do_not_fit_are_not_wrapped():
     with pytest.raises(DataError, match="int64 values do not fit into its input ids: int32"):
         InputBinder(spec(TensorSpec("ids", "int32", (None,)))).bind({"0": np.array([2**40])})
+
+
+@pytest.mark.parametrize("out", [3, b"d.parquet"])
+def test_out_that_is_no_path(out):
+    with pytest.raises(OptionError, match="is no path: text or a pathlib.Path was expected"):
+        DestinationOptions(out)

@@ -518,3 +518,14 @@ def test_a_foreign_file_at_out_is_named_before_overwrite_is_offered(model, tmp_p
     for overwrite in (False, True):
         with pytest.raises(fo.StoreError, match="that fo-onnx did not write .*choose another name"):
             fo.generate(model, np.zeros((3, FEATURES), np.float32), out=tmp_path / "d.parquet", overwrite=overwrite)
+
+
+def test_a_time_limit_with_no_finished_row_says_so(model, tmp_path):
+    def slow(row):
+        time.sleep(60 if row[0] == 300 else 0)
+        return row
+
+    x = np.zeros((600, FEATURES), np.float32)
+    x[:, 0] = np.arange(600)
+    with pytest.raises(RunError, match=r"reached its timeout_s=1 s.*No row was finished\."):
+        fo.generate(model, Rows(x), out=tmp_path / "d.parquet", timeout_s=1, transform=slow, batch_size=512)
