@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import OutputError
-from fo_onnx.plugin_kit.calling import call_of, nest, pick_output
+from fo_onnx.plugin_kit.calling import nest, pick_output, plan_call
 from fo_onnx.plugin_kit.captured import captured_values, signature_of, takes_keywords
 
 TWO = InputSignature(("image", "mask"), ("scale",))
@@ -36,25 +36,25 @@ def is_array(value: object) -> bool:
     ],
 )  # fmt: skip
 def test_the_form_of_a_call(keys, form, names, arguments):
-    call = call_of(TWO, keys)
+    call = plan_call(TWO, keys)
     assert (call.form, call.names) == (form, names)
     assert call.arguments(range(1, len(keys) + 1)) == arguments
 
 
 def test_a_model_that_takes_any_keywords():
-    assert call_of(None, ("a", "b"), takes_keywords=True).form == "keywords"
-    assert call_of(None, ("a", "b")).form == "dict"
+    assert plan_call(None, ("a", "b"), takes_keywords=True).form == "keywords"
+    assert plan_call(None, ("a", "b")).form == "dict"
 
 
 def test_arrays_by_either_name():
-    call = call_of(TWO, ("0", "1"))
+    call = plan_call(TWO, ("0", "1"))
     assert call.arrays({"0": 1, "1": 2}) == call.arrays({"mask": 2, "image": 1}) == [1, 2]
 
 
 @given(st.permutations([str(i) for i in range(12)]))
 def test_positions_are_numbers_and_not_text(keys):
     """The tenth comes after the second."""
-    args, _ = call_of(None, keys).arguments([int(k) for k in keys])
+    args, _ = plan_call(None, keys).arguments([int(k) for k in keys])
     assert args == tuple(range(12))
     assert nest({f"x.{k}": int(k) for k in keys}) == {"x": tuple(range(12))}
 

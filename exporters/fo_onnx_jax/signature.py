@@ -8,8 +8,7 @@ from typing import Any
 from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import ModelError
 from fo_onnx.plugin_kit import captured
-from fo_onnx.plugin_kit.calling import Call
-from fo_onnx.plugin_kit.calling import call_of as _call_of
+from fo_onnx.plugin_kit.calling import Call, plan_call
 from fo_onnx.plugin_kit.digests import is_library
 
 from .detect import BoundModel, kind_of, name_of
@@ -72,7 +71,7 @@ def call_of(model: Any, keys: list[str]) -> Call:
             f"{len(inputs)} input(s). Give its parameters, where the first argument stands for them, with params=."
         )
     takes_keywords = captured.takes_keywords(_without_misleading_wraps(inner))
-    return _call_of(signature, keys, takes_keywords=takes_keywords)
+    return plan_call(signature, keys, takes_keywords=takes_keywords)
 
 
 def _without_misleading_wraps(function: Any) -> Any:

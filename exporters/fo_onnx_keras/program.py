@@ -17,7 +17,7 @@ from fo_onnx.contracts.batch import Inputs
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import ModelError, RunError
-from fo_onnx.plugin_kit.calling import call_of, pick_output
+from fo_onnx.plugin_kit.calling import pick_output, plan_call
 
 from .detect import is_layer, layers_of
 from .interface import (
@@ -153,7 +153,7 @@ def make_program(model: Any, keys: Sequence[str], options: ModelOptions, output:
     interface, model_name = interface_of(model), options.model_name or name_of(model)
     if interface is not None:
         return _of_interface(model, interface, tuple(keys), model_name, output.output_name)
-    call = call_of(parameters_of(model), keys, takes_keywords=takes_keywords(model))
+    call = plan_call(parameters_of(model), keys, takes_keywords=takes_keywords(model))
     declared = tuple(Declared(n, None) for n in call.names)
     return Program(model, model_name, call.keys, call.names, declared, output.output_name, call.arguments)
 

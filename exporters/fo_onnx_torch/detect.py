@@ -9,8 +9,7 @@ import torch
 
 from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.plugin_kit import captured
-from fo_onnx.plugin_kit.calling import Call
-from fo_onnx.plugin_kit.calling import call_of as _call_of
+from fo_onnx.plugin_kit.calling import Call, plan_call
 
 
 def is_torch_model(model: Any) -> bool:
@@ -62,7 +61,7 @@ def signature_of(model: Any) -> InputSignature | None:
 
 def call_of(model: Any, keys: Sequence[str]) -> Call:
     """Return how `model` takes inputs with these keys."""
-    return _call_of(signature_of(model), keys, takes_keywords=captured.takes_keywords(_forward_of(model)))
+    return plan_call(signature_of(model), keys, takes_keywords=captured.takes_keywords(_forward_of(model)))
 
 
 def _forward_of(model: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,7 +83,11 @@ class Run:
         self._opened, self._source, self._destination, self._folder = opened, source, destination, folder
         self._data, self._run, self._output = data, run, output
         self._labels = LabelMapper(source, opened.spec)
-        self._identity = metadata.identity(opened, source, data, output, run)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        # It reads rows of the source, so that a rehearsed batch has none of its own.
+        return metadata.identity(self._opened, self._source, self._data, self._output, self._run)
 
     def execute(self) -> Distributions:
         """Run every row that is not there yet.
@@ -92,6 +97,7 @@ class Run:
                 error's attribute ``finished``.
         """
         out, folder = self._destination.out, self._folder
+        identity = self._identity  # before the first row is run
         if out is None:
             return self._run_in_memory()
         if folder is not None:
@@ -99,8 +105,8 @@ class Run:
         elif _is_finished(self._destination):
             return self._load_finished(out)
         else:
-            settings = metadata.settings(self._opened, self._identity)
-            folder = RunFolder.create(out, self._identity, settings, overwrite=self._destination.overwrite)
+            settings = metadata.settings(self._opened, identity)
+            folder = RunFolder.create(out, identity, settings, overwrite=self._destination.overwrite)
         self._run_in_folder(folder)
         return load(out)
 

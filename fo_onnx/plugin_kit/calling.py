@@ -134,6 +134,3 @@ def _rename(key: str, parameters: Sequence[str]) -> str:
     top, _, rest = key.partition(".")
     name = parameters[int(top)] if int(top) < len(parameters) else f"input_{top}"
     return f"{name}.{rest}" if rest else name
-
-
-call_of = plan_call

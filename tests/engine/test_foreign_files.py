@@ -295,3 +295,11 @@ def test_a_failing_batch_is_named(tmp_path):
     x[300] = 100
     with pytest.raises(RunError, match=r"in ONNX Runtime failed: .*the batch of rows 288 to 303.*288 finished rows"):
         fo.generate(path, x, batch_size=16)
+
+
+def test_a_file_that_changes_before_an_engine_runs_it_is_refused(tmp_path):
+    path = linear(tmp_path / "m.onnx")
+    with fo.Engine(path, output="logits") as engine:
+        linear(path, weights=-np.ones((FEATURES, CLASSES), np.float32))
+        with pytest.raises(fo.ModelError, match="m.onnx has changed since it was opened"):
+            engine.predict(X[:3])

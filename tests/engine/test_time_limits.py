@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,19 @@ def test_an_export_that_fails_late_is_no_reason_to_run_natively(recwarn: Any) ->
     model.export_s, model.fails = 0.5, True
     with pytest.raises(TimeUp, match="its export"), begin(0.25):
         choose_runner(request(model))
+    assert not recwarn.list
+
+
+def test_an_export_that_the_disk_has_no_room_for_is_no_reason_to_run_natively(recwarn: Any) -> None:
+    class Full(Exporter):
+        def export(self, *arguments: Any) -> ModelSpec:
+            try:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            except OSError as err:
+                raise fo.ExportError("it cannot be exported") from err
+
+    with pytest.raises(fo.StoreError, match="writing the export to .*: No space left on device. Make room there"):
+        choose_runner(replace(request(Model()), plugin=Full()))
     assert not recwarn.list
 
 
