@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check test-all coverage bench clean
+.PHONY: demo test test-core check test-all coverage bench clean
 
 demo: .venv/.user
 	$(BIN)/fo-onnx demo
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --durations=40
+
+# The inner loop: the core, as if no framework was installed.
+test-core: .venv/.core
+	$(BIN)/python -m pytest -q -m "not slow" --without-frameworks tests/core
 
 test-all: .venv/.dev
 	$(BIN)/python -m pytest
@@ -19,7 +23,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/test_public_names.py
+	$(BIN)/python -m pytest -q tests/core/test_public_names.py
 
 coverage: .venv/.dev
 	$(BIN)/python tests/coverage/table.py --write
@@ -38,6 +42,10 @@ clean:
 .venv/.made:
 	@test ! -e .venv || { echo ".venv is there, and no target of this Makefile made it: move it away, or remove it."; exit 1; }
 	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.core: .venv/.made pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[cpu,images,test]'
 	touch $@
 
 .venv/.user: .venv/.made pyproject.toml constraints.txt

@@ -1,15 +1,43 @@
-"""What holds for every test: an empty cache of exports, its own."""
+"""What holds for every test: an empty cache of exports, its own, and modules that child processes find too."""
 
 from __future__ import annotations
 
 import itertools
+import os
+import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from fo_onnx.conversion import cache
 
+FRAMEWORKS = frozenset({"torch", "keras", "tensorflow", "jax", "sklearn"})
 _NUMBERS = itertools.count()
+
+
+class WithoutFrameworks(MetaPathFinder):
+    """Let the import of a framework fail as if it was not installed, in this process."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name in FRAMEWORKS:
+            _refuse(name)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ModuleNotFoundError(f"No module named {name!r} (run with --without-frameworks)", name=name)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-frameworks", action="store_true", help="run as if no framework was installed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folders = [str(config.rootpath / "tests" / name) for name in ("support", "coverage")]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
+    if config.getoption("without_frameworks"):
+        sys.meta_path.insert(0, WithoutFrameworks())
 
 
 @pytest.fixture(scope="session")

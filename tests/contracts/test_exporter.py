@@ -18,13 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exporter_framework import ExportCase, Framework
 
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.runner import RawModel
 from fo_onnx.errors import ExportError, RunError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from exporter_framework import ExportCase, Framework
 
 FRAMEWORKS = {
     "torch": "torch_framework",
@@ -242,7 +240,7 @@ def test_a_model_of_no_framework_imports_none(framework: Framework) -> None:
 
 def test_the_fingerprint_is_the_same_in_another_process(framework: Framework) -> None:
     program = (
-        framework.remade.format(folder=str(Path(__file__).parent))
+        framework.remade
         + "\nimport pickle, sys\nfrom fo_onnx.models import plugins\ninputs = pickle.load(sys.stdin.buffer)\n"
         + f"print(plugins.exporter({framework.exporter.name!r}).fingerprint(make(), inputs))"
     )

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx_graphs import MUTATIONS, mutate, softmax64
 
 import fo_onnx as fo
 from fo_onnx.conversion.parity import row_spread
 from fo_onnx.distributions.probabilities import total_variation
-
-sys.path.insert(0, str(Path(__file__).parent))
-import onnx
-from onnx_graphs import MUTATIONS, mutate, softmax64
 
 torch = pytest.importorskip("torch")
 from fo_onnx_torch.plugin import TorchExporter  # noqa: E402

@@ -6,7 +6,6 @@ are wrong on purpose.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_graphs import FIRST, SECOND, classifier, endless, logits_of, softmax64
 
 from fo_onnx.contracts.options import ModelOptions, OutputOptions, RunOptions
 from fo_onnx.contracts.runner import Runner, RunOutput
@@ -29,9 +29,6 @@ from fo_onnx.models.callables import CallableExporter
 from fo_onnx.models.onnx_model import OnnxModel
 from fo_onnx.runtime.onnx_runner import OnnxRunner
 from fo_onnx.runtime.request import RunRequest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from onnx_graphs import FIRST, SECOND, classifier, endless, logits_of, softmax64
 
 ROWS = np.random.default_rng(3).standard_normal((23, 5)).astype(np.float32)
 NAMES = {"x": ROWS}

@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "keras_exporter")]
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 FRAMEWORKS = ("torch", "keras", "jax", "sklearn")
 LEAST_SPREAD = 0.05

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "torch_exporter"))
 from torch_nets import CASES as NETS
 from torch_nets import FALLBACKS, ROWS, Case, Mlp, images, make, normal, scaled, warmed
 
