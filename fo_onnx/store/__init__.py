@@ -38,8 +38,6 @@ __all__ = [
     "target_format",
 ]
 
-SAVE_ROWS = 16_384
-
 
 def load(path: str | Path) -> Distributions:
     """Open a file of results, or a run folder, finished or not.
@@ -112,7 +110,7 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
     run = RunFolder.create(path, {}, COPY, overwrite=overwrite)
     try:
         sink = run.sink(**rows.layout.as_dict())
-        for part in read_chunks(rows, step=SAVE_ROWS):
+        for part in read_chunks(rows):
             sink.append(cast(Array, part.ids), part.probs, part.labels, part.logits)
         # Bad rows of the run that the result comes from are not in this folder's journal.
         sink.commit({key: value for key, value in meta.items() if key != "rows"}, counts=meta["rows"])

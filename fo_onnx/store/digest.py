@@ -70,40 +70,27 @@ class RowDigest:
 
 
 def digest_meta(meta: Mapping[str, Any]) -> str:
-    """Return the digest of a record as it reads back from a file: JSON with sorted keys, in hexadecimal.
-
-    Raises:
-        StoreError: A value that JSON does not have.
-    """
+    """Return the digest of a record as it reads back from a file: JSON with sorted keys, in hexadecimal."""
     import orjson
 
-    record = without_flat_keys(_read_back(meta))
-    rest = {key: value for key, value in record.items() if key not in _LEFT_OUT}
+    rest = {key: value for key, value in without_flat_keys(meta).items() if key not in _LEFT_OUT}
     return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def seal_meta(meta: Mapping[str, Any], row_digest: str, where: str) -> dict[str, Any]:
-    """Return `meta` with both digests, after it was checked that it can be read back.
-
-    Args:
-        meta: The whole record.
-        row_digest: The `RowDigest.result` of all rows.
-        where: The file, for messages.
+    """Return `meta` with both digests, after it was checked that it can be read back; `where` is the file, for messages.
 
     Raises:
         StoreError: A value that JSON does not have, or that no reader would accept.
     """
-    check_meta(_read_back(meta), where, "Writing")
-    return {**meta, KEY: {"rows": row_digest, "meta": digest_meta(meta)}}
+    import orjson
+
+    record = check_meta(orjson.loads(encode_meta(meta, "meta")), where, "Writing")
+    return {**meta, KEY: {"rows": row_digest, "meta": digest_meta(record)}}
 
 
 def find_changes(meta: Mapping[str, Any], row_digest: str) -> list[str]:
-    """Return what the digests in `meta` show to have changed, one text each; files of older versions have none.
-
-    Args:
-        meta: The record as it was read.
-        row_digest: The `RowDigest.result` of the rows as they were read.
-    """
+    """Return what the digests in `meta` show to have changed, one text each; files of older versions have none."""
     if KEY not in meta:
         return []
     recorded = meta[KEY]
@@ -115,9 +102,3 @@ def find_changes(meta: Mapping[str, Any], row_digest: str) -> list[str]:
     if recorded.get("meta") != digest_meta(meta):
         problems.append("the record (meta) changed after the file was written: its sha256 is not the one in it")
     return problems
-
-
-def _read_back(meta: Mapping[str, Any]) -> Any:
-    import orjson
-
-    return orjson.loads(encode_meta(meta, "meta"))

@@ -25,25 +25,15 @@ class SeenIds:
     that came before are read again, once, and remembered from then on.
 
     Args:
-        read_earlier: Yields the ids of all rows that were taken before, in parts.
+        read_earlier: Returns the ids of all rows that were taken before, in parts; those that are there now are remembered.
     """
 
     def __init__(self, read_earlier: Callable[[], Iterable[Array]]) -> None:
         self._read_earlier = read_earlier
         self._last: int | str | None = None
         self._seen: set[int | str] | None = None
-
-    @property
-    def are_increasing(self) -> bool:
-        """Return whether each id so far is larger than the one before it."""
-        return self._seen is None
-
-    def restore(self) -> None:
-        """Remember what came before this object was made."""
-        for ids in self._read_earlier():
-            if not self._continues(ids):
-                self._seen = self._gather()
-                return
+        if not all(map(self._continues, read_earlier())):
+            self._seen = self._gather()
 
     def take(self, ids: Array) -> None:
         """Remember `ids` (n,). Raises `StoreError` if one was there before; then none is remembered."""

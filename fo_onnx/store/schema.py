@@ -39,7 +39,7 @@ def minimal_meta(layout: Layout, length: int | None, *, foreign: bool = False) -
         "created": None if foreign else datetime.now(UTC).isoformat(timespec="seconds"),
         "fo_onnx": None if foreign else __version__,
         "model": {"name": None, "framework": None, "class_names": None},
-        "data": {"length": length, **_columns(layout)},
+        "data": {"length": length, **layout.as_dict()},
         "user": {},
     }
     if length is not None:
@@ -59,12 +59,8 @@ def complete_meta(meta: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         # What was read from a file of another program is written by this one now.
         full[key] = full[key] or base[key]
     length = rows.length + (counts.get("skipped") or 0) + (counts.get("quarantined") or 0)
-    full["data"] = {**base["data"], "length": length, **(meta.get("data") or {}), **_columns(layout)}
+    full["data"] = {**base["data"], "length": length, **(meta.get("data") or {}), **layout.as_dict()}
     return full
-
-
-def _columns(layout: Layout) -> dict[str, Any]:
-    return {"id_kind": layout.id_kind, "labels": layout.labels, "logits": layout.logits, "classes": layout.classes}
 
 
 def encode_meta(meta: Mapping[str, Any], where: str) -> bytes:
@@ -104,23 +100,14 @@ def _locate_misfit(value: Any, place: str) -> str | None:
 
 
 def decode_meta(text: bytes | str, where: str) -> dict[str, Any]:
-    """Return the meta in a file, checked by `check_meta`."""
+    """Return the meta in a file, checked by `check_meta`. What is no JSON is left to the border, `reading`."""
     import orjson
 
-    try:
-        meta = orjson.loads(text)
-    except orjson.JSONDecodeError as err:
-        raise StoreError(f"Reading {where}: its meta is no JSON ({err}). The file is damaged.") from err
-    return check_meta(meta, where)
+    return check_meta(orjson.loads(text), where)
 
 
 def check_meta(meta: Any, where: str, doing: str = "Reading") -> dict[str, Any]:
-    """Return `meta` as it is, if this version can read it.
-
-    Args:
-        meta: What stands in the file.
-        where: The file, for messages.
-        doing: What is being done, likewise.
+    """Return the meta of the file `where` as it is, if this version can read it.
 
     Raises:
         StoreError: A newer schema, no meta of this project, missing keys, or values of another type than the schema has
@@ -159,14 +146,7 @@ def check_meta(meta: Any, where: str, doing: str = "Reading") -> dict[str, Any]:
 
 
 def check_version(table: Mapping[str, Any], doing: str, name: str, *, oldest: int = 1) -> None:
-    """Raise a `StoreError` if this version cannot read a table, by its ``schema``.
-
-    Args:
-        table: The table.
-        doing: What is being done with which file, for messages.
-        name: How the version is called in a message.
-        oldest: The oldest version that can be read.
-    """
+    """Raise a `StoreError` if this version cannot read a table, by its ``schema``, which messages call `name`."""
     version = table.get("schema")
     if type(version) is not int or version < oldest:
         raise StoreError(
@@ -238,29 +218,24 @@ _RECORD: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 def check_against_rows(meta: Mapping[str, Any], rows: Rows) -> None:
     """Raise a `StoreError` if `meta` speaks of other columns or another number of rows than there are."""
     data, layout = meta["data"], rows.layout
+    written = (meta.get("rows") or {}).get("written")
+    names = (meta.get("model") or {}).get("class_names")
+    problems = []
     if data["id_kind"] != layout.id_kind:
-        raise StoreError(f"Reading {rows.where}: meta says {data['id_kind']} ids, the file holds {layout.id_kind} ids.")
+        problems.append(f"meta says {data['id_kind']} ids, the file holds {layout.id_kind} ids")
     for name, is_there in (("labels", layout.labels), ("logits", layout.logits)):
         if data.get(name, is_there) != is_there:
-            raise StoreError(
-                f"Reading {rows.where}: meta says that there are {'' if data[name] else 'no '}{name}, the file holds "
-                f"{'them' if is_there else 'none'}. The file is damaged or was edited."
-            )
-    written = (meta.get("rows") or {}).get("written")
+            said, there = ("", "none") if data[name] else ("no ", "them")
+            problems.append(f"meta says that there are {said}{name}, the file holds {there}")
     if written is not None and written != rows.length:
-        raise StoreError(
-            f"Reading {rows.where}: meta says {written} rows, the file holds {rows.length}. The file is damaged or "
-            "was edited."
-        )
-    names = (meta.get("model") or {}).get("class_names")
+        problems.append(f"meta says {written} rows, the file holds {rows.length}")
     if names is not None and len(names) != layout.classes:
-        raise StoreError(f"Reading {rows.where}: meta names {len(names)} classes, the rows have {layout.classes}.")
+        problems.append(f"meta names {len(names)} classes, the rows have {layout.classes}")
     # Nothing in a file without rows shows that it has so many classes, and arrays are made for them.
     if rows.length == 0 and layout.classes > max(EMPTY_CLASSES, len(names or ())):
-        raise StoreError(
-            f"Reading {rows.where}: no rows of {layout.classes} classes; a result without rows has at most "
-            f"{EMPTY_CLASSES}. The file is damaged."
-        )
+        problems.append(f"no rows of {layout.classes} classes; a result without rows has at most {EMPTY_CLASSES}")
+    if problems:
+        raise StoreError(f"Reading {rows.where}: {'; '.join(problems)}. The file is damaged or was edited.")
 
 
 def with_flat_keys(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
+from ..distributions import Distributions
 from ..distributions.columns import Array, Rows, invalid_labels, read_chunks
-from ..distributions.ids import find_duplicates, is_increasing, shorten_list
+from ..distributions.ids import shorten_list
 from ..distributions.metrics import MetricsAccumulator
 from ..distributions.probabilities import invalid_rows
 from ..errors import StoreError, StoreNotFoundError, reading
@@ -18,16 +17,7 @@ from .digest import RowDigest, find_changes
 from .files import read_marker
 from .formats.registry import target_format
 from .run.journal import Journal, list_shard_files
-from .run.shard_reader import (
-    DATA,
-    MANIFEST,
-    RUN,
-    find_companion_problem,
-    find_shard_problem,
-    list_manifest_shards,
-    read_json,
-    read_run_folder,
-)
+from .run.shard_reader import DATA, MANIFEST, RUN, find_problems, list_manifest_shards, read_json, read_run_folder
 from .schema import same_json
 
 _SHOWN_IDS = 10
@@ -117,7 +107,7 @@ def check(path: str | Path) -> CheckReport:
     return report
 
 
-def _report_errors(report: CheckReport, step: Callable[[], None]) -> None:
+def _report_errors(report: CheckReport, step: Callable[[], object]) -> None:
     try:
         with reading(report.path, StoreError, "Checking"):
             step()
@@ -128,6 +118,8 @@ def _report_errors(report: CheckReport, step: Callable[[], None]) -> None:
 def _check_folder(report: CheckReport) -> None:
     folder = report.path
     journal = Journal(folder)
+    if journal.damage is not None:
+        raise journal.damage
     shards = journal.shards
     if report.complete:
         listed = list_manifest_shards(read_json(folder / MANIFEST), folder / MANIFEST)
@@ -137,7 +129,7 @@ def _check_folder(report: CheckReport) -> None:
             )
         shards = listed
     # Each shard against its digest, and no shard that nothing speaks of.
-    report.problems += [p for shard in shards if (p := find_shard_problem(folder, shard, hashing=True))]
+    report.problems += [problem for _, problem in find_problems(folder, shards)]
     names = {s.file for s in journal.shards} | {s.file for s in shards}
     if unnamed := sorted(p.name for p in (folder / DATA).glob("*.parquet") if p.name not in names):
         # What the journal does not account for is never removed.
@@ -147,11 +139,6 @@ def _check_folder(report: CheckReport) -> None:
             f"{DATA} holds shards that the journal does not name: {shorten_list(unnamed)}. The journal lost its end, or the "
             f"run was killed between the two. {cure} resume=True runs their rows again"
         )
-    errors_start = 0
-    for shard in shards:
-        if problem := find_companion_problem(folder, shard, errors_start):
-            report.problems.append(problem)
-        errors_start += shard.errors_bytes
     _check_rows(report, *read_run_folder(folder))
 
 
@@ -164,8 +151,6 @@ def _check_rows(report: CheckReport, rows: Rows, meta: dict[str, Any]) -> None:
     # One pass over the rows, for everything that is compared below.
     metrics = MetricsAccumulator(layout.classes)
     digest = RowDigest(layout)
-    ids: list[Array] = []
-    increasing, last = True, None
     no_distribution, no_class = _RowsAtFault(), _RowsAtFault()
     for part in read_chunks(rows):
         digest.update(part)
@@ -173,12 +158,6 @@ def _check_rows(report: CheckReport, rows: Rows, meta: dict[str, Any]) -> None:
         no_distribution.add(part_ids[invalid_rows(probs)])
         if labels is not None and len(wrong := invalid_labels(labels, layout.classes)):
             no_class.add(part_ids[wrong])
-        increasing = increasing and is_increasing(part_ids) and (last is None or part_ids[0] > last)
-        last = part_ids[-1]
-        ids.append(part_ids)
-        if increasing and layout.id_kind == "int":
-            # Increasing ids are all different: those that came before need not be remembered.
-            ids = [np.array([int(ids[0][0])]), part_ids] if len(ids) > 2 else ids
         report.rows += len(part_ids)
         # Metrics of rows at fault say nothing, and take the longest.
         if not no_distribution.count and not no_class.count:
@@ -194,8 +173,7 @@ def _check_rows(report: CheckReport, rows: Rows, meta: dict[str, Any]) -> None:
         report.problems.append(
             f"meta says {length} rows of data, but {report.rows} were written and {report.bad_rows} were bad"
         )
-    if not increasing and (duplicates := find_duplicates(np.concatenate(ids))):
-        report.problems.append(f"duplicate ids: {shorten_list(duplicates)}")
+    _report_errors(report, lambda: Distributions.from_rows(rows, meta).ids)
     computed = metrics.result()
     # A format that keeps no labels still keeps the metrics that were computed with them.
     recorded = {k: v for k, v in meta.get("metrics", {}).items() if layout.labels or k in computed}

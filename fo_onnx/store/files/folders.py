@@ -1,4 +1,8 @@
-"""Folders of ours: marked when they are made, locked while they are written, and removed under another name."""
+"""Folders of ours: marked when they are made, locked while they are written, and removed under another name.
+
+In all functions `doing` is what is being done, for messages, and `entries` are names of files relative to a folder of ours,
+one folder deep at most: those that its owner knows, besides marker and lock.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import StoreError, StoreExistsError, StoreWriteError
-from .operations import capitalise, operations, os_errors, write_all
-from .output import NEW_FILE, file_mode
+from .operations import capitalise, operations, os_errors
+from .output import OutputFile
 from .ownership import (
     LOCK,
     MARKER_START,
@@ -37,13 +41,7 @@ _REMOVED = ".fo-onnx-removed-"
 
 
 def make_folder(folder: Path, doing: str, *, private: bool = False) -> None:
-    """Make a folder whose parent is there, durably. One that is there stays as it is; a link is refused.
-
-    Args:
-        folder: The folder.
-        doing: What is being done, for messages.
-        private: Whether nobody else may look into it.
-    """
+    """Make a folder whose parent is there, durably. One that is there stays as it is; a link is refused."""
     with os_errors(folder, doing):
         if folder.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -59,22 +57,13 @@ def write_marker(folder: Path, name: str, table: dict[str, Any], doing: str, *, 
         folder: The folder.
         name: One of `MARKERS`.
         table: What `marker` gives, and more, as JSON types.
-        doing: What is being done, for messages.
+        doing: What is being done.
         private: Whether nobody else may read it.
     """
-    path, temporary = folder / name, folder / (name + TEMPORARY)
     text = json.dumps(table).encode()
     assert text.startswith(MARKER_START), "a killed beginning is known by how its marker begins"
-    with os_errors(path, doing):
-        descriptor = operations.open(temporary, NEW_FILE, *file_mode(private))
-        try:
-            write_all(descriptor, text)
-            operations.sync(descriptor)
-        finally:
-            os.close(descriptor)
-        require_replaceable(path, None, doing)
-        operations.replace(temporary, path)
-        operations.sync_folder(folder)
+    with OutputFile(folder / name, doing, private=private, marks_folder=True) as file:
+        file.write(text)
 
 
 def take_lock(folder: Path, wait_s: float = 0) -> BaseFileLock:
@@ -118,13 +107,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def begin_folder(folder: Path, name: str, table: dict[str, Any], doing: str) -> BaseFileLock:
-    """Make a folder, lock it and mark it as ours; after an error nothing of it is left. The lock is to be released.
+    """Make a folder, or take one that `may_begin_in` accepts, lock it and mark it as ours, as `write_marker` does.
 
-    Args:
-        folder: The folder; what is there must be what `may_begin_in` accepts.
-        name: One of `MARKERS`.
-        table: What `marker` gives, and more, as JSON types.
-        doing: What is being done, for messages.
+    After an error nothing of it is left. The lock is to be released.
 
     Raises:
         StoreError: Another process has it.
@@ -143,8 +128,9 @@ def begin_folder(folder: Path, name: str, table: dict[str, Any], doing: str) -> 
         with suppress(StoreError):
             if is_ours and read_marker(folder) is not None:
                 remove_folder(folder, (), doing)
-            elif is_new:
-                abandon_folder(folder)
+            elif is_new and may_begin_in(folder):
+                with os_errors(folder, doing):
+                    remove_marks(folder)
         if lock is not None:
             lock.release()
         raise
@@ -163,11 +149,6 @@ def move_folder(folder: Path, target: Path, doing: str) -> None:
 
 def remove_entries(folder: Path, entries: Collection[str], doing: str) -> None:
     """Remove files of a folder of ours; each may be gone.
-
-    Args:
-        folder: The folder.
-        entries: Relative names, one folder deep at most.
-        doing: What is being done, for messages.
 
     Raises:
         StoreExistsError: The folder is not ours, or an entry or its folder is a link or no regular file; nothing was
@@ -199,11 +180,6 @@ def remove_file(path: Path, removes: Callable[[Path], bool], doing: str) -> None
 def remove_folder(folder: Path, entries: Collection[str], doing: str) -> None:
     """Remove a folder of ours whole: it is moved aside first, so that a kill leaves no half of it under its name.
 
-    Args:
-        folder: The folder.
-        entries: Relative names of its files other than marker and lock, as its owner knows them; each may be gone.
-        doing: What is being done, for messages.
-
     Raises:
         StoreExistsError: It has no marker of ours, or holds something else, which is named; nothing was removed.
         StoreWriteError: The operating system refuses.
@@ -212,15 +188,9 @@ def remove_folder(folder: Path, entries: Collection[str], doing: str) -> None:
 
 
 def replace_folder(new: Path, target: Path, entries: Collection[str], doing: str) -> None:
-    """Put a folder of ours in the place of another one of ours, which is removed.
+    """Put the folder `new` of ours in the place of `target`, another one of ours with these entries, which is removed.
 
     A kill in between leaves `new` whole; whoever opens it then only has to rename it.
-
-    Args:
-        new: The folder.
-        target: The folder in whose place it goes.
-        entries: The files of that one, as for `remove_folder`.
-        doing: What is being done, for messages.
 
     Raises:
         StoreExistsError: One of the two is not ours, or `target` holds something else, which is named.
@@ -236,23 +206,8 @@ def replace_folder(new: Path, target: Path, entries: Collection[str], doing: str
         log.warning("%s is in its place, but what it replaced is not removed yet: %s", target, err)
 
 
-def abandon_folder(folder: Path) -> None:
-    """Remove a folder that was made but never marked; any other stays as it is."""
-    if may_begin_in(folder):
-        with os_errors(folder, "removing a folder"):
-            remove_marks(folder)
-
-
 def remove_remains(parent: Path, entries_of: Callable[[Path], Collection[str]]) -> int:
-    """End removals in `parent` that a kill cut short.
-
-    Args:
-        parent: The folder in which folders of ours may have been moved aside.
-        entries_of: Returns the files of such a folder, as for `remove_folder`.
-
-    Returns:
-        How many folders were removed.
-    """
+    """End removals in `parent` that a kill cut short, and return how many; `entries_of` names the entries of a folder."""
     removed = 0
     with suppress(OSError):
         for folder in list(parent.glob(f"{_REMOVED}*")):

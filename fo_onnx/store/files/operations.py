@@ -84,12 +84,7 @@ _ADVICE = {
 
 @contextmanager
 def os_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn an `OSError` into a `StoreWriteError` that says what was being done, why it failed, and what to do.
-
-    Args:
-        path: The file or folder.
-        doing: What was being done, for example ``"writing rows"``.
-    """
+    """Turn an `OSError` into a `StoreWriteError` that says what was being done (`doing`), why it failed, and what to do."""
     try:
         yield
     except StoreError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +14,6 @@ from typing import Any
 from ...errors import StoreExistsError
 from .operations import capitalise, operations, os_errors, write_all
 from .ownership import TEMPORARY, read_marker, require_replaceable
-
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-"""Flags of a file that is begun."""
 
 
 class OutputFile(io.RawIOBase):
@@ -31,6 +29,7 @@ class OutputFile(io.RawIOBase):
         hashing: Whether sha256 is computed; such a file cannot be sought in.
         replaces: Whether a regular file that is there may be replaced; see `require_replaceable`.
         private: Whether nobody else may read the file.
+        marks_folder: Whether it is the marker by which its folder becomes ours.
 
     Attributes:
         size_bytes: How much was written.
@@ -45,6 +44,7 @@ class OutputFile(io.RawIOBase):
         hashing: bool = False,
         replaces: Callable[[Path], bool] | None = None,
         private: bool = False,
+        marks_folder: bool = False,
     ) -> None:
         super().__init__()
         self._descriptor: int | None = None
@@ -55,17 +55,15 @@ class OutputFile(io.RawIOBase):
         self._position = 0
         self.size_bytes = 0
         # Only in a folder of ours is a file begun: anywhere else it could take the place of another's.
-        self._require_own_folder()
-        with os_errors(path, doing):
-            self._descriptor = operations.open(self._temporary, NEW_FILE, *file_mode(private))
-            self._status = os.fstat(self._descriptor)
-
-    def _require_own_folder(self) -> None:
-        if read_marker(self._temporary.parent) is None:
+        if not marks_folder and read_marker(self._temporary.parent) is None:
             raise StoreExistsError(
-                f"{capitalise(self._doing)} at {self._path}: {self._temporary.parent} is no folder of "
-                "fo-onnx (any more), and only there files are begun. Begin again."
+                f"{capitalise(doing)} at {path}: {self._temporary.parent} is no folder of fo-onnx (any more), and only "
+                "there files are begun. Begin again."
             )
+        with os_errors(path, doing):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            self._descriptor = operations.open(self._temporary, flags, *((0o600,) if private else ()))
+            self._status = os.fstat(self._descriptor)
 
     @property
     def sha256(self) -> str:
@@ -187,15 +185,13 @@ def copy(
 ) -> None:
     """Copy a file, whole or not at all; see `OutputFile`. Raises `StoreWriteError`, `StoreExistsError`."""
     with source.open("rb") as content, OutputFile(target, doing, temporary=temporary, private=private) as file:
-        while block := content.read(2**22):
-            file.write(block)
+        shutil.copyfileobj(content, file, 2**22)
 
 
-def write_at(path: Path, offset: int, data: bytes, doing: str) -> int:
+def write_at(path: Path, offset: int, data: bytes, doing: str) -> None:
     """Put `data` at `offset` of a file, cut off what lay behind, and wait until it is on the disk.
 
-    Returns:
-        The new size. After a `StoreWriteError` the file is cut back to `offset` as far as that is possible.
+    After a `StoreWriteError` the file is cut back to `offset` as far as that is possible.
     """
     with os_errors(path, doing):
         new = not path.exists()
@@ -215,9 +211,3 @@ def write_at(path: Path, offset: int, data: bytes, doing: str) -> int:
             os.close(descriptor)
         if new:
             operations.sync_folder(path.parent)
-    return offset + len(data)
-
-
-def file_mode(private: bool) -> tuple[int, ...]:
-    """Return the mode of a file that nobody else may read, as an argument of `operations.open`; nothing for any other."""
-    return (0o600,) if private else ()

@@ -39,7 +39,7 @@ def marker(kind: str, **more: Any) -> dict[str, Any]:
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
     """Return the marker of a folder of ours; ``None`` for every other folder, a link, and what is no folder."""
-    if not _is_folder(folder):
+    if os.path.islink(folder):
         return None
     for name in MARKERS:
         path = folder / name
@@ -57,9 +57,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 def foreign_entries(folder: Path, entries: Collection[str]) -> list[str]:
     """Return what is in a folder and not its marker, its lock or one of `entries`; links are never one of these.
 
-    Args:
-        folder: The folder.
-        entries: Relative names of files, one folder deep at most (``"data/part-0.parquet"``).
+    `entries` are relative names of files, one folder deep at most (``"data/part-0.parquet"``).
     """
     own_files = {*entries, *MARKERS, *(name + TEMPORARY for name in MARKERS), LOCK}
     own_folders = {name.split("/")[0] for name in entries if "/" in name}
@@ -80,7 +78,7 @@ def foreign_entries(folder: Path, entries: Collection[str]) -> list[str]:
 
 def may_begin_in(folder: Path) -> bool:
     """Return whether a folder holds nothing, or only what a killed beginning leaves: our lock, the start of a marker."""
-    if not _is_folder(folder):
+    if os.path.islink(folder) or not os.path.isdir(folder):
         return False
     with os_errors(folder, "looking into a folder"), os.scandir(folder) as entries:
         return all(e.is_file(follow_symlinks=False) and _is_of_a_beginning(Path(e.path)) for e in entries)
@@ -96,13 +94,6 @@ def _is_of_a_beginning(path: Path) -> bool:
     return MARKER_START.startswith(start)
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(path.lstat().st_mode)
-    except (OSError, ValueError):
-        return False
-
-
 def require_replaceable(path: Path, replaces: Callable[[Path], bool] | None, doing: str) -> None:
     """Refuse to write over what is not ours.
 
@@ -116,14 +107,12 @@ def require_replaceable(path: Path, replaces: Callable[[Path], bool] | None, doi
         StoreExistsError: A link, a folder, a device, or a file that is not ours is there.
     """
     beginning = f"{capitalise(doing)} at {path}"
-    # Not `exists`, which follows links.
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as err:
-        with os_errors(path, doing):
-            raise err
+    with os_errors(path, doing):
+        # Not `exists`, which follows links.
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return
     if stat.S_ISLNK(mode):
         raise StoreExistsError(
             f"{beginning}: a link of that name is there, which is neither followed nor replaced. Remove it, or choose another "

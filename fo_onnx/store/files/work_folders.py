@@ -27,10 +27,6 @@ def work_folder(target: Path, doing: str) -> Iterator[Path]:
 
     What a killed process left there is removed when the next one begins.
 
-    Args:
-        target: The file that shall appear.
-        doing: What is being done, for messages.
-
     Raises:
         StoreExistsError: What is there under that name is not such a folder.
         StoreError: Another process is writing there.
@@ -102,12 +98,8 @@ def remove_temporary_remains() -> int:
 
 def _remove_temporary(folder: Path) -> None:
     with os_errors(folder, "removing a temporary folder"):
-        with os.scandir(folder) as entries:
-            inside = [
-                (Path(e.path), e.is_dir(follow_symlinks=False)) for e in entries if e.name not in (LOCK, *MARKERS)
-            ]
-        for path, is_folder in inside:
-            if is_folder:
+        for path in [p for p in folder.iterdir() if p.name not in (LOCK, *MARKERS)]:
+            if path.is_dir() and not path.is_symlink():
                 operations.remove_tree(path)
             else:
                 operations.remove(path)

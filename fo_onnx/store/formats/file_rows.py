@@ -6,10 +6,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from ...distributions.columns import COLUMNS, Columns, Rows
+import numpy as np
+
+from ...distributions.columns import COLUMNS, Array, ArrayRows, Columns, Rows
+from ...distributions.ids import normalise_ids
 from ...errors import StoreError, reading
 from ...guards.limits import check_regular
-from ..schema import FOR_LARGE_RESULTS
+from ..schema import FOR_LARGE_RESULTS, check_against_rows
 
 Stamp = tuple[int, int, int]
 Reader = Callable[[Path], tuple[Rows, dict[str, Any]]]
@@ -64,6 +67,7 @@ class FileRows:
                 raise StoreError(
                     f"Reading {self._path}: it takes more memory than there is. {FOR_LARGE_RESULTS}"
                 ) from err
+            check_against_rows(meta, rows)
             self._require_same_file(is_open=False)
         self._rows = rows
         return rows, meta
@@ -87,3 +91,27 @@ def read_stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def to_rows(columns: dict[str, Array], where: str) -> ArrayRows:
+    """Return the columns of a file as rows. Ids may be of any type that `normalise_ids` knows.
+
+    Args:
+        columns: The columns by name: at least ids and probs.
+        where: The file.
+
+    Raises:
+        StoreError: A column is of another type, or has not one row for each row of probs (n, classes).
+    """
+    probs = columns["probs"]
+    n, k = probs.shape if probs.ndim == 2 else (0, 0)
+    for name, array in columns.items():
+        is_wide = name in ("probs", "logits")
+        dtype = array.dtype if name == "ids" else np.dtype("<f4" if is_wide else "<i8")
+        if array.dtype != dtype or array.shape != ((n, k) if is_wide else (n,)) or k == 0:
+            raise StoreError(
+                f"Reading {where}: {name} of shape {array.shape} and dtype {array.dtype} beside probs of shape "
+                f"{probs.shape}; {dtype} with one row for each row of (n, classes) was expected."
+            )
+    ids = normalise_ids(columns["ids"], f"Reading {where}", StoreError)
+    return ArrayRows(**{**columns, "ids": ids}, where=where)

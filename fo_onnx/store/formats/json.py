@@ -19,6 +19,7 @@ under "logits", with numbers that are not finite as text. The file is read whole
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,6 @@ from ...guards.limits import check_sparse
 from ..files import OutputFile
 from ..schema import (
     FOR_LARGE_RESULTS,
-    check_against_rows,
     check_meta,
     encode_meta,
     fits_record,
@@ -44,6 +44,7 @@ from ..schema import (
 
 _SECTIONS = {"distributions": "probs", "labels": "labels", "logits": "logits"}
 _CHUNK_VALUES = 2**18
+_INTEGER = re.compile("0|-?[1-9][0-9]*")
 
 
 def write_result(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
@@ -80,8 +81,7 @@ def _encode_lines(ids: Array, values: Array) -> list[bytes]:
 def read_result(path: Path) -> tuple[Rows, dict[str, Any]]:
     """Return the rows and meta of this module's files, of an older generator's, and of JSON that was formatted anew.
 
-    Raises:
-        StoreError: JSON of another kind, or of a newer schema. `FileRows` is the border for everything else.
+    Raises `StoreError`; `FileRows` is the border.
     """
     where = str(path)
     check_sparse(path, StoreError, FOR_LARGE_RESULTS)
@@ -111,15 +111,12 @@ def read_result(path: Path) -> tuple[Rows, dict[str, Any]]:
     if meta["schema"] == 0:
         least = minimal_meta(rows.layout, rows.length)
         meta = {**least, **meta, "data": least["data"]}
-    check_against_rows(meta, rows)
     return rows, meta
 
 
 def _upgrade_version_0(meta: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     """Return today's meta for that of the older generator: flat, and with keys that were numbers, or were not."""
-    are_integers = all(
-        k.removeprefix("-").isascii() and k.removeprefix("-").isdecimal() and str(int(k)) == k for k in keys
-    )
+    are_integers = all(map(_INTEGER.fullmatch, keys))
     flat = {"name": "model_name", "framework": "framework", "class_names": "class_names"}
     values = {key: meta.get(flat_key) for key, flat_key in flat.items()}
     return {
@@ -144,10 +141,11 @@ def _to_ids(keys: list[str], id_kind: str, where: str) -> Array:
     if id_kind == "str":
         return normalise_ids(keys, doing, StoreError)
     try:
-        numbers = [int(key) for key in keys]
-    except ValueError as err:
-        raise StoreError(f"{doing}: meta.data.id_kind is 'int', but an id is not ({err}).") from err
-    ids = normalise_ids(numbers, doing, StoreError) if numbers else np.empty(0, dtype=np.int64)
+        ids = np.array([int(key) for key in keys], dtype=np.int64)
+    except (ValueError, OverflowError) as err:
+        raise StoreError(
+            f"{doing}: meta.data.id_kind is 'int', but an id is not, or does not fit 64 signed bits ({err})."
+        ) from err
     require_unique(ids, doing, StoreError)
     return ids
 

@@ -12,7 +12,7 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ...errors import StoreError
 from ...guards.array_files import read_header
 from ..digest import RowDigest, seal_meta
 from ..files import OutputFile
-from ..schema import check_against_rows, decode_meta, encode_meta, minimal_meta
+from ..schema import decode_meta, encode_meta, minimal_meta
 
 
 def write_result(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
@@ -43,8 +43,7 @@ def write_result(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
 def read_result(path: Path) -> tuple[Rows, dict[str, Any]]:
     """Return the rows, mapped into memory, with ids 0 … n − 1, and meta; a minimal one if another program wrote the file.
 
-    Raises:
-        StoreError: It is cut short, no .npy, or no (n, k) array of float32.
+    Raises `StoreError`; `FileRows` is the border.
     """
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -56,30 +55,22 @@ def read_result(path: Path) -> tuple[Rows, dict[str, Any]]:
             )
         end = offset + 4 * math.prod(shape)
         if end > size_bytes:
-            raise StoreError(
-                f"Reading {path}: {size_bytes - offset} bytes of rows, {end - offset} expected. It is cut short or "
-                "damaged."
-            )
+            raise ValueError(f"{size_bytes - offset} bytes of rows, {end - offset} expected")
         rows = ArrayRows(map_array(path, np.dtype("<f4"), shape, offset), where=str(path))
         # An array that ends where the file ends is another program's: it has no record.
         if end == size_bytes:
             meta = minimal_meta(rows.layout, rows.length, foreign=True)
         else:
             file.seek(end)
-            meta = decode_meta(_read_text(file, size_bytes, str(path)), str(path))
-    check_against_rows(meta, rows)
+            dtype, shape, _ = read_header(file, str(path), StoreError)
+            rest_bytes = size_bytes - file.tell()
+            if dtype != np.uint8 or shape != (rest_bytes,):
+                raise StoreError(
+                    f"Reading {path}: after its rows an array of shape {shape} and dtype {dtype}; the {rest_bytes} bytes "
+                    "of meta were expected. It is cut short, damaged or of another kind."
+                )
+            meta = decode_meta(file.read(), str(path))
     return rows, meta
-
-
-def _read_text(file: BinaryIO, size_bytes: int, where: str) -> bytes:
-    dtype, shape, _ = read_header(file, where, StoreError)
-    rest_bytes = size_bytes - file.tell()
-    if dtype != np.uint8 or shape != (rest_bytes,):
-        raise StoreError(
-            f"Reading {where}: after its rows an array of shape {shape} and dtype {dtype}; the {rest_bytes} bytes of meta "
-            "were expected. It is cut short, damaged or of another kind."
-        )
-    return file.read()
 
 
 def encode_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:

@@ -8,7 +8,9 @@ was chosen by size, speed and by who can read it (pandas, polars, DuckDB, Huggin
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +22,7 @@ from ...errors import StoreError
 from ...guards.limits import check_unfolding
 from ...guards.parquet_footer import read_groups
 from ..files import OutputFile
-from ..schema import META_KEY, check_against_rows, decode_meta, encode_meta
+from ..schema import META_KEY, decode_meta, encode_meta
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +32,7 @@ GROUP_BYTES = 64 * 2**20
 """Above 1,024 classes a row group holds fewer rows, so that it never takes more memory than this."""
 FREE_GROUP_BYTES = 8 * GROUP_BYTES
 """The size that any row group may decode to, however small the file is: rows that are all alike take next to no room."""
+PartReader = Callable[[int, int, int], Columns]
 _NAMES = {"ids": "id", "probs": "probs", "labels": "label", "logits": "logits"}
 
 
@@ -58,25 +61,26 @@ class ParquetOutput:
         rows_per_group: int | None = None,
         on_group: Callable[[Columns], None] | None = None,
     ) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._layout = layout
         self._size = rows_per_group or group_rows(layout.classes)
         self._on_group = on_group
-        self._schema = _schema(layout, encode_meta(meta, "Parquet"))
+        wide, ids = pa.list_(pa.float32(), layout.classes), pa.int64() if layout.id_kind == "int" else pa.string()
+        types = {"ids": ids, "probs": wide, "labels": pa.int64(), "logits": wide}
+        fields = [pa.field(_NAMES[c], types[c]) for c in layout.columns]
+        self._schema = pa.schema(fields, metadata={META_KEY: encode_meta(meta, "Parquet")})
         # Bytes of the same weight lie together, and consecutive ids as differences: that is what zstd packs best.
-        encodings = {"probs.list.element": "BYTE_STREAM_SPLIT", "logits.list.element": "BYTE_STREAM_SPLIT"}
-        encodings |= {"label": "DELTA_BINARY_PACKED"} | (
-            {"id": "DELTA_BINARY_PACKED"} if layout.id_kind == "int" else {}
-        )
-        names = {_NAMES[c] for c in layout.columns}
+        encodings = {f"{f.name}.list.element": "BYTE_STREAM_SPLIT" for f in fields if f.type == wide}
+        encodings |= {f.name: "DELTA_BINARY_PACKED" for f in fields if f.type == pa.int64()}
         self._writer = pq.ParquetWriter(
             file,
             self._schema,
             compression="zstd",
             compression_level=3,
             use_dictionary=False,
-            column_encoding={path: e for path, e in encodings.items() if path.split(".")[0] in names},
+            column_encoding=encodings,
             write_statistics=["id"],
             write_page_checksum=True,
         )
@@ -125,18 +129,6 @@ class ParquetOutput:
             self._on_group(Columns(**part))
 
 
-def _schema(layout: Layout, meta: bytes) -> pa.Schema:
-    import pyarrow as pa
-
-    wide = pa.list_(pa.float32(), layout.classes)
-    fields = [pa.field("id", pa.int64() if layout.id_kind == "int" else pa.string()), pa.field("probs", wide)]
-    if layout.labels:
-        fields.append(pa.field("label", pa.int64()))
-    if layout.logits:
-        fields.append(pa.field("logits", wide))
-    return pa.schema(fields, metadata={META_KEY: meta})
-
-
 def write_result(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
     """Write all rows. Raises `StoreWriteError`."""
     output = ParquetOutput(file, rows.layout, meta)
@@ -150,20 +142,15 @@ def write_result(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
 
 
 def read_result(path: Path) -> tuple[Rows, dict[str, Any]]:
-    """Return the rows, of which none is decoded yet, and meta. Raises `StoreError`."""
+    """Return the rows, of which none is decoded yet, and meta. Raises `StoreError`; `FileRows` is the border."""
     rows = ParquetRows(path)
-    check_against_rows(rows.meta, rows)
     return rows, rows.meta
 
 
 class ParquetRows:
     """Rows of one file, which it holds open; decodes one row group at a time and keeps the last one.
 
-    Args:
-        path: The file.
-
-    Raises:
-        StoreError: It is of another kind, or of a newer schema. Arrow's own errors are left to the border.
+    Raises `StoreError` for a file of another kind, or of a newer schema; what is damaged is left to the border, `reading`.
     """
 
     in_memory = False
@@ -189,7 +176,7 @@ class ParquetRows:
             self._file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True, read_dictionary=["id"])
         self.length = int(footer.num_rows)
         sizes = self._check_groups(path)
-        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+        self._starts = list(accumulate(sizes, initial=0))
         self.step = int(max(sizes, default=1)) or 1
         self._last: dict[str, tuple[int, Array]] = {}
 
@@ -205,62 +192,41 @@ class ParquetRows:
                     continue
                 most = group.rows * values[column.name]
                 if column.values > most:
-                    raise StoreError(
-                        f"Reading {self.where}: {column.values} values of {column.name} in a group of {group.rows} rows. "
-                        "It is damaged."
-                    )
+                    raise ValueError(f"{column.values} values of {column.name} in a group of {group.rows} rows")
                 # 8 bytes for an id or a label, 4 for a number, or what the pages unfold to.
                 wanted += max(8 * group.rows, 4 * most, column.size_bytes)
             if wanted > FREE_GROUP_BYTES:
                 check_unfolding(path, wanted, file_bytes, StoreError, f"row group {number} of a file")
             sizes.append(group.rows)
         if sum(sizes) != self.length:
-            raise StoreError(
-                f"Reading {self.where}: {sum(sizes)} rows in its row groups, {self.length} in all. It is damaged."
-            )
+            raise ValueError(f"{sum(sizes)} rows in its row groups, {self.length} in all")
         return sizes
 
     def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
         """Decode the row groups that hold these rows, and of them only these columns."""
         wanted = [c for c in self.layout.columns if c in columns]
-        if start >= stop:
-            return Columns(**{c: self.layout.make_column(c, 0) for c in wanted})
-        # The row groups that hold these rows, and of each the part that is asked for.
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        last = int(np.searchsorted(self._starts, stop, side="left"))
-        parts: dict[str, list[Array]] = {c: [] for c in wanted}
-        for group in range(first, last):
-            offset = int(self._starts[group])
-            for name, values in self._decode_group(group, wanted).items():
-                parts[name].append(values[max(start - offset, 0) : stop - offset])
-        return Columns(**{c: p[0] if len(p) == 1 else np.concatenate(p) for c, p in parts.items()})
+        return read_across(
+            self._starts, start, stop, self.layout, wanted, lambda group, a, b: self._read_group(group, a, b, wanted)
+        )
 
-    def _decode_group(self, group: int, columns: list[str]) -> dict[str, Array]:
+    def _read_group(self, group: int, start: int, stop: int, columns: list[str]) -> Columns:
         # The last group is remembered: rows are asked for one after another, and column by column.
         absent = [c for c in columns if c not in self._last or self._last[c][0] != group]
         if absent:
             table = self._file.read_row_group(group, columns=[_NAMES[c] for c in absent])
             decoded = {c: self._to_numpy(table.column(_NAMES[c]).combine_chunks(), c) for c in absent}
-            expected = int(self._starts[group + 1] - self._starts[group])
+            expected = self._starts[group + 1] - self._starts[group]
             for name, values in decoded.items():
                 if len(values) != expected:
-                    raise StoreError(
-                        f"Reading {self.where}: {len(values)} {name} in a group of {expected} rows. It is damaged."
-                    )
+                    raise ValueError(f"{len(values)} {name} in a group of {expected} rows")
                 self._last[name] = (group, values)
-        return {c: self._last[c][1] for c in columns}
+        return Columns(**{c: self._last[c][1][start:stop] for c in columns})
 
-    def _to_numpy(self, array: Any, column: str) -> Array:
-        import pyarrow as pa
-
-        if isinstance(array, pa.ChunkedArray):
-            array = pa.concat_arrays(array.chunks)
+    def _to_numpy(self, array: pa.Array, column: str) -> Array:
         wide = column in ("probs", "logits")
         values = array.flatten() if wide else array
         if array.null_count or values.null_count:
-            raise StoreError(
-                f"Reading {self.where}: a {_NAMES[column]} is null; every row has one. The file is damaged."
-            )
+            raise ValueError(f"a {_NAMES[column]} is null; every row has one")
         if column == "ids" and self.layout.id_kind == "str":
             texts = cast(Array, values.dictionary.to_numpy(zero_copy_only=False))
             ids = cast(Array, texts[values.indices.to_numpy()])
@@ -270,6 +236,21 @@ class ParquetRows:
             return ids
         plain = cast(Array, values.to_numpy(zero_copy_only=False))
         return plain.reshape(-1, self.layout.classes) if wide else plain
+
+
+def read_across(
+    starts: list[int], start: int, stop: int, layout: Layout, wanted: Collection[str], read_part: PartReader
+) -> Columns:
+    """Return rows ``start`` to ``stop − 1`` of parts that begin at these rows; the last of `starts` is the number of rows.
+
+    `read_part` returns rows of a part, by its number and by positions in it.
+    """
+    numbers = range(bisect_right(starts, start) - 1, bisect_left(starts, stop)) if start < stop else ()
+    parts = [read_part(i, max(start - starts[i], 0), min(stop, starts[i + 1]) - starts[i]) for i in numbers]
+    if len(parts) == 1:
+        return parts[0]
+    joined = {c: [cast(Array, getattr(part, c)) for part in parts] for c in layout.columns if c in wanted}
+    return Columns(**{c: np.concatenate(p) if p else layout.make_column(c, 0) for c, p in joined.items()})
 
 
 def _read_columns(schema: pa.Schema, where: str) -> tuple[int, str]:

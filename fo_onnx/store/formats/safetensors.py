@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from ...distributions.columns import Array, ArrayRows, Rows, read_chunks
-from ...distributions.ids import normalise_ids
+from ...distributions.columns import Array, Rows, read_chunks
+from ...distributions.ids import to_object_array
 from ...errors import StoreError
 from ...guards.limits import limit
 from ..files import OutputFile
-from ..schema import META_KEY, check_against_rows, decode_meta, encode_meta
+from ..schema import META_KEY, decode_meta, encode_meta
+from .file_rows import to_rows
 from .npy import map_array
 
 _HEADER_LIMIT_BYTES = 100_000_000
@@ -32,12 +33,7 @@ _ORDER = ("ids", "labels", "probs", "logits")
 
 
 def write_result(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
-    """Write all columns, in a pass for each.
-
-    Raises:
-        StoreWriteError: The operating system refuses.
-        StoreError: Text ids take more room than a header may have.
-    """
+    """Write all columns, in a pass for each. Raises `StoreError`, also for text ids that do not fit into a header."""
     import orjson
 
     layout = rows.layout
@@ -69,11 +65,7 @@ def write_result(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
 
 
 def read_result(path: Path) -> tuple[Rows, dict[str, Any]]:
-    """Return the rows, mapped into memory, and meta.
-
-    Raises:
-        StoreError: It is cut short, of another kind, or of a newer schema.
-    """
+    """Return the rows, mapped into memory, and meta. Raises `StoreError`; `FileRows` is the border."""
     where = str(path)
     # The header holds meta, and the text ids if there are any; tensors follow it.
     header, begin = _read_header(path)
@@ -85,68 +77,46 @@ def read_result(path: Path) -> tuple[Rows, dict[str, Any]]:
         )
     meta = decode_meta(metadata[META_KEY], where)
     size_bytes = path.stat().st_size - begin
-    # Each tensor in its place, and nothing between or after them.
-    places = {name: _locate_tensor(where, name, entry, size_bytes) for name, entry in header.items() if name in _TYPES}
-    if (end := max(stop for _, _, stop in places.values())) != size_bytes:
-        raise StoreError(f"Reading {where}: {size_bytes} bytes of tensors, {end} expected. It is cut short or damaged.")
-    for (_, _, stop), (_, start, _) in pairwise(sorted(places.values(), key=lambda place: place[1:])):
-        if start < stop:
-            raise StoreError(f"Reading {where}: tensors that overlap. The file is damaged.")
+    # Each tensor in its place, one after another to the end of the file.
+    places = {name: _locate_tensor(name, entry, size_bytes) for name, entry in header.items() if name in _TYPES}
+    starts, stops = zip(*sorted(place[1:] for place in places.values()), strict=True)
+    if stops[-1] != size_bytes or any(map(operator.lt, starts[1:], stops)):
+        raise ValueError(f"tensors that overlap, or end at {stops[-1]} of {size_bytes} bytes")
     arrays = {n: map_array(path, np.dtype(_TYPES[n][1]), shape, begin + at) for n, (shape, at, _) in places.items()}
     if "ids" not in arrays:
-        values = json.loads(metadata["ids"]) if "ids" in metadata else None
-        if not isinstance(values, list):
-            raise StoreError(
-                f"Reading {where}: neither a tensor ids nor a list of text ids is there. The file is damaged."
-            )
-        arrays["ids"] = normalise_ids(values, f"Reading {where}", StoreError)
-    # One row of each column for each row of probs.
-    n = len(arrays["probs"])
-    if any(len(a) != n for a in arrays.values()) or (
-        "logits" in arrays and arrays["logits"].shape != arrays["probs"].shape
-    ):
-        shapes = ", ".join(f"{name} {a.shape}" for name, a in arrays.items())
-        raise StoreError(f"Reading {where}: columns of different lengths: {shapes}. The file is damaged.")
-    rows = ArrayRows(**arrays, where=where)
-    check_against_rows(meta, rows)
-    return rows, meta
+        if not isinstance(values := json.loads(metadata.get("ids", "null")), list):
+            raise ValueError("neither a tensor ids nor a list of text ids is there")
+        arrays["ids"] = to_object_array(values)
+    return to_rows(arrays, where), meta
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         # A length that is wrong would be read before anything else is known to be.
-        longest = limit("FO_ONNX_MAX_HEADER_BYTES")
         if not 2 <= length <= path.stat().st_size - 8:
-            raise StoreError(f"Reading {path}: no safetensors header. It is cut short, damaged or of another kind.")
-        if length > longest:
+            raise ValueError("no safetensors header")
+        if length > limit("FO_ONNX_MAX_HEADER_BYTES"):
             raise StoreError(
                 f"Reading {path}: a safetensors header of {length} bytes; the format allows {_HEADER_LIMIT_BYTES}. If it "
                 "is meant, raise the limit: FO_ONNX_MAX_HEADER_BYTES=…"
             )
         header = json.loads(file.read(length))
     if not isinstance(header, dict):
-        raise StoreError(f"Reading {path}: its safetensors header is no object. The file is damaged.")
+        raise ValueError("its safetensors header is no object")
     return header, 8 + length
 
 
-def _locate_tensor(where: str, name: str, entry: Any, size_bytes: int) -> tuple[tuple[int, ...], int, int]:
+def _locate_tensor(name: str, entry: Any, size_bytes: int) -> tuple[tuple[int, ...], int, int]:
     """Return shape, first byte and end of a tensor, from its entry in the header; they must fit each other and the file."""
     kind, dtype = _TYPES[name]
-    rank = 2 if kind == "F32" else 1
-    if isinstance(entry, dict) and entry.get("dtype") == kind:
-        shape, offsets = _to_counts(entry.get("shape"), rank), _to_counts(entry.get("data_offsets"), 2)
-        if shape and offsets and min(shape[1:], default=1):
-            start, end = offsets
-            if start <= end <= size_bytes and end - start == math.prod(shape) * np.dtype(dtype).itemsize:
-                return shape, start, end
-    raise StoreError(
-        f"Reading {where}: {name} is said to be {str(entry)[:200]}, but {size_bytes} bytes of tensors are there and "
-        f"{kind} with {rank} axes was expected. The file is cut short, damaged or of another kind."
-    )
-
-
-def _to_counts(value: Any, length: int) -> tuple[int, ...] | None:
-    """Return a list of `length` counts; ``None`` for anything else."""
-    fits = isinstance(value, list) and len(value) == length and all(type(n) is int and 0 <= n < 2**62 for n in value)
-    return tuple(value) if fits else None
+    shape, (start, stop) = entry["shape"], entry["data_offsets"]
+    counts = len(shape) <= 2 and all(type(n) is int and 0 <= n < 2**62 for n in (*shape, start, stop))
+    if (
+        not counts
+        or entry["dtype"] != kind
+        or stop > size_bytes
+        or stop - start != math.prod(shape) * np.dtype(dtype).itemsize
+    ):
+        raise ValueError(f"{size_bytes} bytes of tensors, and {kind} was expected for {name}, not {str(entry)[:200]}")
+    return tuple(shape), start, stop

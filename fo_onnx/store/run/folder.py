@@ -17,6 +17,7 @@ import logging
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,11 @@ import numpy as np
 from ...distributions.columns import Layout
 from ...errors import ResumeError, StoreError, StoreExistsError
 from .. import files
+from ..digest import seal_meta
 from ..formats.registry import is_result, target_format
 from ..schema import differences, encode_meta
-from .journal import Journal, list_shard_files
+from .journal import NAME as JOURNAL
+from .journal import Journal
 from .shard_reader import (
     DATA,
     DIGEST_BYTES,
@@ -37,22 +40,13 @@ from .shard_reader import (
     RUN,
     ShardRows,
     count_rows,
-    find_companion_problem,
-    find_shard_problem,
+    find_problems,
     read_bytes,
     read_run,
 )
 from .shard_writer import InputDigests, ShardLimits, is_list_of_bad_rows
 from .sink import RunSink
-from .target import (
-    COPY,
-    check_errors_path,
-    choose_folder,
-    errors_path,
-    is_run,
-    list_own_entries,
-    partial_path,
-)
+from .target import COPY, check_errors_path, choose_folder, errors_path, is_run, list_own_entries, partial_path
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -81,13 +75,11 @@ class RunFolder:
         self.target, self.path = target, path
         self._lock, self._limits = lock, limits
         self._sink: RunSink | None = None
-        self._is_repaired = False
         self.was_resumed = True
         run = read_run(path)
         self.identity: dict[str, Any] = run["identity"]
         self.settings: dict[str, Any] = run["settings"]
-        self.journal = Journal(path, cut=True)
-        self._files_at_opening = [f"{DATA}/{name}" for name in sorted(list_shard_files(path))]
+        self.journal = Journal(path)
 
     @classmethod
     def create(
@@ -116,7 +108,6 @@ class RunFolder:
             StoreWriteError: The operating system refuses.
             StoreError: An unknown suffix, or a run that another process is writing.
         """
-        target = Path(target)
         path = choose_folder(target, overwrite=overwrite)
         record = files.marker(
             files.KIND_RUN,
@@ -141,7 +132,7 @@ class RunFolder:
                 files.remove_folder(path, list_own_entries(path), doing)
             lock.release()
             raise
-        folder._is_repaired, folder.was_resumed = True, False
+        folder.was_resumed = False
         return folder
 
     @classmethod
@@ -155,7 +146,6 @@ class RunFolder:
         Raises:
             StoreError: A damaged folder, or one that another process is writing.
         """
-        target = Path(target)
         files.remove_remains(target.parent, list_own_entries)
         partial = partial_path(target)
         is_folder = target_format(target) is None
@@ -180,7 +170,7 @@ class RunFolder:
     @staticmethod
     def check_target(target: Path, *, overwrite: bool) -> None:
         """Refuse a target as `create` would, but make nothing. Raises what `create` raises."""
-        choose_folder(Path(target), overwrite=overwrite)
+        choose_folder(target, overwrite=overwrite)
 
     @staticmethod
     def check_place_of_bad_rows(target: Path) -> None:
@@ -247,13 +237,8 @@ class RunFolder:
     ) -> RunSink:
         """Return where rows from `position` on go, after what an early end, a kill or damage left was repaired.
 
-        Args:
-            classes: Number of classes.
-            id_kind: ``"int"`` or ``"str"``.
-            labels: Whether rows carry labels.
-            logits: Whether rows carry logits.
-            on_error: What happens to bad rows from here on: ``"fail"``, ``"skip"`` or ``"record"``.
-            inputs: Where digests of the rows' inputs come from, if they are recorded.
+        The first four arguments are those of a `Layout`. From here on, `on_error` says what happens to bad rows (``"fail"``,
+        ``"skip"`` or ``"record"``), and digests of the rows' inputs come from `inputs`, if they are recorded.
 
         Raises:
             ResumeError: Finished rows have other columns.
@@ -265,10 +250,10 @@ class RunFolder:
             raise ResumeError(
                 f"Resuming {self.path}: the finished rows have other columns. {lines}. Begin anew with overwrite=True."
             )
-        record_errors = on_error == "record"
-        if record_errors:
+        if on_error == "record":
             check_errors_path(self.target)
-        self._repair()
+        if self.was_resumed:
+            self._repair()
         # The journal says what holds from here on, where it does not yet.
         if self.journal.layout is None:
             self.journal.append({"kind": "layout", "layout": layout.as_dict()})
@@ -278,9 +263,8 @@ class RunFolder:
             self.journal,
             layout,
             self._limits,
-            record_errors=record_errors,
+            record_errors=on_error == "record",
             inputs=inputs,
-            target=self.target,
             publish=self._publish,
             release=lambda has_rows: self.close() if has_rows else self.remove(),
         )
@@ -299,8 +283,9 @@ class RunFolder:
         finally:
             self.close()
 
-    def _publish(self, rows: ShardRows, meta: dict[str, Any]) -> None:
+    def _publish(self, rows: ShardRows, meta: dict[str, Any], row_digest: str) -> None:
         """Turn the finished shards into the target."""
+        meta = seal_meta(meta, row_digest, str(self.target))
         form = target_format(self.target)
         # A run folder is its own result, once its manifest is there.
         if form is None:
@@ -341,16 +326,9 @@ class RunFolder:
         """Leave out the shards that cannot be built on; return whether rows, or the end of the run, are missing."""
         is_finished = (self.path / MANIFEST).exists()
         # Shards are sound up to the first that is damaged, or holds a batch that may have been cut short.
-        sound, errors_start, problem = 0, 0, None
-        for shard in self.journal.shards:
-            if shard.last_batch:
-                break
-            problem = find_shard_problem(self.path, shard, hashing=True)
-            problem = problem or find_companion_problem(self.path, shard, errors_start)
-            if problem is not None:
-                break
-            sound, errors_start = sound + 1, errors_start + shard.errors_bytes
-        problem = problem or self.journal.damaged
+        shards = list(takewhile(lambda shard: not shard.last_batch, self.journal.shards))
+        sound, found = next(find_problems(self.path, shards), (len(shards), None))
+        problem = found or self.journal.damage
         is_whole = is_finished and sound == len(self.journal.shards) and problem is None
         if not is_whole:
             self.journal.drop_shards(sound)
@@ -360,25 +338,21 @@ class RunFolder:
 
     def _repair(self) -> None:
         """Make the folder hold what the journal says now, and nothing else."""
-        if self._is_repaired:
-            return
         doing = "repairing a run folder"
-        if foreign := files.foreign_entries(self.path, [*list_own_entries(self.path), *self._files_at_opening]):
+        own = list_own_entries(self.path)
+        if foreign := files.foreign_entries(self.path, own):
             raise StoreExistsError(
                 f"Resuming {self.path}: it holds what is not of this run and is never removed: {files.list_names(foreign)}. "
                 "Move that elsewhere."
             )
         # The files of dropped shards go before their lines: a kill then leaves lines without files, which are dropped again.
-        wanted = {f"{DATA}/{s.file}" for s in self.journal.shards}
-        stale = [name for name in list_own_entries(self.path) if name.endswith(files.TEMPORARY)]
-        dropped = [name for name in self._files_at_opening if name not in wanted]
-        files.remove_entries(self.path, [MANIFEST, *stale, *dropped], doing)
-        self.journal.rewrite()
+        wanted = {JOURNAL, ERRORS, INPUTS, *(f"{DATA}/{s.file}" for s in self.journal.shards)}
+        files.remove_entries(self.path, [MANIFEST, *(name for name in own if name not in wanted)], doing)
+        self.journal.cut()
         files.make_folder(self.path / DATA, doing)
         errors = self.path / ERRORS
         if errors.exists():
             files.write_at(errors, self.journal.errors_bytes, b"", doing)
-        self._is_repaired = True
 
 
 def _replace_folder(new: Path, target: Path) -> None:

@@ -1,7 +1,8 @@
 """The journal of a run folder: one line per finished shard, each with its checksum, only ever appended to.
 
 A line is ``{"crc32":"<8 hex digits>","entry":{…}}``; the CRC-32 is that of the entry's own bytes. A kill while a line
-is written leaves a last line that is cut short: it counts as not written. A broken line before others is damage.
+is written leaves a last line that is cut short: it counts as not written. A broken line before others is damage, and ends
+the journal.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import StoreError, reading
+from ...errors import StoreError, first_line, reading
 from ...guards.limits import check_regular
 from .. import files
 
@@ -70,14 +71,7 @@ class Shard:
 
 
 class Journal:
-    """The journal of one folder, as a list of entries and a file that keeps up with it.
-
-    Args:
-        folder: The run folder.
-        cut: Whether a broken line before others ends the journal, and is no error.
-
-    Raises:
-        StoreError: A broken line that is not the last, or shards that do not follow one another.
+    """The journal of one folder: what its lines say, and a file that keeps up with it.
 
     Attributes:
         folder: The run folder.
@@ -86,44 +80,44 @@ class Journal:
         switch_reason: Why.
         on_error: The option `on_error`, as pairs of the first position that it holds for and its value.
         layout: The columns of the run, once they are known.
-        damaged: Why the lines after a broken one are left out, if they are.
+        damage: Why lines are left out, if they are: a broken one before others, or shards that do not follow one another.
     """
 
-    def __init__(self, folder: Path, *, cut: bool = False) -> None:
-        self._path = folder / NAME
-        self.folder = folder
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._path = folder, folder / NAME
+        self._read(None)
+
+    def _read(self, size: int | None) -> None:
+        """Apply the lines in the first `size` bytes of the file, or in all of it."""
         self.shards: list[Shard] = []
         self.switched_at: int | None = None
         self.switch_reason: str | None = None
         self.on_error: list[tuple[int, str]] = []
         self.layout: dict[str, Any] | None = None
-        self.damaged: str | None = None
-        self._torn = False
+        self.damage: StoreError | None = None
+        # The size of the lines that count, and before the line of each shard.
         self._size = 0
-        self._lines: list[tuple[dict[str, Any], bytes]] = []
+        self._shard_offsets: list[int] = []
         # Every whole line ends in a newline, so that what follows the last one is a line that was cut short.
-        lines = _read_bytes(self._path).split(b"\n")
-        for number, line in enumerate(lines[:-1], start=1):
-            entry = _decode_line(line)
-            last = number == len(lines) - 1 and lines[-1] == b""
-            try:
-                if entry is None:
-                    raise StoreError(
-                        f"Reading {self._path}: line {number} of {len(lines) - 1} is broken, and lines after it are not: "
-                        "the journal was damaged after it was written. resume=True goes on from the rows before it."
-                    )
-                self._apply(entry, line + b"\n")
-            except StoreError as err:
-                # The last line may be what a kill left of it.
-                if entry is None and last:
-                    self._torn = True
-                    return
-                if not cut:
-                    raise
-                self._torn = True
-                self.damaged = str(err)
+        *lines, rest = _read_bytes(self._path)[:size].split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            entry, problem = (
+                _decode_line(line),
+                "is broken, and lines after it are not: it was damaged after it was written",
+            )
+            # The last line may be what a kill left of it.
+            if entry is None and number == len(lines) and not rest:
                 return
-        self._torn = lines[-1] != b""
+            try:
+                if entry is not None:
+                    self._apply(entry, len(line) + 1)
+                    continue
+            except (KeyError, TypeError, ValueError) as err:
+                problem = f"is not as this version knows it ({first_line(err)})"
+            self.damage = StoreError(
+                f"Reading {self._path}: line {number} of {len(lines)} {problem}. resume=True goes on from the rows before it."
+            )
+            return
 
     @property
     def position(self) -> int:
@@ -139,66 +133,38 @@ class Journal:
         """Add a line and wait until it is on the disk. Raises `StoreWriteError`; then nothing was added."""
         line = _encode_line(entry)
         files.write_at(self._path, self._size, line, "writing the journal")
-        self._apply(entry, line)
-
-    def append_shard(self, shard: Shard) -> None:
-        """Add a finished shard, whose file is on the disk under its name."""
-        self.append({"kind": "shard", **shard.__dict__})
+        self._apply(entry, len(line))
 
     def drop_shards(self, first: int) -> None:
-        """Leave out the shards from number `first` on, and what concerns their rows; `rewrite` puts that on the disk."""
-        del self.shards[first:]
-        position, self._torn = self.position, True
-        files_left = {s.file for s in self.shards}
-        lines = [
-            (entry, line)
-            for entry, line in self._lines
-            if (entry["file"] in files_left if entry["kind"] == "shard" else entry.get("position", 0) <= position)
-        ]
-        # The state is what the lines say, applied one after another.
-        self._lines, self._size, self.shards = [], 0, []
-        self.switched_at = self.switch_reason = None
-        self.on_error = []
-        for entry, line in lines:
-            self._apply(entry, line)
+        """Leave out the shards from number `first` on, and all lines after them; `cut` puts that on the disk."""
+        if first < len(self.shards):
+            self._read(self._shard_offsets[first])
 
-    def rewrite(self) -> None:
-        """Write the journal anew, in one step, if the file holds more than the lines that count."""
-        if self._torn:
-            files.write_bytes(self._path, b"".join(line for _, line in self._lines), "writing the journal")
-            self._torn = False
+    def cut(self) -> None:
+        """Cut off the lines that do not count."""
+        files.write_at(self._path, self._size, b"", "writing the journal")
 
-    def _apply(self, entry: dict[str, Any], line: bytes) -> None:
+    def _apply(self, entry: dict[str, Any], size: int) -> None:
         # Lines carry a checksum, so that an entry that does not fit is of another version, or was edited.
-        try:
-            kind = entry["kind"]
-            if kind == "shard":
-                shard = Shard(**{k: v for k, v in entry.items() if k != "kind"})
-                if shard.start != self.position or shard.stop != shard.start + shard.rows + shard.bad_rows:
-                    raise StoreError(
-                        f"Reading {self._path}: a shard of positions {shard.start} to {shard.stop} with {shard.rows} "
-                        f"rows and {shard.bad_rows} bad ones follows position {self.position}. The journal is damaged."
-                    )
-                self.shards.append(shard)
-            elif kind == "switch":
-                self.switched_at, self.switch_reason = int(entry["position"]), str(entry["reason"])
-            elif kind == "on_error":
-                self.on_error.append((int(entry["position"]), str(entry["on_error"])))
-            elif kind == "layout":
-                self.layout = dict(entry["layout"])
-            else:
-                raise StoreError(
-                    f"Reading {self._path}: an entry of kind {kind!r}, which this version does not know. Upgrade "
-                    "fo-onnx."
+        kind = entry["kind"]
+        if kind == "shard":
+            shard = Shard(**{k: v for k, v in entry.items() if k != "kind"})
+            if shard.start != self.position or shard.stop != shard.start + shard.rows + shard.bad_rows:
+                raise ValueError(
+                    f"a shard of positions {shard.start} to {shard.stop} with {shard.rows} rows and {shard.bad_rows} bad ones "
+                    f"follows position {self.position}"
                 )
-        except (KeyError, TypeError, ValueError) as err:
-            if isinstance(err, StoreError):
-                raise
-            raise StoreError(
-                f"Reading {self._path}: the entry {entry!r} is not as this version knows it ({err})."
-            ) from err
-        self._lines.append((entry, line))
-        self._size += len(line)
+            self.shards.append(shard)
+            self._shard_offsets.append(self._size)
+        elif kind == "switch":
+            self.switched_at, self.switch_reason = int(entry["position"]), str(entry["reason"])
+        elif kind == "on_error":
+            self.on_error.append((int(entry["position"]), str(entry["on_error"])))
+        elif kind == "layout":
+            self.layout = dict(entry["layout"])
+        else:
+            raise ValueError(f"an entry of kind {kind!r}: upgrade fo-onnx")
+        self._size += size
 
 
 def list_shard_files(folder: Path) -> set[str]:

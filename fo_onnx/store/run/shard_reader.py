@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-
-from ...distributions.columns import COLUMNS, Array, Columns, Layout
+from ...distributions.columns import COLUMNS, Columns, Layout
 from ...errors import StoreError, reading
 from ...guards.limits import check_regular
 from .. import files
 from ..formats.file_rows import read_stamp
-from ..formats.parquet import ParquetRows
+from ..formats.parquet import ParquetRows, read_across
 from ..schema import check_against_rows, check_meta, check_version, minimal_meta
 from .journal import Journal, Shard
 
@@ -29,13 +28,7 @@ _LARGEST_RECORD_BYTES = 2**30
 
 
 class ShardRows:
-    """The rows of several Parquet files as one. At most two files are open at a time.
-
-    Args:
-        folder: The run folder.
-        shards: Its finished shards in order.
-        layout: Their columns.
-    """
+    """The rows of the finished shards of a run folder as one. At most two files are open at a time."""
 
     in_memory = False
 
@@ -43,9 +36,9 @@ class ShardRows:
         self.where = str(folder)
         self._folder = folder / DATA
         self._shards = [s for s in shards if s.rows]
-        self._starts = np.concatenate([[0], np.cumsum([s.rows for s in self._shards], dtype=np.int64)]).astype(np.int64)
+        self._starts = list(accumulate((s.rows for s in self._shards), initial=0))
         self.layout = layout
-        self.length = int(self._starts[-1])
+        self.length = self._starts[-1]
         self.step = max(1, min(16_384, 2**24 // layout.classes))
         self._open: dict[int, ParquetRows] = {}
         # A run that replaces this one makes other files of the same names.
@@ -57,19 +50,13 @@ class ShardRows:
 
     def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
         """Decode what is asked for. Raises `StoreError` if a shard is damaged, gone or replaced."""
-        wanted = [c for c in self.layout.columns if c in columns]
-        first = max(0, int(np.searchsorted(self._starts, start, side="right")) - 1)
-        last = int(np.searchsorted(self._starts, stop, side="left"))
-        parts: list[Columns] = []
-        for i in range(first, last if stop > start else first):
-            offset = int(self._starts[i])
-            end = min(stop - offset, self._shards[i].rows)
-            with reading(self.where, StoreError):
-                parts.append(self._open_shard(i).read(max(start - offset, 0), end, wanted))
-        if len(parts) == 1:
-            return parts[0]
-        joined = {c: [cast(Array, getattr(p, c)) for p in parts] for c in wanted}
-        return Columns(**{c: np.concatenate(p) if p else self.layout.make_column(c, 0) for c, p in joined.items()})
+        return read_across(
+            self._starts, start, stop, self.layout, columns, lambda i, a, b: self._read_shard(i, a, b, columns)
+        )
+
+    def _read_shard(self, i: int, start: int, stop: int, columns: Collection[str]) -> Columns:
+        with reading(self._folder / self._shards[i].file, StoreError):
+            return self._open_shard(i).read(start, stop, columns)
 
     def _open_shard(self, i: int) -> ParquetRows:
         if i not in self._open:
@@ -110,6 +97,8 @@ def read_run_folder(folder: Path) -> tuple[ShardRows, dict[str, Any]]:
     else:
         run = read_run(folder)
         journal = Journal(folder)
+        if journal.damage is not None:
+            raise journal.damage
         if journal.layout is None:
             raise StoreError(f"Reading {folder}: an unfinished run that has no rows yet; resume=True goes on with it.")
         shards, layout = journal.shards, Layout.from_dict(journal.layout, "the journal")
@@ -122,8 +111,7 @@ def read_run_folder(folder: Path) -> tuple[ShardRows, dict[str, Any]]:
     for shard in shards:
         if problem := find_shard_problem(folder, shard, hashing=False):
             raise StoreError(f"Reading {folder}: {problem}; {remedy}.")
-    with reading(folder, StoreError):
-        rows = ShardRows(folder, shards, layout)
+    rows = ShardRows(folder, shards, layout)
     check_against_rows(meta, rows)
     return rows, meta
 
@@ -150,34 +138,40 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def list_manifest_shards(table: dict[str, Any], path: Path) -> list[Shard]:
-    """Return the shards that a manifest lists."""
-    try:
+    """Return the shards that a manifest lists. Raises `StoreError` if they are not as this version knows them."""
+    with reading(path, StoreError):
         return [Shard(**entry) for entry in table["shards"]]
-    except (KeyError, TypeError) as err:
-        raise StoreError(f"Reading {path}: its list of shards is not as this version knows it ({err}).") from err
 
 
 def find_shard_problem(folder: Path, shard: Shard, *, hashing: bool) -> str | None:
     """Return what is wrong with a shard's file, if anything; with `hashing` its digest is compared too."""
     path = folder / DATA / shard.file
+    name = f"the shard {DATA}/{shard.file}"
     # From what is cheap to what is dear: a run that is resumed looks at every shard.
     if path.is_symlink() or path.parent.is_symlink():
-        return f"the shard {DATA}/{shard.file} is reached by a link, which is never followed"
+        return f"{name} is reached by a link, which is never followed"
     if not path.is_file():
-        return f"the shard {DATA}/{shard.file} is not there"
+        return f"{name} is not there"
     if (size := path.stat().st_size) != shard.bytes:
-        return f"the shard {DATA}/{shard.file} has {size} bytes, {shard.bytes} were written"
+        return f"{name} has {size} bytes, {shard.bytes} were written"
     if hashing:
         with reading(path, StoreError), path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != shard.sha256:
-            return (
-                f"the sha256 of the shard {DATA}/{shard.file} does not match: its content changed after it was written"
-            )
+            return f"the sha256 of {name} does not match: its content changed after it was written"
     return None
 
 
-def find_companion_problem(folder: Path, shard: Shard, errors_start: int) -> str | None:
+def find_problems(folder: Path, shards: Sequence[Shard]) -> Iterator[tuple[int, str]]:
+    """Yield the number of each shard that is damaged, or whose bad rows or digests of inputs are, and what is wrong."""
+    errors_start = 0
+    for number, shard in enumerate(shards):
+        problems = find_shard_problem(folder, shard, hashing=True), _find_companion_problem(folder, shard, errors_start)
+        yield from ((number, problem) for problem in problems if problem is not None)
+        errors_start += shard.errors_bytes
+
+
+def _find_companion_problem(folder: Path, shard: Shard, errors_start: int) -> str | None:
     """Return what is wrong with what belongs to a shard, if anything: lines of bad rows, digests of inputs."""
     pieces = [(ERRORS, errors_start, shard.errors_bytes, shard.errors_crc32)]
     if shard.inputs_crc32 is not None:
@@ -204,12 +198,10 @@ def read_bytes(path: Path, start: int, size: int) -> bytes | None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises `StoreError`."""
-    check_regular(path, StoreError)
     with reading(path, StoreError):
+        check_regular(path, StoreError)
         if path.stat().st_size > _LARGEST_RECORD_BYTES:
-            raise StoreError(
-                f"Reading {path}: {path.stat().st_size} bytes are no record of a run. The file is damaged."
-            )
+            raise ValueError(f"{path.stat().st_size} bytes are no record of a run")
         table = json.loads(path.read_bytes())
     if not isinstance(table, dict):
         raise StoreError(f"Reading {path}: a {type(table).__name__}; an object was expected.")

@@ -43,22 +43,12 @@ class ShardLimits:
 
 
 class ShardWriter:
-    """The shard that is being written.
-
-    Args:
-        folder: The run folder.
-        layout: The columns.
-        start: Position in the source of its first row.
-        limits: When it ends.
-        on_group: Is called with each row group that was written.
-
-    Attributes:
-        bad: Its bad rows.
-    """
+    """The shard that is being written, and its bad rows, in `bad`."""
 
     def __init__(
         self, folder: Path, layout: Layout, start: int, limits: ShardLimits, on_group: Callable[[Columns], None]
     ) -> None:
+        """Begin a shard at position `start` of the source; `on_group` takes each row group that was written."""
         self.bad: list[BadRow] = []
         self._limits = limits
         self._row_bytes = 4 * layout.classes * (2 if layout.logits else 1)

@@ -19,7 +19,7 @@ from ...distributions.columns import Array, Columns, Layout, read_chunks
 from ...distributions.metrics import MetricsAccumulator
 from ...errors import StoreError
 from .. import files
-from ..digest import RowDigest, seal_meta
+from ..digest import RowDigest
 from ..row_checks import DOING, SeenIds, check_append
 from ..schema import complete_meta
 from .journal import Journal
@@ -39,8 +39,7 @@ class RunSink:
         limits: When a shard ends.
         record_errors: Whether bad rows are written down.
         inputs: Where digests of the rows' inputs come from, if they are recorded.
-        target: The user's ``out=``, for messages.
-        publish: Turns the finished shards into the target; takes all rows and their meta.
+        publish: Turns the finished shards into the target; takes all rows, their meta and the digest of the rows.
         release: Frees the folder; takes whether its rows are wanted, without which it is removed.
 
     Attributes:
@@ -57,17 +56,15 @@ class RunSink:
         *,
         record_errors: bool,
         inputs: InputDigests | None,
-        target: Path,
-        publish: Callable[[ShardRows, dict[str, Any]], None],
+        publish: Callable[[ShardRows, dict[str, Any], str], None],
         release: Callable[[bool], None],
     ) -> None:
         self._journal, self._layout, self._limits = journal, layout, limits
         self._record_errors, self._inputs = record_errors, inputs
-        self._target, self._publish, self._release = target, publish, release
+        self._publish, self._release = publish, release
         self.metrics = MetricsAccumulator(layout.classes)
         self._digest = RowDigest(layout)
         self._count_rows()
-        self._position = journal.position
         self._waiting: tuple[Columns, tuple[BadRow, ...]] | None = None
         self._shard: ShardWriter | None = None
         # True while the state changes: an interrupt then leaves it undefined, and only finished shards are kept.
@@ -77,7 +74,6 @@ class RunSink:
         for part in read_chunks(self._rows()):
             self._account_for(part)
         self._seen = SeenIds(self._read_ids)
-        self._seen.restore()
 
     def append(self, ids: Array, probs: Any, labels: Any, logits: Any, bad: Sequence[BadRow] = ()) -> None:
         """Take the next rows, and copy them.
@@ -92,7 +88,7 @@ class RunSink:
             )
         columns = check_append(self._layout, ids, probs, labels, logits)
         new_ids = cast(Array, columns.ids)
-        start = self._position + (0 if self._waiting is None else len(self._waiting[1]) + _count(self._waiting[0]))
+        start = self.written + self.bad_rows
         stop = start + len(new_ids) + len(bad)
         if odd := [b.position for b in bad if not start <= b.position < stop]:
             raise StoreError(f"{DOING}: bad rows at positions {odd} in an append of positions {start} to {stop - 1}.")
@@ -131,7 +127,7 @@ class RunSink:
         own = {"rows": counts or count_rows(self._journal.shards)}
         record = complete_meta({**own, **meta, "metrics": self.metrics.result()}, rows)
         record.pop("complete", None)
-        self._publish(rows, seal_meta(record, self._digest.result(), str(self._target)))
+        self._publish(rows, record, self._digest.result())
         self._ended = True
 
     def abort(self, error: BaseException) -> Path | None:
@@ -176,10 +172,9 @@ class RunSink:
             return
         if self._shard is None:
             self._shard = ShardWriter(
-                self._journal.folder, self._layout, self._position, self._limits, self._account_for
+                self._journal.folder, self._layout, self._journal.position, self._limits, self._account_for
             )
         self._shard.add(*self._waiting)
-        self._position = self._shard.stop
         self._waiting = None
         if may_end_shard and self._shard.is_full():
             self._end_shard()
@@ -199,7 +194,7 @@ class RunSink:
             digests = self._inputs.take(entry.start, entry.stop).astype("<u8").tobytes()
             files.write_at(folder / INPUTS, DIGEST_BYTES * entry.start, digests, "writing down digests of inputs")
             entry = replace(entry, inputs_crc32=zlib.crc32(digests))
-        self._journal.append_shard(entry)
+        self._journal.append({"kind": "shard", **entry.__dict__})
 
     def _account_for(self, part: Columns) -> None:
         """Take rows that are in their shard into the metrics and the digest of the whole."""
@@ -239,7 +234,3 @@ class RunSink:
             raise StoreError(
                 f"{where}: meta speaks of {written} rows and {bad} bad ones, {self.written} and {self.bad_rows} were taken."
             )
-
-
-def _count(columns: Columns) -> int:
-    return len(cast(Array, columns.ids))

@@ -49,12 +49,7 @@ def check_errors_path(target: Path) -> None:
 def choose_folder(target: Path, *, overwrite: bool) -> Path:
     """Return where the run folder of a new run goes, and refuse everything that can be refused before a row is run.
 
-    Args:
-        target: The user's ``out=``.
-        overwrite: Whether a target, or an unfinished run on its way to it, may be replaced.
-
-    Raises:
-        StoreError: As `RunFolder.create` says.
+    The arguments and errors are those of `RunFolder.create`.
     """
     _check_name(target)
     partial = partial_path(target)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -546,6 +547,28 @@ def goes_on_to_the_end(target, caplog):
     sink.commit({})
     assert load(target).equals(whole())
     assert check(target).ok
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"kind": "merge"}, "ValueError: an entry of kind 'merge': upgrade fo-onnx"),
+        ({"kind": "switch"}, "KeyError: 'position'"),
+        ({"kind": "shard", "file": "../x"}, "TypeError: "),
+    ],
+)
+def test_a_line_that_this_version_does_not_know_ends_the_journal(entry, message, target, caplog):
+    folder = aborted(target)
+    lines = len((folder / "journal.jsonl").read_bytes().splitlines())
+    Journal(folder).append({"kind": "on_error", "position": 95, "on_error": "skip"})
+    text = json.dumps(entry).encode()
+    with (folder / "journal.jsonl").open("ab") as file:
+        file.write(b'{"crc32":"%08x","entry":%s}\n' % (zlib.crc32(text), text))
+    with pytest.raises(
+        StoreError, match=rf"line {lines + 2} of {lines + 2} is not as this version knows it \({message}"
+    ):
+        load(folder)
+    goes_on_to_the_end(target, caplog)
 
 
 def test_a_run_with_a_broken_journal_is_begun_anew(target):
