@@ -124,14 +124,9 @@ def read_chunks(rows: Rows, columns: Collection[str] = COLUMNS, step: int | None
 
 
 class ArrayRows:
-    """Rows in arrays. Takes them as they are; `Distributions` checks what callers give.
+    """Rows in arrays, which are those of `Columns`. Takes them as they are; `Distributions` checks what callers give.
 
-    Args:
-        probs: (n, k) float32.
-        ids: (n,) int64 or object array of str; ``None`` for 0 … n − 1, which takes no memory.
-        labels: (n,) int64 or ``None``.
-        logits: (n, k) float32 or ``None``.
-        where: The file that the arrays come from.
+    Ids that are ``None`` are 0 … n − 1, and take no memory. `where` is the file that the arrays come from.
     """
 
     in_memory = True
@@ -145,7 +140,7 @@ class ArrayRows:
         *,
         where: str = "",
     ) -> None:
-        self._probs, self._ids, self._labels, self._logits = probs, ids, labels, logits
+        self._arrays: dict[str, Array | None] = {"ids": ids, "probs": probs, "labels": labels, "logits": logits}
         self.length, classes = probs.shape
         id_kind = "int" if ids is None or ids.dtype.kind == "i" else "str"
         self.layout = Layout(classes, id_kind, labels is not None, logits is not None)
@@ -154,15 +149,10 @@ class ArrayRows:
 
     def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
         """Return views of the arrays; ids by position are made for the rows that are read."""
-        ids = self._ids[start:stop] if self._ids is not None and "ids" in columns else None
-        if self._ids is None and "ids" in columns:
-            ids = np.arange(start, stop, dtype=np.int64)
-        return Columns(
-            ids=ids,
-            probs=self._probs[start:stop] if "probs" in columns else None,
-            labels=self._labels[start:stop] if self._labels is not None and "labels" in columns else None,
-            logits=self._logits[start:stop] if self._logits is not None and "logits" in columns else None,
-        )
+        part = {name: array[start:stop] for name in columns if (array := self._arrays[name]) is not None}
+        if "ids" in columns and "ids" not in part:
+            part["ids"] = np.arange(start, stop, dtype=np.int64)
+        return Columns(**part)
 
 
 class _RowsOfOthers:
@@ -203,38 +193,23 @@ class CheckedRows(_RowsOfOthers):
         return part
 
 
-class PartRows(_RowsOfOthers):
-    """Rows ``start`` to ``stop − 1`` of others."""
-
-    def __init__(self, rows: Rows, start: int, stop: int) -> None:
-        super().__init__(rows, stop - start, in_memory=rows.in_memory)
-        self._start = start
-
-    def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
-        """Return the rows at these positions of the part."""
-        return self._rows.read(self._start + start, self._start + stop, columns)
-
-
 class SelectedRows(_RowsOfOthers):
     """Rows of others at chosen positions, in any order.
 
     They are read in blocks of the others, as large as those are best read: quick if positions ascend; in a mixed order
-    every block is read again for each part of the selection that needs it.
-
-    Args:
-        rows: The others.
-        positions: (m,) positions in them.
+    every block is read again for each part of the selection that needs it. A range is read as it lies there.
     """
 
-    def __init__(self, rows: Rows, positions: NDArray[np.int64]) -> None:
-        super().__init__(rows, len(positions), in_memory=False)
+    def __init__(self, rows: Rows, positions: NDArray[np.int64] | range) -> None:
+        super().__init__(rows, len(positions), in_memory=rows.in_memory and isinstance(positions, range))
         self._positions = positions
 
     def read(self, start: int, stop: int, columns: Collection[str] = COLUMNS) -> Columns:
         """Return the rows at these positions of the selection."""
         wanted = self._positions[start:stop]
-        if len(wanted) == 0:
-            return self._rows.read(0, 0, columns)
+        if isinstance(wanted, range) or len(wanted) == 0:
+            first = wanted[0] if len(wanted) else 0
+            return self._rows.read(first, first + len(wanted), columns)
         # Positions in ascending order, cut where a new block of the others begins.
         order = np.argsort(wanted, kind="stable")
         ascending = wanted[order]
@@ -243,25 +218,16 @@ class SelectedRows(_RowsOfOthers):
         for begin, end in zip([0, *ends[:-1]], ends, strict=True):
             first, last = int(ascending[begin]), int(ascending[end - 1])
             block = self._rows.read(first, last + 1, columns)
-            blocks.append([_take_rows(getattr(block, name), ascending[begin:end] - first) for name in COLUMNS])
+            names = [name for name in COLUMNS if getattr(block, name) is not None]
+            blocks.append({name: getattr(block, name)[ascending[begin:end] - first] for name in names})
         # Back into the order that was asked for.
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        whole = (None if parts[0] is None else np.concatenate(parts)[place] for parts in zip(*blocks, strict=True))
-        return Columns(*whole)
-
-
-def _take_rows(column: Array | None, positions: NDArray[np.int64]) -> Array | None:
-    return None if column is None else column[positions]
+        return Columns(**{name: np.concatenate([block[name] for block in blocks])[place] for name in blocks[0]})
 
 
 class ReorderedRows(_RowsOfOthers):
-    """Rows of others with their classes in another order.
-
-    Args:
-        rows: The others, whose labels are classes.
-        order: For each new column, the old one.
-    """
+    """Rows of others with their classes in another order, which gives the old column of each new one."""
 
     def __init__(self, rows: Rows, order: Sequence[int]) -> None:
         super().__init__(rows, rows.length, in_memory=False)
@@ -291,11 +257,13 @@ def invalid_labels(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]
 def make_array(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return an array to decode into: in memory, or in a temporary file if it is large; that file goes with the array.
 
+    Text is in memory always.
+
     Raises:
         StoreWriteError: There is no room for that file.
     """
     size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if size_bytes <= IN_MEMORY_BYTES:
+    if size_bytes <= IN_MEMORY_BYTES or np.dtype(dtype).hasobject:
         return np.empty(shape, dtype=dtype)
     try:
         with tempfile.TemporaryFile(prefix="fo_onnx-") as file:

@@ -9,21 +9,20 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, OutputError, RowNotFoundError
+from ..errors import DataError, OutputError, RowNotFoundError, StoreError
 from ..guards.printable import escaped
 from .columns import (
     COLUMNS,
     Array,
     ArrayRows,
     CheckedRows,
-    PartRows,
     ReorderedRows,
     Rows,
     SelectedRows,
     make_array,
     read_chunks,
 )
-from .ids import IdIndex, gather_ids, normalise_ids, require_unique, shorten_list, to_object_array
+from .ids import IdIndex, normalise_ids, require_unique, shorten_list, to_object_array
 from .metrics import MetricsAccumulator
 from .probabilities import invalid_rows
 
@@ -100,16 +99,12 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
         self.meta: dict[str, Any] = dict(meta)
         # What was decoded so far; all of it can be decoded again.
         self._columns: dict[str, Array] = {}
-        self._ids: Array | range | None = None
         self._index: IdIndex | None = None
 
     def __len__(self) -> int:
         return self._rows.length
 
     def __iter__(self) -> Iterator[int | str]:
-        if self._ids is not None:
-            yield from (self._ids if isinstance(self._ids, range) else self._ids.tolist())
-            return
         for part in read_chunks(self._rows, ("ids",)):
             yield from cast(Array, part.ids).tolist()
 
@@ -142,7 +137,7 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be decoded again, so that worker processes get the path and not the rows."""
-        return self.__dict__ | {"_columns": {}, "_ids": None, "_index": None}
+        return self.__dict__ | {"_columns": {}, "_index": None}
 
     @property
     def source(self) -> Rows:
@@ -177,8 +172,7 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
     @property
     def ids(self) -> Array:
         """Return (n,) int64, or an object array of str. Raises `StoreError` if a file holds an id twice."""
-        ids = self._gather_ids()
-        return np.arange(ids.start, ids.stop, dtype=np.int64) if isinstance(ids, range) else ids
+        return self._column("ids")
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -187,20 +181,8 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
         return None if names is None else tuple(names)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Return `probs`, for ``np.asarray`` and whatever else takes arrays, by numpy's protocol.
-
-        Args:
-            dtype: Another dtype than float32.
-            copy: Whether the array must be a new one; ``None`` makes one if another dtype needs it.
-
-        Raises:
-            ValueError: `copy` is false, and `dtype` needs a copy.
-        """
-        probs = self.probs
-        wanted = probs.dtype if dtype is None else np.dtype(dtype)
-        if copy is False and wanted != probs.dtype:
-            raise ValueError(f"distributions are float32, so that an array of {wanted} without a copy cannot be had.")
-        return probs.astype(wanted, copy=bool(copy))
+        """Return `probs`, for ``np.asarray`` and whatever else takes arrays; the arguments are those of numpy's protocol."""
+        return np.array(self.probs, dtype=dtype, copy=copy)
 
     def slice(self, start: int, stop: int | None = None) -> Distributions:
         """Return the rows at positions `start` to ``stop − 1``, as a list is sliced; nothing is copied or decoded.
@@ -208,7 +190,7 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
         Their meta describes them, and not the rows that they were among: see `Distributions`.
         """
         first, last, _ = slice(start, stop).indices(len(self))
-        return self._derive(PartRows(self._rows, first, max(first, last)))
+        return self._derive(SelectedRows(self._rows, range(first, last)))
 
     def select(self, mask_or_ids: Any) -> Distributions:
         """Return chosen rows; nothing is decoded. Their meta describes them, as that of `slice` does.
@@ -241,16 +223,14 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
                     f"({len(self)},), was expected."
                 )
             return self._derive(SelectedRows(self._rows, np.flatnonzero(chosen.astype(np.bool_))))
-        return self._derive(
-            SelectedRows(self._rows, self._find_positions(chosen if chosen.size else to_object_array([])))
-        )
+        return self._derive(SelectedRows(self._rows, self._find_positions(chosen if chosen.size else [])))
 
-    def _find_positions(self, chosen: Array) -> NDArray[np.int64]:
+    def _find_positions(self, chosen: Array | list[Any]) -> NDArray[np.int64]:
         doing = f"Selecting from {self!r}"
         ids = normalise_ids(chosen, doing)
         require_unique(ids, doing)
-        self._gather_ids()  # read once for all of them
-        positions = [self._find_position(key) for key in ids.tolist()]
+        index = self._open_index()
+        positions = [index.find_position(key) for key in ids.tolist()]
         unknown = [key for key, position in zip(ids.tolist(), positions, strict=True) if position is None]
         if unknown:
             raise DataError(f"{doing}: there are no rows with the ids {shorten_list(unknown)}. {self._describe_ids()}")
@@ -282,10 +262,7 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
 
     def to_dict(self) -> dict[int | str, list[float]]:
         """Return ids and distributions as plain Python, in memory."""
-        result: dict[int | str, list[float]] = {}
-        for part in read_chunks(self._rows, ("ids", "probs")):
-            result.update(zip(cast(Array, part.ids).tolist(), cast(Array, part.probs).tolist(), strict=True))
-        return result
+        return dict(zip(self.ids.tolist(), self.probs.tolist(), strict=True))
 
     def align(self, class_names: Sequence[str]) -> Distributions:
         """Return the same rows with their columns in the order of `class_names`; logits and labels follow.
@@ -334,14 +311,15 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
                     values = cast(Array, getattr(part, name))
                     whole[start : start + len(values)] = values
                     start += len(values)
+            if name == "ids":
+                require_unique(whole, f"Reading {rows.where or 'rows'}", StoreError)
             self._columns[name] = whole
         return self._columns[name]
 
-    def _gather_ids(self) -> Array | range:
-        if self._ids is None:
-            parts = (cast(Array, part.ids) for part in read_chunks(self._rows, ("ids",)))
-            self._ids = gather_ids(parts, self.id_kind, self._rows.where)
-        return self._ids
+    def _open_index(self) -> IdIndex:
+        if self._index is None:
+            self._index = IdIndex(self.ids)
+        return self._index
 
     def _find_position(self, key: object) -> int | None:
         """Return the position of an id; ``None`` if it is not there."""
@@ -351,22 +329,18 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
             key = int(key)
             # An integer is first looked for at its own position, which needs no index. The row's probabilities lie in
             # the same part of a file, and are what is asked for next.
-            if self._ids is None and 0 <= key < len(self):
+            if self._index is None and 0 <= key < len(self):
                 ids = self._rows.read(key, key + 1, ("ids", "probs")).ids
                 if cast(Array, ids)[0] == key:
                     return key
-        if self._index is None:
-            self._index = IdIndex(self._gather_ids())
-        return self._index.find_position(key)
+        return self._open_index().find_position(key)
 
     def _describe_ids(self) -> str:
         """Return a hint for an error about an id that is not there."""
         kind = "text" if self.id_kind == "str" else "integers"
         if len(self) == 0:
             return "It has no rows."
-        first, last = (
-            cast(Array, self._rows.read(i, i + 1, ("ids",)).ids).tolist()[0] for i in (0, len(self) - 1)
-        )  # fmt: skip
+        first, last = next(iter(self)), next(iter(self.slice(-1)))
         return (
             f"Its ids are {kind}, from {first!r} to {last!r} in order; rows by position are at .slice(a, b) and .probs."
         )

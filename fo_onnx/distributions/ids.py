@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, FoOnnxError, StoreError
+from ..errors import DataError, FoOnnxError
 
 Array = NDArray[Any]
 _SHOWN_LETTERS = 100
@@ -17,12 +17,7 @@ _SHOWN_LETTERS = 100
 
 
 def normalise_ids(values: Any, doing: str, error: type[FoOnnxError] = DataError) -> Array:
-    """Return ids as the project keeps them: (n,) int64, or an object array (n,) of str.
-
-    Args:
-        values: Anything of shape (n,).
-        doing: What the ids are for, at the start of a message.
-        error: What to raise.
+    """Return anything of shape (n,) as ids as the project keeps them: (n,) int64, or an object array (n,) of str.
 
     Raises:
         FoOnnxError: As `error` says: ids that are neither all integers nor all text, integers beyond 64 signed bits, text
@@ -83,64 +78,21 @@ def is_increasing(ids: Array) -> bool:
     return len(ids) < 2 or bool((ids[1:] > ids[:-1]).all())
 
 
-def gather_ids(parts: Iterable[Array], id_kind: str, where: str) -> Array | range:
-    """Return all ids of a result: consecutive integers as a range, which takes no memory, others as an array (n,).
-
-    Args:
-        parts: The ids, in parts of at least one.
-        id_kind: ``"int"`` or ``"str"``.
-        where: The file, for the message.
-
-    Raises:
-        StoreError: An id is there twice.
-    """
-    arrays: list[Array] = []
-    consecutive: range | None = range(0) if id_kind == "int" else None
-    for ids in parts:
-        # As long as each part continues the range, nothing is stored.
-        if consecutive is not None:
-            first = consecutive.start if consecutive else int(ids[0])
-            expected = consecutive.stop if consecutive else first
-            if ids[0] == expected and ids[-1] == expected + len(ids) - 1 and is_increasing(ids):
-                consecutive = range(first, expected + len(ids))
-                continue
-            if consecutive:
-                arrays.append(np.arange(consecutive.start, consecutive.stop, dtype=np.int64))
-            consecutive = None
-        arrays.append(ids)
-    if consecutive is not None:
-        return consecutive
-    whole = np.concatenate(arrays) if arrays else np.empty(0, dtype=object)
-    require_unique(whole, f"Reading {where or 'rows'}", StoreError)
-    return whole
-
-
 class IdIndex:
-    """Positions of ids.
+    """Positions of ids (n,), each of which is there once."""
 
-    Args:
-        ids: What `gather_ids` gives.
-    """
-
-    def __init__(self, ids: Array | range) -> None:
-        self._ids = ids
-        self._positions: dict[str, int] = {}
-        self._order: Array | None = None
-        if isinstance(ids, range):
-            return
-        if ids.dtype.kind == "i":
-            self._order = None if is_increasing(ids) else np.argsort(ids, kind="stable")
-            self._ids = ids if self._order is None else ids[self._order]
-        else:
-            self._positions = {i: position for position, i in enumerate(ids.tolist())}
+    def __init__(self, ids: Array) -> None:
+        is_text = ids.dtype.kind != "i"
+        self._positions = {row_id: position for position, row_id in enumerate(ids.tolist())} if is_text else None
+        # Integers are searched for in ascending order, which takes less memory than a dict.
+        self._order = None if is_text or is_increasing(ids) else np.argsort(ids, kind="stable")
+        self._ids = ids if self._order is None else ids[self._order]
 
     def find_position(self, key: int | str) -> int | None:
         """Return the position of an id; ``None`` if it is not there."""
-        if isinstance(key, str):
-            return self._positions.get(key)
-        if isinstance(self._ids, range):
-            return self._ids.index(key) if key in self._ids else None
-        if not -(2**63) <= key < 2**63:
+        if self._positions is not None:
+            return self._positions.get(cast(str, key))
+        if isinstance(key, str) or not -(2**63) <= key < 2**63:
             return None
         place = int(np.searchsorted(self._ids, key))
         if place == len(self._ids) or self._ids[place] != key:

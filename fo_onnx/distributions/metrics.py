@@ -21,9 +21,6 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 class MetricsAccumulator:
     """Metrics of all rows given to `update`.
 
-    Args:
-        classes: Number of classes k, at least 1.
-
     Example:
         >>> import numpy as np
         >>> metrics = MetricsAccumulator(2)
@@ -44,22 +41,16 @@ class MetricsAccumulator:
         self._nll = 0.0
         self._brier = 0.0
         self._edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
-        self._bin_rows = np.zeros(CALIBRATION_BINS, dtype=np.int64)
         self._bin_correct = np.zeros(CALIBRATION_BINS, dtype=np.int64)
         self._bin_confidence = np.zeros(CALIBRATION_BINS)
 
     def update(self, probs: NDArray[np.float32], labels: NDArray[np.int64] | None) -> None:
-        """Take more rows.
+        """Take more rows, whose shapes and labels are checked already.
 
         Args:
             probs: (n, k) distributions, float32.
             labels: (n,) true classes in 0 … k − 1, or ``None`` if they are not known.
-
-        Raises:
-            ValueError: Shapes do not fit, or a label is no class.
         """
-        if probs.ndim != 2 or probs.shape[1] != self.classes:
-            raise ValueError(f"metrics were given probs of shape {probs.shape}; (n, {self.classes}) was expected.")
         n = len(probs)
         if n == 0:
             return
@@ -69,22 +60,8 @@ class MetricsAccumulator:
         self._entropy.update(entropy(probs))
         self._confidence.update(confidence)
         self._predicted += np.bincount(predicted, minlength=self.classes)
-        if labels is not None:
-            self._update_labelled(probs, labels, predicted, confidence)
-
-    def _update_labelled(
-        self,
-        probs: NDArray[np.float32],
-        labels: NDArray[np.int64],
-        predicted: NDArray[np.int64],
-        confidence: NDArray[np.float64],
-    ) -> None:
-        # Labels that are no class would be counted as another one, from the end.
-        n = len(probs)
-        if labels.shape != (n,) or labels.min() < 0 or labels.max() >= self.classes:
-            raise ValueError(
-                f"metrics were given labels of shape {labels.shape} that are not {n} classes below {self.classes}."
-            )
+        if labels is None:
+            return
         correct = predicted == labels
         p_true = probs[np.arange(n), labels].astype(np.float64)
         squares = np.einsum("ij,ij->i", probs, probs, dtype=np.float64)
@@ -96,7 +73,6 @@ class MetricsAccumulator:
         self._brier += float(np.maximum(squares - 2 * p_true + 1, 0).sum())
         # A confidence of exactly 0 belongs to the first bin, which is closed on the left too.
         bins = np.clip(np.searchsorted(self._edges, confidence, side="left") - 1, 0, CALIBRATION_BINS - 1)
-        self._bin_rows += np.bincount(bins, minlength=CALIBRATION_BINS)
         self._bin_correct += np.bincount(bins[correct], minlength=CALIBRATION_BINS)
         self._bin_confidence += np.bincount(bins, weights=confidence, minlength=CALIBRATION_BINS)
 
@@ -107,8 +83,19 @@ class MetricsAccumulator:
             ``rows``; ``entropy`` (Shannon, in nats: Shannon, A Mathematical Theory of Communication, 1948, section 6)
             and ``confidence`` (the largest probability of a row), each with ``mean``, ``min`` and ``max``;
             ``predicted_classes``, how often each class has the largest probability (the first one among equals).
-            With labels also ``labelled_rows``, ``true_classes`` and, over those rows, ``accuracy``,
-            ``nll``, ``brier`` and ``ece``. What has no rows to be computed from is ``None``.
+            With labels also ``labelled_rows``, ``true_classes`` and, over those rows, ``accuracy`` and
+
+            - ``nll``, the mean negative natural logarithm of the true class's probability, −(1/n) Σ ln p(yᵢ | xᵢ), where
+              one below `SMALLEST_PROBABILITY` counts as that (about 87.3 nats);
+            - ``brier``, the mean of Σₖ (p(k | xᵢ) − [yᵢ = k])², between 0 and 2;
+            - ``ece``, the expected calibration error Σ_b (n_b / n) · |accuracy of b − mean confidence of b| over 15 bins
+              of equal width, closed on the right.
+
+            What has no rows to be computed from is ``None``.
+        # source: Good, Rational Decisions, Journal of the Royal Statistical Society B 14, 1952 (the logarithmic score).
+        # source: Brier, Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 78, 1950.
+        # source: Naeini, Cooper, Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015;
+        # with the bins of Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
         """
         result: dict[str, Any] = {
             "rows": self.rows,
@@ -120,35 +107,12 @@ class MetricsAccumulator:
             result |= {
                 "labelled_rows": self._labelled,
                 "accuracy": self._correct / self._labelled,
-                "nll": self.nll(),
-                "brier": self.brier(),
-                "ece": self.expected_calibration_error(),
+                "nll": max(self._nll / self._labelled, 0.0),
+                "brier": self._brier / self._labelled,
+                "ece": float(np.abs(self._bin_correct - self._bin_confidence).sum() / self._labelled),
                 "true_classes": self._true.tolist(),
             }
         return result
-
-    def nll(self) -> float:
-        """Return the mean negative natural logarithm of the true class's probability, −(1/n) Σ ln p(yᵢ | xᵢ).
-
-        A probability below `SMALLEST_PROBABILITY` counts as that (about 87.3 nats).
-        # source: Good, Rational Decisions, Journal of the Royal Statistical Society B 14, 1952 (the logarithmic score).
-        """
-        return max(self._nll / self._labelled, 0.0)
-
-    def brier(self) -> float:
-        """Return the mean of Σₖ (p(k | xᵢ) − [yᵢ = k])², between 0 and 2.
-
-        # source: Brier, Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 78, 1950.
-        """
-        return self._brier / self._labelled
-
-    def expected_calibration_error(self) -> float:
-        """Return Σ_b (n_b / n) · |accuracy of b − mean confidence of b| over 15 bins of equal width, closed on the right.
-
-        # source: Naeini, Cooper, Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015;
-        # with the bins of Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
-        """
-        return float(np.abs(self._bin_correct - self._bin_confidence).sum() / self._labelled)
 
 
 class _Spread:

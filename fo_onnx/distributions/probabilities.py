@@ -19,7 +19,7 @@ UNIT_SUM_TOLERANCE = 1e-3
 
 
 def softmax(z: Array, temperature: float = 1.0) -> Array:
-    """softmax(z / T) over the last axis, in the dtype of `z`.
+    """Return softmax(z / T) over the last axis, in the dtype of `z`.
 
     Args:
         z: Logits (n, k), floating.
@@ -144,15 +144,16 @@ def decide_kind(raw: Array, model_name: str = "the model", *, unbounded: bool = 
     like_probs = (finite.min(axis=1) >= 0) & (np.abs(mass - 1) <= UNIT_SUM_TOLERANCE)
     if like_probs.all():
         return "probs"
-    if _by_intent(like_probs):
+    # 8 rows, or 3 in succession, are hardly by chance: of normally distributed logits of two classes one row in 4,000 has a
+    # unit sum in [0, 1].
+    streak = like_probs[:-2] & like_probs[1:-1] & like_probs[2:]
+    if streak.any() or like_probs.sum() >= 8:
         raise OutputError(
             f"{model_name} gives {int(like_probs.sum())} rows that look like probabilities and {int((~like_probs).sum())} that do not, "
             "and one decision holds for a whole run. Say output='logits' or output='probs'; if it gives now the ones, now the "
             "others, mend that first."
         )
-    if finite.max() <= UNIT_SUM_TOLERANCE and bool(
-        np.all(np.abs(np.exp(finite).sum(axis=1) - 1) <= UNIT_SUM_TOLERANCE)
-    ):
+    if finite.max() <= UNIT_SUM_TOLERANCE and (np.abs(np.exp(finite).sum(axis=1) - 1) <= UNIT_SUM_TOLERANCE).all():
         return "log_probs"
     if within_unit and not unbounded:
         raise OutputError(
@@ -161,15 +162,6 @@ def decide_kind(raw: Array, model_name: str = "the model", *, unbounded: bool = 
             "the same. If they are logits, say output='logits'; otherwise reduce them with output_transform=."
         )
     return "logits"
-
-
-def _by_intent(like_probs: NDArray[np.bool_]) -> bool:
-    """Return whether so many rows look like probabilities that logits would hardly do so by chance: 8, or 3 one after another.
-
-    A row of logits of two classes that are normally distributed has a unit sum in [0, 1] about once in 4,000.
-    """
-    streak = like_probs[:-2] & like_probs[1:-1] & like_probs[2:]
-    return bool(streak.any() or like_probs.sum() >= 8)
 
 
 def invalid_rows(probs: Array) -> NDArray[np.int64]:

@@ -25,13 +25,7 @@ _PART_BYTES = 2**20
 
 
 def read_npy(path: Path, error: type[FoOnnxError], doing: str = "Reading", *, mapped: bool = False) -> NDArray[Any]:
-    """The array of a ``.npy`` file; what comes after it is left alone.
-
-    Args:
-        path: The file.
-        error: What to raise.
-        doing: The beginning of the message.
-        mapped: Whether the rows stay in the file, which is mapped into memory, read-only.
+    """Return the array of a ``.npy`` file, mapped from it read-only if `mapped`; what comes after it is left alone.
 
     Raises:
         FoOnnxError: As `error` says: no regular file, cut short, damaged, of another kind, or of Python objects.
@@ -52,14 +46,7 @@ def read_npy(path: Path, error: type[FoOnnxError], doing: str = "Reading", *, ma
 def read_npz(
     path: Path, error: type[FoOnnxError], doing: str = "Reading", *, advice: str = "", ratio: int | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a ``.npz`` file by name, in memory.
-
-    Args:
-        path: The file.
-        error: What to raise.
-        doing: The beginning of the message.
-        advice: What else can be done about a file that is too large, for the end of the message.
-        ratio: How much it may unfold to, if that is not the general limit.
+    """Return the arrays of a ``.npz`` file by name, in memory; `advice` and `ratio` are those of `check_unfolding`.
 
     Raises:
         FoOnnxError: As `error` says, as for `read_npy`; or a member, or all of them, would unfold to much more than the
@@ -99,7 +86,7 @@ def _read_member(
 
 
 def read_header(file: BinaryIO, where: str, error: type[FoOnnxError], doing: str = "Reading") -> Header:
-    """Type, shape and order of the array whose bytes begin where `file` then stands.
+    """Return type, shape and order of the array whose bytes begin where `file` then stands.
 
     Raises:
         FoOnnxError: As `error` says, for an array of Python objects, or a shape that no array has. What `reading` catches,

@@ -47,16 +47,10 @@ def check_unfolding(
     *,
     ratio: int | None = None,
 ) -> None:
-    """Refuse a file that would unfold to much more than it holds.
+    """Refuse a file whose content would take much more memory than the file, or its part that unfolds, has bytes.
 
-    Args:
-        path: The file.
-        wanted_bytes: What its content would take in memory or on disk.
-        file_bytes: The size of the file, or of the part that unfolds.
-        error: What to raise.
-        what: What unfolds, for the message.
-        advice: What else can be done, for the end of the message.
-        ratio: The limit of this kind of file, if it is not the general one; the environment raises both.
+    The message names `what` unfolds, and ends with `advice`. `ratio` is the limit of this kind of file, if it is not the
+    general one; the environment raises both.
     """
     # Small files may unfold by any factor.
     ratio = limit("FO_ONNX_MAX_UNFOLD", ratio)

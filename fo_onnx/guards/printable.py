@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SEQUENCE = re.compile(r"\x1b([\[\]])")
 _OUTSIDE_ASCII = re.compile(r"[^\x00-\x7e]")
 
@@ -35,27 +34,17 @@ def escaped(text: object, *, keep_newlines: bool = False) -> str:
         return text
     # The bracket first, while the escape character before it is still there.
     text = _SEQUENCE.sub(lambda match: f"\x1b\\x{ord(match[1]):02x}", text)
-    return "".join(c if _is_plain(c) or (keep_newlines and c == "\n") else _escape(c) for c in text)
+    return "".join(c if _is_plain(c) or (keep_newlines and c == "\n") else repr(c)[1:-1] for c in text)
 
 
 def escaped_json(document: str) -> str:
-    r"""Return a JSON document in which the same characters are written as ``\uXXXX``. Its values stay what they are.
-
-    Args:
-        document: Valid JSON. Its only characters that are not printable outside of texts are newlines.
-    """
+    r"""Return a JSON document in which the same characters are written as ``\uXXXX``. Its values stay what they are."""
+    # Control characters are escaped in valid JSON already, but for the newlines between its parts.
     return _OUTSIDE_ASCII.sub(lambda match: match[0] if _is_plain(match[0]) else _json_escape(match[0]), document)
 
 
 def _is_plain(character: str) -> bool:
     return character.isprintable() or unicodedata.category(character) == "Zs"
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if character in _SHORT:
-        return _SHORT[character]
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _json_escape(character: str) -> str:

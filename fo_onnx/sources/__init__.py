@@ -1,7 +1,5 @@
 """Rows in: arrays, files, sequences, iterables, Parquet and folders of images as one kind of source."""
 
-from __future__ import annotations
-
 from .images import ImageFolder
 from .opening import open_builtin, open_source
 from .read_ahead import read_ahead

@@ -16,38 +16,8 @@ from ..plugin_kit.digests import qualified_name
 from .labels import Labels, check_text, entries_at, read_labels, to_classes
 
 
-@dataclass(frozen=True)
-class Ids:
-    """One id per row: the row's position, or what the user or the data say.
-
-    Attributes:
-        values: (n,) int64 or text, unique; ``None`` for positions.
-        what: How messages call them.
-    """
-
-    values: Array | None = None
-    what: str = "ids="
-
-    @property
-    def kind(self) -> str:
-        """``"int"`` or ``"str"``."""
-        return "int" if self.values is None or self.values.dtype.kind == "i" else "str"
-
-    def at(self, positions: NDArray[np.int64]) -> Array:
-        """Return the ids of the rows at `positions`, which ascend."""
-        return positions if self.values is None else entries_at(self.values, positions, self.what)
-
-    def id_at(self, position: int) -> int | str:
-        """Return the id of one row."""
-        return cast("int | str", self.at(np.array([position], dtype=np.int64)).tolist()[0])
-
-
-def check_ids(values: Any, what: str = "ids=") -> Ids:
-    """Return ids, each of which is there once.
-
-    Args:
-        values: A sequence of integers or of text.
-        what: How messages call them.
+def check_ids(values: Any, what: str = "ids=") -> Array:
+    """Return a sequence of integers or of text, which messages call `what`, as ids: (n,) int64, or an object array of str.
 
     Raises:
         DataError: Other types, a mixture, or an id that is there twice.
@@ -57,28 +27,23 @@ def check_ids(values: Any, what: str = "ids=") -> Ids:
     # Python's own values, whatever they came in.
     ids: list[Any] = values.tolist() if hasattr(values, "tolist") else list(values)
     ids = [v.item() if isinstance(v, np.generic) else v for v in ids]
-    # One type for all.
-    is_text = [isinstance(v, str) for v in ids]
-    if any(is_text) and not all(is_text):
-        odd = is_text.index(not is_text[0])
-        raise DataError(
-            f"{what} mixes integers and text: {ids[0]!r} at position 0, {ids[odd]!r} at position {odd}. Give all "
-            "ids as text, or all as integers."
-        )
-    # Each usable, and there once.
+    # One type for all; each usable, and there once.
+    is_text = len(ids) > 0 and isinstance(ids[0], str)
     positions: dict[Any, int] = {}
     for i, v in enumerate(ids):
-        if is_text[i]:
+        if isinstance(v, str) != is_text:
+            raise DataError(
+                f"{what} mixes integers and text: {ids[0]!r} at position 0, {v!r} at position {i}. Give all "
+                "ids as text, or all as integers."
+            )
+        if is_text:
             check_text(v, f"{what} holds {v!r} at position {i}, which", "give other ids.")
         elif isinstance(v, bool) or not isinstance(v, int) or not -(2**63) <= v < 2**63:
             raise DataError(f"{what} holds {v!r} at position {i}; 64-bit integers or text were expected.")
         if positions.setdefault(v, i) != i:
             raise DataError(f"{what} holds {v!r} twice, at positions {positions[v]} and {i}; each id must be unique.")
-    if not any(is_text):
-        return Ids(np.array(ids, dtype=np.int64), what)
-    # numpy's text has one width for all rows, and loses NULs at the end.
-    as_objects = max(map(len, ids)) > 256 or any(v.endswith("\0") for v in ids)
-    return Ids(np.array(ids, dtype=object if as_objects else np.str_), what)
+    # numpy's own text has one width for all rows, and loses NULs at the end.
+    return np.array(ids, dtype=object if is_text else np.int64)
 
 
 @dataclass(frozen=True)
@@ -86,18 +51,31 @@ class RowAnnotations:
     """Ids and labels of a source.
 
     Attributes:
-        ids: One id per row.
+        ids: (n,) int64, or an object array of str; ``None`` if they are the rows' positions.
         labels: Labels known up front; ``None`` if rows carry their own, or there are none.
     """
 
-    ids: Ids
+    ids: Array | None
     labels: Labels | None
+
+    @property
+    def id_kind(self) -> str:
+        """Return ``"int"`` or ``"str"``."""
+        return "int" if self.ids is None or self.ids.dtype.kind == "i" else "str"
+
+    def ids_at(self, positions: NDArray[np.int64]) -> Array:
+        """Return the ids of the rows at `positions`, which ascend."""
+        return positions if self.ids is None else entries_at(self.ids, positions, "ids=")
+
+    def id_at(self, position: int) -> int | str:
+        """Return the id of one row."""
+        return cast("int | str", self.ids_at(np.array([position], dtype=np.int64)).tolist()[0])
 
     def labels_at(self, positions: NDArray[np.int64], carried: Array | None = None) -> NDArray[np.int64] | None:
         """Return the labels of the rows at `positions`; `carried` are those that the rows carry themselves."""
         if self.labels is not None:
-            return entries_at(self.labels.values, positions, self.labels.what)
-        return None if carried is None else to_classes(carried, positions, streamed=True)
+            return entries_at(self.labels.values, positions, "labels=")
+        return None if carried is None else to_classes(carried, positions)
 
     def check_length(self, length: int, limit: int | None = None) -> None:
         """Raise a `DataError` unless there is one id and one label for each of `length` rows.
@@ -105,21 +83,20 @@ class RowAnnotations:
         With a `limit` they may count the rows that are taken, too.
         """
         lengths = (length, length if limit is None else min(length, limit))
-        for entries in (self.ids, self.labels):
-            if entries is not None and entries.values is not None and len(entries.values) not in lengths:
+        for what, entries in (("ids=", self.ids), ("labels=", None if self.labels is None else self.labels.values)):
+            if entries is not None and len(entries) not in lengths:
                 raise DataError(
-                    f"{entries.what} has {len(entries.values)} entries, but the data have {length} rows: one per row "
-                    "was expected."
+                    f"{what} has {len(entries)} entries, but the data have {length} rows: one per row was expected."
                 )
 
 
-def annotate_rows(options: DataOptions, ids: Ids | None = None, labels: Labels | None = None) -> RowAnnotations:
+def annotate_rows(options: DataOptions, ids: Array | None = None, labels: Labels | None = None) -> RowAnnotations:
     """Return what the user gave, else what the data have (`ids`, `labels`), else positions and no labels."""
     if options.ids is not None:
         ids = check_ids(options.ids)
     if options.labels is not None:
         labels = None if options.labels is False else read_labels(options.labels)
-    return RowAnnotations(Ids() if ids is None else ids, labels)
+    return RowAnnotations(ids, labels)
 
 
 def describe_preprocessing(options: DataOptions) -> dict[str, Any]:

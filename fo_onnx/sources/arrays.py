@@ -17,7 +17,7 @@ from .base import PositionalSource
 from .batching import Item, Rows
 from .elements import ElementParser
 from .labels import to_labels
-from .nested import Convert, as_array, common_length, leaves, make_sliceable, map_leaves, parts_of
+from .nested import Convert, as_array, common_length, leaves, make_sliceable, map_leaves, named_leaves, parts_of
 from .sequences import RowSource
 
 ID_KEYS = ("id", "ids")
@@ -27,13 +27,7 @@ WHOLE_BYTES = 16 << 20
 
 
 class ArraySource(PositionalSource):
-    """Slices of arrays.
-
-    Args:
-        inputs: Arrays (n, …) by name, of equal length.
-        annotations: Ids and labels.
-        options: `limit` is used; functions are not applied.
-    """
+    """Slices of arrays (n, …) by name, of equal length; the user's functions are not applied."""
 
     in_memory = True
 
@@ -41,15 +35,11 @@ class ArraySource(PositionalSource):
         super().__init__(common_length(inputs, None), options, annotations)
         self._rows = Rows(inputs, None).cut(0, self.length)
 
-    def _head(self, n: int) -> Iterator[Item]:
-        yield self._rows
-
     def _items(self, start: int, size: int) -> Generator[Item, None, None]:
         yield self._rows.cut(start, self.length)
 
     def _items_at(self, positions: Iterable[int]) -> Iterator[Item]:
-        """Yield no rows, for dtypes and shapes, then small arrays whole, or the rows at `positions` of large ones."""
-        yield self._rows.cut(0, 0)
+        """Yield small arrays whole, of large ones the rows at `positions`."""
         is_small = sum(a.nbytes for a in self._rows.inputs.values()) <= WHOLE_BYTES
         yield from [self._rows] if is_small else (self._rows.cut(i, i + 1) for i in positions)
 
@@ -81,12 +71,9 @@ def _is_column(value: Any) -> bool:
 
 
 def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) -> Source:
-    """Open the rows of an array, or of a tuple or dict (nested too) of arrays.
+    """Open the rows of an array (n, …), or of a tuple or dict (nested too) of arrays of equal length.
 
-    Args:
-        data: Arrays (n, …), of equal length.
-        options: How rows are read. With `input_getter` or `transform` rows are read one by one.
-        convert: Makes an array of a leaf.
+    With `input_getter` or `transform` rows are read one by one.
 
     Raises:
         DataError: No axis, unequal lengths, a dtype that holds no numbers, labels that are no class.
@@ -103,9 +90,9 @@ def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) ->
         common_length(inputs, values)
         return ArraySource(inputs, annotations, options)
     # The user's functions see one row at a time.
-    length = common_length({str(i): a for i, a in enumerate(leaves(columns))}, None)
+    length = common_length(dict(named_leaves(columns)), None)
     return RowSource(
-        lambda position: map_leaves(columns, lambda column: column[position]), length, options, parser, annotations
+        lambda position: map_leaves(columns, lambda column: column[position]), length, options, annotations, convert
     )
 
 

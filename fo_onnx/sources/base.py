@@ -23,11 +23,12 @@ class AnnotatedSource(ABC):
 
     in_memory = False
     sequential = False
+    columns_named = False
     _may_cut = False
     _hint = Batcher.hint
 
     def __init__(self, options: DataOptions, annotations: RowAnnotations) -> None:
-        self.id_kind = annotations.ids.kind
+        self.id_kind = annotations.id_kind
         self.preprocessing: dict[str, Any] = describe_preprocessing(options)
         self._options = options
         self._annotations = annotations
@@ -51,23 +52,13 @@ class AnnotatedSource(ABC):
     def class_names(self) -> tuple[str, ...] | None:
         return None if self._annotations.labels is None else self._annotations.labels.class_names
 
-    @property
-    def columns_named(self) -> bool:
-        return self._annotations.labels is not None and self._annotations.labels.names_columns
-
     def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
         positions = np.arange(start, stop, dtype=np.int64)
-        return self._annotations.ids.at(positions), self._annotations.labels_at(positions)
+        return self._annotations.ids_at(positions), self._annotations.labels_at(positions)
 
 
 class PositionalSource(AnnotatedSource):
-    """Rows that can be read from any position on, again and again.
-
-    Args:
-        length: Number of rows.
-        options: How rows are read.
-        annotations: Ids and labels.
-    """
+    """Rows that can be read from any position on, again and again."""
 
     def __init__(self, length: int, options: DataOptions, annotations: RowAnnotations) -> None:
         super().__init__(options, annotations)
@@ -85,7 +76,7 @@ class PositionalSource(AnnotatedSource):
 
     def _head(self, n: int) -> Iterator[Item]:
         """Yield rows from the first on, of which about `n` will be taken."""
-        return self._items_at(range(self.length))
+        return self._items(0, n)
 
     @cached_property
     def _first(self) -> Rows | None:

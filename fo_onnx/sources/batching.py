@@ -7,7 +7,7 @@ contract, whose borders are multiples of the size asked for.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,9 @@ class Unreadable:
 Item = Rows | Unreadable
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batcher:
-    """Makes batches of a source's items.
+    """Makes batches of one stream of a source's items.
 
     Attributes:
         annotations: Ids, and labels that are known up front.
@@ -70,6 +70,11 @@ class Batcher:
     first: Rows | None
     may_cut: bool = False
     hint: str = "Make them equal with transform=, or pad them."
+    # The batch that is being filled: the position after its last row, that of the first it accounts for, and its rows.
+    _position: int = 0
+    _begin: int = 0
+    _rows: list[tuple[int, Rows]] = field(default_factory=list)
+    _bad: list[BadRow] = field(default_factory=list)
 
     def batches(
         self, items: Iterable[Item], size: int, *, position: int = 0, start: int = 0
@@ -82,50 +87,46 @@ class Batcher:
             position: The position of the first item's first row.
             start: Rows before it are left out; borders stay the same.
         """
-        open_batch = _OpenBatch(self, position)
+        self._position = self._begin = position
         control = current()
         for item in items:
             control.check("while a row was being read")
             # A row that cannot be read ends the run, or is one of the batch's bad rows.
             if isinstance(item, Unreadable):
                 if item.last or self.on_error == "fail":
-                    yield from open_batch.close()
-                    raise self._row_error(open_batch.position, item)
-                if open_batch.position >= start:
-                    open_batch.add_bad(open_batch.position, describe_failure(item.error))
-                open_batch.advance(1)
-                if open_batch.position % size == 0:
-                    yield from open_batch.close()
+                    yield from self._close()
+                    raise self._row_error(item)
+                if self._position >= start:
+                    self._add_bad(self._position, describe_failure(item.error))
+                self._advance(1)
+                if self._position % size == 0:
+                    yield from self._close()
                 continue
             # Rows before the start are passed over; the others fill one batch after another.
             count = len(item)
-            offset = min(count, max(0, start - open_batch.position))
-            open_batch.advance(offset)
-            if self.may_cut and not open_batch.fits(item):
-                yield from open_batch.close()
+            offset = min(count, max(0, start - self._position))
+            self._advance(offset)
+            if self.may_cut and not self._fits(item):
+                yield from self._close()
             while offset < count:
-                stop = min(count, offset + size - open_batch.position % size)
-                open_batch.add(item.cut(offset, stop))
+                stop = min(count, offset + size - self._position % size)
+                self._rows.append((self._position, item.cut(offset, stop)))
+                self._position += stop - offset
                 offset = stop
-                if open_batch.position % size == 0:
-                    yield from open_batch.close()
-        yield from open_batch.close()
-        return open_batch.position
+                if self._position % size == 0:
+                    yield from self._close()
+        yield from self._close()
+        return self._position
 
     def peek(self, items: Iterator[Item], n: int) -> Batch:
         """Return the first `n` readable rows; fewer if a row fails or, with `may_cut`, if the shape changes."""
         batch = next(self.batches(take_rows(items, n), 1 << 62), None)
         # The model may work in place on inputs that are its own, and these are looked at again and again.
-        return self.stack(0, [], []) if batch is None else replace(batch, inputs=dict(batch.inputs))
+        return self._stack(0, [], []) if batch is None else replace(batch, inputs=dict(batch.inputs))
 
-    def stack(self, begin: int, rows: list[tuple[int, Rows]], bad: list[BadRow]) -> Batch:
-        """Return the batch of rows, each with the position of its first, and of bad ones.
-
-        Args:
-            begin: The position of the first row that the batch accounts for.
-            rows: They fit each other. A batch without any keeps the names, dtypes and shapes of the first row.
-            bad: In order.
-        """
+    def _stack(self, begin: int, rows: list[tuple[int, Rows]], bad: list[BadRow]) -> Batch:
+        """Return the batch, which accounts for the rows from `begin` on, of rows that fit each other and of bad ones."""
+        # A batch without rows has the names, dtypes and shapes of the first row.
         if not rows and self.first is not None:
             rows = [(begin, self.first.cut(0, 0))]
         positions = np.concatenate([np.empty(0, np.int64), *(np.arange(p, p + len(r)) for p, r in rows)])
@@ -133,12 +134,12 @@ class Batcher:
         inputs: dict[str, Array] = OwnInputs() if len(rows) > 1 else {}
         models = {} if self.first is None else self.first.inputs
         for name, array in rows[0][1].inputs.items() if rows else ():
-            dtype = models.get(name, array).dtype  # `find_misfit` has made sure that it holds every value
+            dtype = models.get(name, array).dtype  # `_find_misfit` has made sure that it holds every value
             pieces = [part.inputs[name] for _, part in rows]
             joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, dtype=dtype, casting="unsafe")
             inputs[name] = joined.astype(dtype, copy=False)
         labels = self.annotations.labels_at(positions, self._carried_labels(rows))
-        return Batch(self.annotations.ids.at(positions), inputs, labels, begin, tuple(bad))
+        return Batch(self.annotations.ids_at(positions), inputs, labels, begin, tuple(bad))
 
     def _carried_labels(self, rows: list[tuple[int, Rows]]) -> Array | None:
         if self.annotations.labels is not None or not rows:
@@ -149,20 +150,20 @@ class Batcher:
             if (label is not None) != expected:
                 has, others_have = ("no label", "has one") if expected else ("a label", "has none")
                 raise DataError(
-                    f"{self.describe_row(position)} has {has}, while the first row {others_have}. Give a label for "
+                    f"{self._describe_row(position)} has {has}, while the first row {others_have}. Give a label for "
                     "every row, or labels=.",
                     position=position,
                 )
             if label is not None and labels[0] is not None and label.shape[1:] != labels[0].shape[1:]:
                 raise DataError(
-                    f"{self.describe_row(position)} has a label of shape {label.shape[1:]} where the others have "
+                    f"{self._describe_row(position)} has a label of shape {label.shape[1:]} where the others have "
                     f"{labels[0].shape[1:]}; labels that are no class: one integer per row was expected.",
                     position=position,
                 )
         return np.concatenate([label for label in labels if label is not None]) if expected else None
 
-    def _row_error(self, position: int, item: Unreadable) -> DataError:
-        message = f"{self.describe_row(position)}: {describe_failure(item.error)}"
+    def _row_error(self, item: Unreadable) -> DataError:
+        message = f"{self._describe_row(self._position)}: {describe_failure(item.error)}"
         if item.last and not isinstance(item.error, DataError):
             message += (
                 ". What has raised while it was iterated over cannot go on, whatever on_error= says; give data that "
@@ -171,18 +172,18 @@ class Batcher:
         elif not isinstance(item.error, DataError) or item.error.__cause__ is not None:
             message = message.rstrip(".")
             message += ". Mend the row, or go past such rows with on_error='skip' or on_error='record'."
-        error = DataError(message, position=position)
+        error = DataError(message, position=self._position)
         error.__cause__ = item.error
         return error
 
-    def describe_row(self, position: int) -> str:
+    def _describe_row(self, position: int) -> str:
         """Return a row as messages call it."""
         try:
-            return f"row {position} (id {self.annotations.ids.id_at(position)!r})"
+            return f"row {position} (id {self.annotations.id_at(position)!r})"
         except DataError:
             return f"row {position}"
 
-    def find_misfit(self, rows: Rows, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    def _find_misfit(self, rows: Rows, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         """Return why `rows` cannot be stacked with rows of these shapes; ``None`` if they can."""
         if rows.inputs.keys() != shapes.keys():
             return f"has the inputs {', '.join(rows.inputs)} where the others have {', '.join(shapes)}"
@@ -196,65 +197,46 @@ class Batcher:
                     return f"has the dtype {array.dtype} where the first row has {dtype}, which cannot hold it"
         return None
 
+    # --- the batch whose rows wait
 
-class _OpenBatch:
-    """Rows that wait until their batch is full.
-
-    Attributes:
-        position: The position after the last row.
-    """
-
-    def __init__(self, batcher: Batcher, position: int) -> None:
-        self.position = position
-        self._batcher = batcher
-        self._begin = position  # of the first row that the batch accounts for
-        self._rows: list[tuple[int, Rows]] = []
-        self._bad: list[BadRow] = []
-
-    def advance(self, n: int) -> None:
+    def _advance(self, n: int) -> None:
         """Go on by `n` rows; a batch that holds none yet begins after them."""
-        self.position += n
+        self._position += n
         if not self._rows and not self._bad:
-            self._begin = self.position
+            self._begin = self._position
 
-    def add(self, rows: Rows) -> None:
-        """Add readable rows."""
-        self._rows.append((self.position, rows))
-        self.position += len(rows)
+    def _add_bad(self, position: int, reason: str) -> None:
+        self._bad.append(BadRow(position, self.annotations.id_at(position), reason))
 
-    def add_bad(self, position: int, reason: str) -> None:
-        """Add one row that is left out."""
-        self._bad.append(BadRow(position, self._batcher.annotations.ids.id_at(position), reason))
-
-    def fits(self, rows: Rows) -> bool:
+    def _fits(self, rows: Rows) -> bool:
         """Return whether rows have the shapes of those that wait."""
         shapes = self._rows[0][1].shapes if self._rows else {}
         return all(shape == shapes.get(name, shape) for name, shape in rows.shapes.items())
 
-    def close(self) -> Iterator[Batch]:
+    def _close(self) -> Iterator[Batch]:
         """Yield the batch, unless it is empty, and begin the next one. Rows that do not fit are bad, or an error."""
-        batcher, begin, rows, bad = self._batcher, self._begin, self._rows, self._bad
+        begin, rows, bad = self._begin, self._rows, self._bad
         if rows or bad:
             shapes = self._usual_shapes()
             fitting: list[tuple[int, Rows]] = []
             for position, part in rows:
-                misfit = batcher.find_misfit(part, shapes)
+                misfit = self._find_misfit(part, shapes)
                 if misfit is None:
                     fitting.append((position, part))
                     continue
-                reason = f"{misfit}. {batcher.hint}"
-                if batcher.on_error == "fail" or len(part) > 1:
+                reason = f"{misfit}. {self.hint}"
+                if self.on_error == "fail" or len(part) > 1:
                     if fitting:
-                        yield batcher.stack(begin, fitting, [b for b in bad if b.position < position])
-                    raise DataError(f"{batcher.describe_row(position)} {reason}", position=position)
-                self.add_bad(position, reason)
-            self._rows, self._bad, self._begin = [], [], self.position
-            yield batcher.stack(begin, fitting, sorted(bad, key=lambda b: b.position))
+                        yield self._stack(begin, fitting, [b for b in bad if b.position < position])
+                    raise DataError(f"{self._describe_row(position)} {reason}", position=position)
+                self._add_bad(position, reason)
+            self._rows, self._bad, self._begin = [], [], self._position
+            yield self._stack(begin, fitting, sorted(bad, key=lambda b: b.position))
 
     def _usual_shapes(self) -> dict[str, tuple[int, ...]]:
         # If bad rows are left out, the odd one must not be the measure of the others just for coming first.
-        first, on_error = self._batcher.first, self._batcher.on_error
-        if first is not None and on_error != "fail" and any(part.shapes == first.shapes for _, part in self._rows):
+        first = self.first
+        if first is not None and self.on_error != "fail" and any(part.shapes == first.shapes for _, part in self._rows):
             return first.shapes
         return self._rows[0][1].shapes if self._rows else {}
 

@@ -27,6 +27,7 @@ from .nested import (
     leaves,
     make_sliceable,
     map_leaves,
+    named_leaves,
     parts_of,
 )
 
@@ -56,12 +57,7 @@ class ElementParser:
     """
 
     def __init__(self, options: DataOptions, convert: Convert = as_array) -> None:
-        """Take no element apart yet.
-
-        Args:
-            options: `input_getter`, `transform`, `labels` and `signature` are used.
-            convert: Makes an array of a leaf.
-        """
+        """Take no element apart yet."""
         self.layout: Layout | None = None
         self._signature = options.signature
         self._input_getter = options.input_getter
@@ -154,10 +150,7 @@ class ElementParser:
         """Yield the rows of an element of a stream. The first element decides the layout of all.
 
         A row that a transform fails on is `Unreadable`, and so is a whole batch that cannot be read, as the last item.
-
-        Args:
-            element: A sample or a batch.
-            batched: Whether elements are batches; ``None`` lets the first one say.
+        Whether elements are batches is said by the first one if `batched` is ``None``.
         """
         if self.layout is None:
             self.layout = self._decide_layout(element, self.is_batch(element) if batched is None else batched)
@@ -172,7 +165,7 @@ class ElementParser:
                 common_length(inputs, labels)
             else:
                 part = map_leaves(part, lambda leaf: make_sliceable(leaf, self._convert))
-                count = common_length({str(i): a for i, a in enumerate(leaves(part))}, labels)
+                count = common_length(dict(named_leaves(part)), labels)
         except Exception as err:
             yield Unreadable(err, last=True)
             return

@@ -17,19 +17,17 @@ from ..contracts.batch import Array
 from ..errors import DataError, DataNotFoundError, reading
 from ..guards.array_files import read_npy
 from ..guards.limits import check_regular, check_sparse
+from .label_finder import LABEL_KEYS
 
 LABEL_SUFFIXES = (".npy", ".json", ".txt", ".csv")
-_HEADERS = ("label", "labels", "y", "target", "targets", "class", "classes")
+_HEADERS = (*LABEL_KEYS, "class", "classes")
 
 
 @contextmanager
 def reading_data(path: str | os.PathLike[str], doing: str = "Reading", position: int | None = None) -> Iterator[None]:
     """Do as `fo_onnx.errors.reading`, and name the file also in errors of its content, such as unusable labels.
 
-    Args:
-        path: The file.
-        doing: What is being done, the beginning of the message.
-        position: The row at fault, for errors that name none.
+    `position` is that of the row at fault, for errors that name none.
     """
     try:
         with reading(path, DataError, doing):

@@ -16,52 +16,28 @@ from .batching import Item, Unreadable
 
 
 def fingerprint(length: int | None, rows: Iterable[Item], annotations: RowAnnotations) -> str:
-    """Return the digest of a source.
-
-    Args:
-        length: Number of rows, if it is known.
-        rows: The sampled rows; one that cannot be read counts as such.
-        annotations: Ids and labels; ids that are mere positions do not count.
+    """Return the digest of a source of `length` rows, of which `rows` were sampled; those that cannot be read count as such.
 
     Returns:
         32 hexadecimal digits (BLAKE2b), equal across processes and machines of one byte order.
     """
-    digest = hashlib.blake2b(digest_size=16)
-
-    def add(text: str) -> None:
-        data = text.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little") + data)
-
-    def add_array(array: Array) -> None:
-        add(f"{array.dtype.str} {array.shape}")
-        if array.dtype.kind == "O":
-            for value in array.ravel().tolist():
-                add(repr(value))
-        else:
-            digest.update(np.ascontiguousarray(array).tobytes())
-
+    digest = hashlib.blake2b(f"length {length}".encode(), digest_size=16)
     # Rows, then what is known of all of them.
-    add(f"length {length}")
     for item in rows:
         current().check("while a row was being read")
         if isinstance(item, Unreadable):
-            add("unreadable")
+            digest.update(bytes(8))  # which no digest of a row is
             continue
-        add("row")
-        for name, array in item.inputs.items():
-            add(name)
-            add_array(array)
-        if annotations.labels is None and item.labels is not None:
-            add("label")
-            add_array(item.labels)
+        if not len(item):  # arrays without rows still have dtypes and shapes
+            digest.update(repr([(name, a.dtype.str, a.shape) for name, a in item.inputs.items()]).encode())
+        carried = {} if annotations.labels is not None or item.labels is None else {"its label": item.labels}
+        digest.update(row_digests({**item.inputs, **carried}).tobytes())
     if annotations.labels is not None:
-        add("labels")
-        add_array(annotations.labels.values)
-        add(repr(annotations.labels.class_names))
-    if annotations.ids.values is not None:
-        add(f"ids {len(annotations.ids.values)}")
-        for position in sample_positions(len(annotations.ids.values), 1024):
-            add(repr(annotations.ids.id_at(position)))
+        digest.update(repr(annotations.labels.class_names).encode("utf-8", "surrogatepass"))
+        digest.update(row_digests({"labels": annotations.labels.values}).tobytes())
+    if annotations.ids is not None:
+        positions = sample_positions(len(annotations.ids), 1024)
+        digest.update(row_digests({"ids": annotations.ids[positions]}).tobytes())
     return digest.hexdigest()
 
 
@@ -93,14 +69,13 @@ def row_digests(inputs: Inputs) -> NDArray[np.uint64]:
 
 
 def _column_digests(array: Array) -> NDArray[np.uint64]:
+    if array.size == 0:
+        return np.zeros(len(array), dtype=np.uint64)
     if array.dtype.kind in "OU":
         # Fixed-width text is as wide as the longest text of its batch, so that its bytes are not the row's own.
         rows = array.reshape(len(array), -1).tolist()
         return np.array([_hash(repr(row)) for row in rows], dtype=np.uint64)
-    flat = np.ascontiguousarray(array).reshape(len(array), -1)
-    if flat.shape[1] == 0:
-        return np.zeros(len(array), dtype=np.uint64)
-    octets = flat.view(np.uint8).reshape(len(array), -1)
+    octets = np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
     if padding := -octets.shape[1] % 8:
         octets = np.concatenate([octets, np.zeros((len(array), padding), np.uint8)], axis=1)
     words = octets.view(np.uint64)

@@ -14,8 +14,7 @@ from ..contracts.options import DataOptions, choice
 from ..contracts.source import Source
 from ..errors import DataError, DataNotFoundError, OptionError, PluginError
 from ..guards.limits import check_regular
-from .annotations import annotate_rows, check_ids
-from .elements import ElementParser
+from .annotations import annotate_rows
 from .files import reading_data
 from .labels import Labels, check_text
 from .sequences import RowSource
@@ -83,7 +82,7 @@ class ImageFolder:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """The steps that each image goes through, as JSON types."""
+        """Return the steps that each image goes through, as JSON types."""
         steps = {name: getattr(self, name) for name in ("resize", "crop", "mean", "std")}
         steps = {name: list(value) if isinstance(value, tuple) else value for name, value in steps.items()}
         return {"source": "image folder", "mode": self.mode, "layout": self.layout, "scale": "1/255", **steps}
@@ -162,16 +161,17 @@ def open_images(folder: ImageFolder, options: DataOptions) -> Source:
     if options.ids is None:
         for path in paths:
             check_text(path, f"{root} holds an image whose name, {path!r},", "rename it, or give ids=.")
-        ids = check_ids(paths, "the paths")
+        ids = np.array(paths, dtype=object)  # each is there once
     source = RowSource(
         lambda i: folder.read(root / paths[i]),
         len(paths),
         options,
-        ElementParser(options),
         annotate_rows(options, ids, labels),
         hint="Give ImageFolder(path, resize=…, crop=…) to make all images equal in size.",
     )
     source.preprocessing = {**folder.preprocessing, **source.preprocessing}
+    # Models are trained on such folders with columns in the order of their names.
+    source.columns_named = labels is not None and options.labels is None
     return source
 
 
@@ -208,5 +208,4 @@ def _number_folders(root: Path, paths: list[str], options: DataOptions) -> Label
             check_text(name, f"{root} holds a folder of a class whose name, {name!r},", "rename it, or give labels=.")
     numbers = {name: i for i, name in enumerate(names)}
     codes = np.array([numbers[p.split("/", 1)[0]] for p in paths], dtype=np.int64)
-    # Models are trained on such folders with columns in the same order.
-    return Labels(codes, names, "the folder's classes", names_columns=True)
+    return Labels(codes, names)

@@ -60,7 +60,7 @@ class IterableSource(AnnotatedSource):
 
     @property
     def length(self) -> int | None:
-        """Number of rows, if it is known before the end."""
+        """Return the number of rows, if it is known before the end."""
         length = self._known_length
         if length is None and not self._one_pass and isinstance(self._data, Sized):
             self._fill_head(1)
@@ -142,11 +142,8 @@ class IterableSource(AnnotatedSource):
     def fingerprint(self) -> str:
         # The sample is the first rows: reading others would use up an iterator.
         self._fill_head(SAMPLED)
-        rows: list[Item] = []
-        for item in self._head:
-            count = 1 if isinstance(item, Unreadable) else min(len(item), SAMPLED)
-            rows += [item if isinstance(item, Unreadable) else item.cut(i, i + 1) for i in range(count)]
-        return fingerprint(self.length, rows[:SAMPLED], self._annotations)
+        first = take_rows(iter(self._head), SAMPLED, count_unreadable=True)
+        return fingerprint(self.length, first, self._annotations)
 
 
 def _count_readable(items: list[Item]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from ..contracts.options import DataOptions
@@ -12,42 +14,32 @@ LABEL_KEYS = ("label", "labels", "y", "target", "targets")
 """Keys of a dict element that hold its label."""
 
 
+@dataclass(frozen=True)
 class LabelFinder:
     """Tells labels from inputs, as the options and the model's signature ask for."""
 
-    def __init__(self, options: DataOptions, convert: Convert) -> None:
-        self._signature = options.signature
-        self._input_getter = options.input_getter
-        self._labels_wanted = options.labels is not False
-        self._convert = convert
+    options: DataOptions
+    convert: Convert
 
     def find_label(self, parts: Parts | None, batched: bool) -> int | str | None:
-        """Return the position or the key of the label's part; ``None`` if there is no label.
-
-        Args:
-            parts: The parts of the element, without tuples of one around it.
-            batched: Whether the element is a batch rather than a sample.
+        """Return the position or the key of the label among the parts of a sample or a batch; ``None`` if there is none.
 
         Raises:
             DataError: There are too many parts for the model, or the last one may be an input as well as a label.
         """
         if parts is None:
             return None
-        return self._label_key(parts) if parts.named else self._label_index([part for _, part in parts.items], batched)
-
-    def _label_key(self, parts: Parts) -> str | None:
-        required = self._signature.required if self._signature is not None else ()
-        names = [name for name, _ in parts.items]
-        key = next((k for k in LABEL_KEYS if k in names and k not in required), None)
-        return key if len(names) > 1 else None
+        if parts.named:
+            return find_label_name([name for name, _ in parts.items], self.options) if len(parts.items) > 1 else None
+        return self._label_index([part for _, part in parts.items], batched)
 
     def _label_index(self, values: list[Any], batched: bool) -> int | None:
         # Without the model's inputs, an integer at the end is the label.
         count, last = len(values), values[-1]
         if last is None and count > 1:
             return count - 1
-        signature = self._signature
-        if signature is None or self._input_getter is not None:
+        signature = self.options.signature
+        if signature is None or self.options.input_getter is not None:
             return count - 1 if count > 1 and self._is_like_label(last, values[0], batched) else None
         # The model says how many inputs there may be: one part more is the label.
         least, most = len(signature.required), len(signature.required) + len(signature.optional)
@@ -67,10 +59,10 @@ class LabelFinder:
         # The last part may be an optional input as well as a label that is no class: one-hot, a score, a soft target.
         if parts_of(last) is not None or parts_of(values[0]) is not None:
             return None
-        array, first = self._convert(last), self._convert(values[0])
+        array, first = self.convert(last), self.convert(values[0])
         if first.dtype.kind in "iu" and array.shape == first.shape:
             return None  # masks and types of tokens have the shape of the tokens
-        if not self._labels_wanted:
+        if self.options.labels is False:
             return count - 1
         named = (*signature.required, *signature.optional)
         raise DataError(
@@ -81,26 +73,32 @@ class LabelFinder:
 
     def _holds_all_inputs(self, part: Any, last: Any, batched: bool) -> bool:
         parts = parts_of(part)
-        if parts is None or self._signature is None or parts_of(last) is not None:
+        if parts is None or self.options.signature is None or parts_of(last) is not None:
             return False
-        required = self._signature.required
+        required = self.options.signature.required
         # By name, else by number.
         if parts.named and all(any(covers(key, name) for key, _ in parts.items) for name in required):
             return True
         count = sum(1 for _ in leaves(part))
-        fits = len(required) <= count <= len(required) + len(self._signature.optional)
+        fits = len(required) <= count <= len(required) + len(self.options.signature.optional)
         return fits and (not parts.named or self._is_like_label(last, part, batched))
 
     def _is_like_label(self, value: Any, inputs: Any, batched: bool) -> bool:
         if parts_of(value) is not None:
             return False
         try:
-            array = self._convert(value)
+            array = self.convert(value)
         except DataError:
             return False
         if array.dtype.kind not in "biuU":
             return False
-        return array.ndim == 1 and len(array) == count_rows(inputs, self._convert) if batched else array.ndim == 0
+        return array.ndim == 1 and len(array) == count_rows(inputs, self.convert) if batched else array.ndim == 0
+
+
+def find_label_name(names: Collection[str], options: DataOptions) -> str | None:
+    """Return the name that a label is called by; ``None`` if there is none but the model's inputs."""
+    required = () if options.signature is None else options.signature.required
+    return next((key for key in LABEL_KEYS if key in names and key not in required), None)
 
 
 def covers(key: str, name: str) -> bool:

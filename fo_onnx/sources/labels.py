@@ -21,14 +21,10 @@ class Labels:
     Attributes:
         values: (n,) int64, none below 0.
         class_names: What the numbers count, if labels were text: the names, sorted.
-        what: How messages call them.
-        names_columns: Whether `class_names` may be taken for the columns of a model that names none.
     """
 
     values: NDArray[np.int64]
     class_names: tuple[str, ...] | None = None
-    what: str = "labels="
-    names_columns: bool = False
 
 
 def entries_at(values: Array, positions: NDArray[np.int64], what: str) -> Array:
@@ -49,13 +45,13 @@ def check_text(text: str, what: str, cure: str) -> None:
         raise DataError(f"{what} is no text in UTF-8, which results are written in; {cure}") from err
 
 
-def to_classes(values: Array, positions: Array | None = None, *, streamed: bool = False) -> NDArray[np.int64]:
+def to_classes(values: Array, positions: Array | None = None) -> NDArray[np.int64]:
     """Return labels as classes.
 
     Args:
         values: (n,) or (n, 1): integers, bools, or floats that are integral; or one-hot rows (n, k).
-        positions: (n,) the rows' positions, for messages; counted from 0 if left out.
-        streamed: Whether more labels follow, so that names cannot be numbered.
+        positions: (n,) the rows' positions, if more labels follow, so that names cannot be numbered; if left out, these
+            are all.
 
     Returns:
         (n,) int64.
@@ -76,7 +72,7 @@ def to_classes(values: Array, positions: Array | None = None, *, streamed: bool 
         )
     if not len(values):
         return np.empty(0, dtype=np.int64)
-    if values.dtype.kind in "US" and streamed:
+    if values.dtype.kind in "US" and positions is not None:
         advice = "Text can be numbered only when all labels are known: give labels=, or integers."
         raise _no_class(values, positions, 0, advice)
     if values.dtype.kind == "O":
@@ -109,15 +105,10 @@ def _no_class(values: Array, positions: Array | None, i: int, advice: str = "") 
 
 
 def to_labels(values: Array, what: str = "labels=") -> Labels:
-    """Return labels that are all known: integers as they are, text numbered by its sorted names.
-
-    Args:
-        values: (n,) or (n, 1).
-        what: How messages call them.
-    """
+    """Return labels (n,) or (n, 1) that are all known: integers as they are, text numbered by its sorted names."""
     flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if flat.ndim != 1 or not len(flat) or not (flat.dtype.kind == "U" or isinstance(flat[0], str)):
-        return Labels(to_classes(values), None, what)
+        return Labels(to_classes(values))
     # Text, in all rows.
     texts = flat.tolist()
     odd = next((i for i, v in enumerate(texts) if not isinstance(v, str)), None)
@@ -125,22 +116,21 @@ def to_labels(values: Array, what: str = "labels=") -> Labels:
         raise _no_class(flat, None, odd, "The labels before it are text.")
     # Numbers as text are numbers: sorted as text, 10 would come before 2.
     if all(v.isascii() and v.isdecimal() for v in texts):
-        return Labels(to_classes(to_integers(texts)), None, what)
+        return Labels(to_classes(to_integers(texts)))
     # Names. numpy's own text would make each label as wide as the longest.
     names = sorted(set(texts))
     for name in names:
         check_text(name, f"{what} holds {name!r}, which", "give other names.")
     numbers = {name: i for i, name in enumerate(names)}
-    return Labels(np.fromiter((numbers[v] for v in texts), np.int64, len(texts)), tuple(names), what)
+    return Labels(np.fromiter((numbers[v] for v in texts), np.int64, len(texts)), tuple(names))
 
 
-def read_labels(labels: Any, what: str = "labels=") -> Labels:
-    """Return what the user gave as labels: an array, a sequence, or a file of them.
+def read_labels(labels: Any) -> Labels:
+    """Return what the user gave as labels.
 
     Args:
         labels: An array or a sequence of integers or text, or the path of a `.npy`, `.json` (a list), `.txt` (one label
             per line) or `.csv` file (one column).
-        what: How messages call them.
 
     Raises:
         DataNotFoundError: There is no such file.
@@ -149,16 +139,16 @@ def read_labels(labels: Any, what: str = "labels=") -> Labels:
     if isinstance(labels, str | Path):
         path = Path(labels)
         with reading_data(path, "Reading the labels"):
-            return to_labels(read_label_file(path), what)
+            return to_labels(read_label_file(path))
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu()
     # numpy takes everything else.
     try:
         values = np.asarray(labels)
     except (ValueError, TypeError) as err:
-        raise DataError(f"{what} cannot be made one array: {err}. One integer per row was expected.") from err
+        raise DataError(f"labels= cannot be made one array: {err}. One integer per row was expected.") from err
     if values.ndim == 0:
-        raise DataError(f"{what} is a {type(labels).__name__}; one integer per row or a file's path was expected.")
+        raise DataError(f"labels= is a {type(labels).__name__}; one integer per row or a file's path was expected.")
     if isinstance(labels, list | tuple) and values.dtype.kind == "U":
         values = np.array(labels, dtype=object)  # numpy would have made text of integers among text
-    return to_labels(values, what)
+    return to_labels(values)

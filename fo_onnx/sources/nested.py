@@ -76,14 +76,22 @@ def _is_plain(value: list[Any]) -> bool:
     return all(isinstance(v, _PLAIN) or (isinstance(v, list) and _is_plain(v)) for v in value)
 
 
-def leaves(value: Any) -> Iterator[Any]:
-    """Yield every leaf of a nested structure, in order, without ``None``."""
+def named_leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every leaf of a nested structure, in order, without ``None``, each with its name.
+
+    That is ``"0"`` for a lone leaf, else its path below `path`, joined by dots.
+    """
     parts = parts_of(value)
     if parts is not None:
-        for _, part in parts.items:
-            yield from leaves(part)
+        for key, part in parts.items:
+            yield from named_leaves(part, f"{path}.{key}" if path else key)
     elif value is not None:
-        yield value
+        yield path or "0", value
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Yield every leaf of a nested structure, in order, without ``None``."""
+    return (leaf for _, leaf in named_leaves(value))
 
 
 def map_leaves(value: Any, function: Callable[[Any], Any], *, lists_are_leaves: bool = False) -> Any:
@@ -99,29 +107,19 @@ def map_leaves(value: Any, function: Callable[[Any], Any], *, lists_are_leaves: 
 
 
 def flatten(value: Any, convert: Convert = as_array) -> dict[str, Array]:
-    """Return the leaves of a nested structure as arrays by name: ``"0"`` for a lone leaf, else paths joined by dots.
+    """Return the leaves of a nested structure as arrays by the names of `named_leaves`.
 
     Raises:
         DataError: There is no leaf, two have one name, or one is no array of numbers.
     """
     arrays: dict[str, Array] = {}
-    _collect_leaves(value, "", convert, arrays)
+    for name, leaf in named_leaves(value):
+        if name in arrays:
+            raise DataError(f"two inputs are called {name!r}; rename one, or choose with input_getter=.")
+        arrays[name] = _to_numbers(convert(leaf), name)
     if not arrays:
         raise DataError(f"an element of the data ({_type_name(value)}) holds no input; choose one with input_getter=.")
     return arrays
-
-
-def _collect_leaves(part: Any, path: str, convert: Convert, arrays: dict[str, Array]) -> None:
-    # Not a closure: one that calls itself is a cycle, which would keep every batch until the next garbage collection.
-    parts = parts_of(part)
-    if parts is not None:
-        for key, inner in parts.items:
-            _collect_leaves(inner, f"{path}.{key}" if path else key, convert, arrays)
-    elif part is not None:
-        name = path or "0"
-        if name in arrays:
-            raise DataError(f"two inputs are called {name!r}; rename one, or choose with input_getter=.")
-        arrays[name] = _to_numbers(convert(part), name)
 
 
 def _to_numbers(array: Array, name: str) -> Array:

@@ -20,10 +20,6 @@ from .nested import Convert, as_array
 from .sequences import RowSource
 
 FILE_SUFFIXES = (".npy", ".npz", ".parquet")
-READABLE = (
-    "numpy arrays (also in tuples and dicts), paths of .npy, .npz and .parquet files and of folders of images, an "
-    "ImageFolder, anything with __len__ and __getitem__, anything that can be iterated over, and what plugins take"
-)
 
 
 def open_source(data: Any, options: DataOptions, plugins: Sequence[SourceFactory] = ()) -> Source:
@@ -49,13 +45,7 @@ def open_source(data: Any, options: DataOptions, plugins: Sequence[SourceFactory
 
 
 def open_builtin(data: Any, options: DataOptions, convert: Convert = as_array) -> Source:
-    """Do as `open_source`, without plugins.
-
-    Args:
-        data: What the user gave.
-        options: How rows are read.
-        convert: Makes an array of a leaf, such as a framework's tensor.
-    """
+    """Do as `open_source`, without plugins; `convert` makes an array of a leaf, such as a framework's tensor."""
     if isinstance(data, ImageFolder):
         return open_images(data, options)
     if isinstance(data, str | Path):
@@ -69,7 +59,11 @@ def open_builtin(data: Any, options: DataOptions, convert: Convert = as_array) -
     if iterates and not isinstance(data, dict | str | bytes | set | frozenset | type):
         return IterableSource(data, options, convert)
     what = "an empty dict" if data == {} else f"a {type(data).__module__}.{type(data).__qualname__}"
-    raise DataError(f"rows cannot be read from {what}. What can: {READABLE}.")
+    raise DataError(
+        f"rows cannot be read from {what}. What can: numpy arrays (also in tuples and dicts), paths of "
+        f"{', '.join(FILE_SUFFIXES)} files and of folders of images, an ImageFolder, anything with __len__ and "
+        "__getitem__, anything that can be iterated over, and what plugins take."
+    )
 
 
 def is_sequence(data: Any) -> bool:
@@ -84,15 +78,14 @@ def open_sequence(data: Any, options: DataOptions, convert: Convert = as_array) 
 
     A list whose elements have the axes of the model's batches, not of its samples, is taken as batches.
     """
-    parser = ElementParser(options, convert)
     if isinstance(data, list | tuple) and len(data):
         try:
-            holds_batches = parser.is_batch_by_ranks(data[0])
+            holds_batches = ElementParser(options, convert).is_batch_by_ranks(data[0])
         except Exception:
             holds_batches = False  # what is wrong with the first row is said when it is read, as for any other row
         if holds_batches:
             return IterableSource(data, options, convert, batched=True)
-    return RowSource(data.__getitem__, len(data), options, parser, annotate_rows(options))
+    return RowSource(data.__getitem__, len(data), options, annotate_rows(options), convert)
 
 
 def _open_file(path: Path, options: DataOptions) -> Source:

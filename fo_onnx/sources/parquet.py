@@ -18,12 +18,12 @@ from ..contracts.options import DataOptions
 from ..errors import DataError
 from ..guards.limits import check_regular, check_unfolding
 from ..guards.parquet_footer import GroupEntry, read_groups
-from .annotations import Ids, annotate_rows, check_ids
+from .annotations import annotate_rows, check_ids
 from .base import PositionalSource
 from .batching import Item, Rows, Unreadable
 from .elements import ElementParser
 from .files import reading_data
-from .label_finder import LABEL_KEYS
+from .label_finder import find_label_name
 from .labels import Labels, to_labels
 
 ID_COLUMN = "id"
@@ -52,13 +52,10 @@ class ParquetSource(PositionalSource):
             self._groups = [group.rows for group in groups]
             rows = sum(self._groups)
             if rows != file.metadata.num_rows:
-                raise DataError(
-                    f"Reading {path}: {rows} rows in its row groups, {file.metadata.num_rows} in all. It is damaged; "
-                    "write it again."
-                )
+                raise ValueError(f"{rows} rows in its row groups, {file.metadata.num_rows} in all")
             # Choose the columns. An input_getter sees every column, those of ids and labels too.
             required = options.signature.required if options.signature is not None else ()
-            label = next((k for k in LABEL_KEYS if k in schema.names and k not in required), None)
+            label = find_label_name(schema.names, options)
             self._named = bool(required) and all(n in schema.names for n in required)
             self._inputs = self._choose_inputs(schema, label, options)
             reserved = [] if options.input_getter is not None else self._inputs
@@ -66,7 +63,12 @@ class ParquetSource(PositionalSource):
             if label in reserved or options.labels is not None:
                 label = None
             annotating = {n for n in (id_column, label) if n is not None}
-            self._refuse_doubles(schema, {*self._inputs, *annotating})
+            counts = Counter(schema.names)
+            if double := next((n for n in (*self._inputs, *sorted(annotating)) if counts[n] > 1), None):
+                raise DataError(
+                    f"{path} has {counts[double]} columns called {double}, so that which one is meant cannot be told. "
+                    "Rename them."
+                )
             self._check_sizes(groups, annotating)
             # Read those that are needed up front.
             ids = None if id_column is None else self._read_ids(schema)
@@ -107,21 +109,8 @@ class ParquetSource(PositionalSource):
             _log.info("columns of %s that are no inputs, and left out: %s", self._path, ", ".join(left_out))
         return chosen
 
-    def _refuse_doubles(self, schema: pa.Schema, used: set[str]) -> None:
-        counts = Counter(schema.names)
-        if double := next((name for name in schema.names if counts[name] > 1 and name in used), None):
-            raise DataError(
-                f"{self._path} has {counts[double]} columns called {double}, so that which one is meant cannot be told. "
-                "Rename them."
-            )
-
     def _check_sizes(self, groups: list[GroupEntry], annotating: set[str]) -> None:
-        """Refuse a file whose columns take much more memory than the file has bytes.
-
-        Args:
-            groups: What the file's footer says.
-            annotating: Columns that are read whole; of others a few thousand rows are in memory.
-        """
+        """Refuse a file whose columns take much more memory than the file has bytes; `annotating` ones are read whole."""
         file_bytes = self._path.stat().st_size
         whole_bytes = 0
         for number, group in enumerate(groups):
@@ -135,7 +124,7 @@ class ParquetSource(PositionalSource):
             check_unfolding(self._path, part_bytes, file_bytes, DataError, f"row group {number} of a file")
         check_unfolding(self._path, whole_bytes, file_bytes, DataError, "the columns of ids and labels of a file")
 
-    def _read_ids(self, schema: pa.Schema) -> Ids | None:
+    def _read_ids(self, schema: pa.Schema) -> Array | None:
         kind = schema.field(ID_COLUMN).type
         if not (pa.types.is_integer(kind) or _is_text(kind)):
             return None
@@ -155,7 +144,7 @@ class ParquetSource(PositionalSource):
             if _is_text(column.type.value_type):
                 return to_labels(_to_texts(column), f"the column {name}")
             column = column.cast(column.type.value_type)
-        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        if _is_list(column.type, nested=True):
             raise DataError(
                 f"labels that are no class: the column {name} of {self._path} holds lists; one integer per row was "
                 "expected. Give labels=."

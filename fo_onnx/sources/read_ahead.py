@@ -24,11 +24,7 @@ def read_ahead(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
     """Yield the same batches in the same order, up to `depth` of them read in advance by one thread.
 
     What `batches` raises is raised after the batches before it. The thread starts with the first ``next`` and ends
-    with the last batch, or when the returned generator is closed; `batches` is closed with it.
-
-    Args:
-        batches: What is read; used by the thread alone from then on.
-        depth: How many batches may wait.
+    with the last batch, or when the returned generator is closed; `batches`, which it alone uses, is closed with it.
 
     Example:
         >>> list(read_ahead(iter([1, 2, 3])))
@@ -50,18 +46,12 @@ def in_threads(
     name: str,
     close: Callable[[], None] = lambda: None,
 ) -> Generator[R, None, None]:
-    """Yield `function` of each task in order, computed by threads that are at most `ahead` tasks in front.
+    """Yield `function` of each task in order, computed by `workers` threads that are at most `ahead` tasks in front.
+
+    What it raises is raised in its turn. Each thread calls `close` when it ends.
 
     Waiting for a thread ends with the run that the caller works for (`fo_onnx.control.run_control`). The threads are daemons:
     Python waits for an executor's threads when it exits, however long a row that hangs takes.
-
-    Args:
-        function: What it raises is raised in its turn.
-        tasks: The arguments of `function`.
-        workers: Number of threads.
-        ahead: How many results may wait.
-        name: Name of the threads.
-        close: Called by each thread when it ends.
     """
     queue: SimpleQueue[tuple[T, futures.Future[R]] | None] = SimpleQueue()
     waiting: deque[futures.Future[R]] = deque()

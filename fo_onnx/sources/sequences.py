@@ -10,6 +10,7 @@ from .annotations import RowAnnotations
 from .base import PositionalSource
 from .batching import Batcher, Item, Unreadable
 from .elements import ElementParser
+from .nested import Convert, as_array
 from .read_ahead import in_threads
 
 
@@ -21,24 +22,15 @@ class RowSource(PositionalSource):
         read: Callable[[int], Any],
         length: int,
         options: DataOptions,
-        parser: ElementParser,
         annotations: RowAnnotations,
+        convert: Convert = as_array,
         *,
         hint: str = Batcher.hint,
     ) -> None:
-        """Read no row yet.
-
-        Args:
-            read: Returns the element at a position; what it raises makes the row a bad one.
-            length: Number of rows.
-            options: How rows are read.
-            parser: Takes elements apart.
-            annotations: Ids and labels.
-            hint: What to do about rows of unequal shape, for messages.
-        """
+        """Read no row yet. One for which `read` raises is a bad row; `hint` says what to do about rows of unequal shape."""
         super().__init__(length, options, annotations)
         self._read = read
-        self._parser = parser
+        self._parser = ElementParser(options, convert)
         self._hint = hint
 
     def _item(self, position: int) -> Item:
@@ -50,6 +42,9 @@ class RowSource(PositionalSource):
 
     def _items_at(self, positions: Iterable[int]) -> Iterator[Item]:
         return map(self._item, positions)
+
+    def _head(self, n: int) -> Iterator[Item]:
+        return self._items_at(range(self.length))  # no thread reads further than it is asked for
 
     def _items(self, start: int, size: int) -> Generator[Item, None, None]:
         workers, positions = self._options.num_workers, range(start, self.length)

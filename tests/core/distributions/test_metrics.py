@@ -97,14 +97,3 @@ def test_without_labels_and_without_rows():
 def test_the_result_is_json():
     result = gathered(np.array([[0.5, 0.5]], dtype=np.float32), np.array([1]))
     assert json.loads(json.dumps(result)) == result
-
-
-@pytest.mark.parametrize("labels", [np.array([0, 2]), np.array([-1, 0]), np.array([0])])
-def test_labels_that_do_not_fit(labels):
-    with pytest.raises(ValueError, match="not 2 classes below 2"):
-        MetricsAccumulator(2).update(np.full((2, 2), 0.5, dtype=np.float32), labels)
-
-
-def test_probs_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"\(n, 2\) was expected"):
-        MetricsAccumulator(2).update(np.full((2, 3), 1 / 3, dtype=np.float32), None)

@@ -13,7 +13,6 @@ import pytest
 
 import fo_onnx
 from fo_onnx import errors
-from fo_onnx.engine.fallback import warn_at_caller
 from fo_onnx.guards.printable import escaped, escaped_json
 
 ALL = [chr(code) for code in range(sys.maxunicode + 1)]
@@ -82,7 +81,7 @@ def test_no_error_carries_an_escape_sequence(kind: type[BaseException]) -> None:
 def test_no_warning_and_no_repr_carries_an_escape_sequence(tmp_path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_at_caller("the model \x1b[2J\nfo-onnx: fine", UserWarning)
+        errors.warn_at_caller("the model \x1b[2J\nfo-onnx: fine")
     assert str(caught[0].message) == "the model \\x1b\\x5b2J\\nfo-onnx: fine"
     path = fo_onnx.save(fo_onnx.Distributions(np.eye(2)), tmp_path / "a\x1b[2J\u202e\n.npz")
     assert escaped(repr(fo_onnx.load(path))) == repr(fo_onnx.load(path))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fo_onnx.contracts.options import DataOptions
 from fo_onnx.errors import DataError
 from fo_onnx.sources import open_source
-from fo_onnx.sources.annotations import check_ids, describe_preprocessing, sample_positions
+from fo_onnx.sources.annotations import RowAnnotations, check_ids, describe_preprocessing, sample_positions
 
 
 @given(
@@ -21,22 +21,22 @@ from fo_onnx.sources.annotations import check_ids, describe_preprocessing, sampl
 )
 def test_ids_come_back_as_they_are(values: list[Any]) -> None:
     ids = check_ids(values)
-    assert ids.kind == ("str" if isinstance(values[0], str) else "int")
-    assert ids.at(np.arange(len(values))).tolist() == values
-    assert ids.id_at(len(values) - 1) == values[-1]
+    annotations = RowAnnotations(ids, None)
+    assert annotations.id_kind == ("str" if isinstance(values[0], str) else "int")
+    assert annotations.ids_at(np.arange(len(values))).tolist() == ids.tolist() == values
+    assert annotations.id_at(len(values) - 1) == values[-1]
 
 
 @pytest.mark.parametrize(
     "values", [np.array([3, 1], dtype=np.uint8), (3, 1), range(3, 0, -2), [np.int32(3), np.int16(1)]]
 )
 def test_kinds_of_integers(values: Any) -> None:
-    assert check_ids(values).at(np.arange(2)).tolist() == [3, 1]
+    assert check_ids(values).tolist() == [3, 1]
 
 
 def test_long_text_takes_no_room_for_all() -> None:
     ids = check_ids(["a", "b" * 10_000])
-    assert ids.values is not None
-    assert ids.values.dtype == object
+    assert ids.dtype == object
 
 
 @pytest.mark.parametrize(
