@@ -8,8 +8,7 @@ is.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from fo_onnx.models import plugins
 
 from .detect import backend_of, is_layer, layers_of
 from .messages import first_cause, in_one_line
-from .precision import bookkeeping_restored, computing_in_float32, is_half
+from .precision import guard_layers, is_half
 from .program import Program, make_program
 
 _WITH_EXPORTER = ("torch", "jax")
@@ -49,7 +48,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     # By the contract, so that the frameworks' packages need not know each other.
     try:
         spec = plugins.exporter(backend).export(
-            wrapped, _by_name(program, example), path, _own_options(options, program), OutputOptions()
+            wrapped, _by_name(program, example), path, replace(options, model_name=program.model_name), OutputOptions()
         )
     except ExportError as err:
         raise ExportError(in_one_line(str(err))) from err
@@ -65,13 +64,16 @@ def open_native(model: Any, example: Inputs, device: Devices, options: ModelOpti
     """Open `model` in its own framework; see `fo_onnx.contracts.Exporter.native`."""
     backend = backend_of(model)
     program = make_program(model, list(example), options, output)
+    spec = program.spec(example)
     if backend not in _WITH_EXPORTER:
-        return EagerModel(program, program.spec(example), device)
+        return EagerModel(program, spec, device)
 
     def open_wrapped(*, in_float32: bool) -> RawModel:
         wrapped = _wrap(program, backend, in_float32=in_float32)
-        names = _by_name(program, example)
-        return plugins.exporter(backend).native(wrapped, names, device, _own_options(options, program), OutputOptions())
+        own_options = replace(options, model_name=program.model_name)
+        return plugins.exporter(backend).native(
+            wrapped, _by_name(program, example), device, own_options, OutputOptions()
+        )
 
     # What runs computes in float32.
     half = is_half(model)
@@ -79,10 +81,8 @@ def open_native(model: Any, example: Inputs, device: Devices, options: ModelOpti
     # Of weights in half precision the other exporter itself makes a float32 copy, and holds the original, too.
     as_is = open_wrapped(in_float32=False) if half else inner
     original = as_is.original or (as_is if half else None)
-    spec = program.spec(example)
-    return DelegatedModel(
-        inner, program, spec, None if original is None else DelegatedModel(original, program, spec, None)
-    )
+    wrapped_original = None if original is None else DelegatedModel(original, program, spec, None)
+    return DelegatedModel(inner, program, spec, wrapped_original)
 
 
 def prefer_native(model: Any, example: Inputs) -> str | None:
@@ -125,32 +125,22 @@ class EagerModel:
     """A Keras model on a backend without graphs, called layer by layer."""
 
     device = "cpu"
+    original: RawModel | None = None
 
     def __init__(self, program: Program, spec: ModelSpec, device: Devices) -> None:
-        """Take a model.
-
-        Raises:
-            DeviceError: Another device than the CPU was asked for.
-        """
-        self._program, self._backend = program, keras.config.backend()
+        """Take a model. Raises `DeviceError` if another device than the CPU was asked for."""
+        self.spec, self._program, self._backend = spec, program, keras.config.backend()
         if device not in ("auto", "cpu"):
             raise DeviceError(
                 f"device={device!r} was asked for, but the {self._backend} backend of Keras has only cpu."
             )
-        self.spec = spec
-        self.original: None = None
 
     def forward(self, inputs: Inputs) -> Array:
-        """Return the raw output (n, …) in evaluation mode.
-
-        Raises:
-            RunError: The model refuses the inputs.
-            OutputError: It gives no tensor.
-        """
+        """Return the raw output (n, …) in evaluation mode. Raises `RunError` if the model refuses the inputs."""
         program = self._program
         arrays = program.arrays(inputs)
         try:
-            with _evaluating(program.model, in_float32=True):
+            with guard_layers(program.model, in_float32=True), keras.StatelessScope():
                 tensor = program([keras.ops.convert_to_tensor(a) for a in arrays], keras.ops.is_tensor)
         except FoOnnxError:
             raise
@@ -184,10 +174,6 @@ def _no_wider(written: TensorSpec, called: TensorSpec) -> TensorSpec:
     return replace(written, shape=(written.shape[0], *(c if w is None else w for w, c in axes)))
 
 
-def _own_options(options: ModelOptions, program: Program) -> ModelOptions:
-    return replace(options, framework=None, params=None, model_name=program.model_name)
-
-
 def _by_name(program: Program, inputs: Inputs) -> Inputs:
     return dict(zip(program.names, program.arrays(inputs), strict=True))
 
@@ -206,6 +192,11 @@ def _in_order(program: Program, tensors: Sequence[Any], keywords: dict[str, Any]
 
 
 def _wrap(program: Program, backend: str, *, in_float32: bool) -> Any:
+    """Return a program as a model of its backend, with inputs by name and one tensor out.
+
+    The call of the model leaves its variables and losses as they were. That is seen to within what is handed on, not
+    around it: the other exporter may copy the model, or trace it at another time.
+    """
     return _torch_module(program, in_float32) if backend == "torch" else _pure_function(program, in_float32)
 
 
@@ -213,8 +204,6 @@ def _torch_module(program: Program, in_float32: bool) -> Any:
     import torch
 
     class Flat(torch.nn.Module):
-        """A Keras model on the torch backend, with inputs by name and one tensor out."""
-
         def __init__(self) -> None:
             super().__init__()
             # Registered, so that its weights are seen, moved and copied with it.
@@ -223,7 +212,8 @@ def _torch_module(program: Program, in_float32: bool) -> Any:
         def forward(self, *tensors: Any, **keywords: Any) -> Any:
             # Of a copy, on another device or in float32, the copied model is meant.
             target = self.layers[0] if is_layer(program.model) else None
-            with _evaluating(program.model if target is None else target, in_float32=in_float32):
+            model = program.model if target is None else target
+            with guard_layers(model, in_float32=in_float32), keras.StatelessScope():
                 return program(_in_order(program, tensors, keywords), torch.is_tensor, target)
 
     Flat.__name__ = Flat.__qualname__ = program.model_name
@@ -235,9 +225,6 @@ def _pure_function(program: Program, in_float32: bool) -> Any:
 
     model = program.model
 
-    def is_tensor(value: Any) -> bool:
-        return isinstance(value, jax.Array)
-
     def call_stateless(*args: Any, **keywords: Any) -> Any:
         # Read at each call, so that the weights are those of the model now.
         trainable = [v.value for v in model.trainable_variables]
@@ -246,23 +233,9 @@ def _pure_function(program: Program, in_float32: bool) -> Any:
         return output
 
     def forward(*tensors: Any, **keywords: Any) -> Any:
-        with _evaluating(model, in_float32=in_float32):
+        with guard_layers(model, in_float32=in_float32), keras.StatelessScope():
             target = call_stateless if hasattr(model, "stateless_call") else None
-            return program(_in_order(program, tensors, keywords), is_tensor, target)
+            return program(_in_order(program, tensors, keywords), lambda v: isinstance(v, jax.Array), target)
 
     forward.__name__ = forward.__qualname__ = program.model_name
     return forward
-
-
-@contextlib.contextmanager
-def _evaluating(model: Any, *, in_float32: bool) -> Iterator[None]:
-    """Let a call of a model leave its variables and losses as they were; in float32 if its precision is lifted.
-
-    Entered by what is handed on, and not around it: the other exporter may copy the model, or trace it at another time.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(bookkeeping_restored(model))
-        if in_float32:
-            stack.enter_context(computing_in_float32(model))
-        stack.enter_context(keras.StatelessScope())
-        yield

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
+from fo_onnx.plugin_kit import digests
 from fo_onnx.plugin_kit.captured import captured_values
 
 TENSORFLOW = "tensorflow"
@@ -22,6 +24,13 @@ def keras_module() -> ModuleType | None:
 def tensorflow_module() -> ModuleType | None:
     """Return TensorFlow, if it is imported and complete."""
     return _imported_module("tensorflow", "Module")
+
+
+def is_tensor_or_variable(value: Any) -> bool:
+    """Return whether a value is a tensor or variable of TensorFlow, or a variable of Keras on whatever backend."""
+    tf, keras = tensorflow_module(), keras_module()
+    is_tensorflows = tf is not None and isinstance(value, tf.Tensor | tf.Variable)
+    return is_tensorflows or (keras is not None and isinstance(value, keras.Variable))
 
 
 def is_layer(value: Any) -> bool:
@@ -63,22 +72,22 @@ def is_function_over_tensors(value: Any) -> bool:
 
 def layers_of(model: Any) -> list[Any]:
     """Return the Keras layers that a model consists of, itself included, or that a function has at hand; each once."""
-    layers: dict[int, Any] = {}
-    for root in _root_layers(model):
-        # Keras offers the layers of all depths under this name only; `layers` and `submodules` leave out a part.
-        for layer in root._flatten_layers():
-            layers.setdefault(id(layer), layer)
-    return list(layers.values())
+    roots = [model] if is_layer(model) else filter(is_layer, values_at_hand(model))
+    # Keras offers the layers of all depths under this name only; `layers` and `submodules` leave out a part.
+    return list({id(layer): layer for root in roots for layer in root._flatten_layers()}.values())
 
 
-def members_of(value: Any) -> Iterator[Any]:
-    """Yield the items of a list, tuple or dict; of anything else the value itself."""
-    if isinstance(value, list | tuple):
-        yield from value
-    elif isinstance(value, dict):
-        yield from value.values()
-    else:
-        yield value
+def values_at_hand(function: Any) -> Iterator[Any]:
+    """Yield what a function or object has at hand, with the items of lists and dicts and the attributes of own objects."""
+    if is_graph_function(function):
+        function = getattr(function, "python_function", function)
+    for value in captured_values(function):
+        value = value() if isinstance(value, weakref.ref) else value  # the owner of a method that is a graph function
+        is_part = is_layer(value) or is_trackable(value) or not hasattr(value, "__dict__")
+        if not is_part and not digests.is_library(type(value).__module__):
+            value = vars(value)
+        for member in _members_of(value):
+            yield from _members_of(member)
 
 
 def backend_of(model: Any) -> str:
@@ -89,14 +98,10 @@ def backend_of(model: Any) -> str:
     return str(keras.config.backend())
 
 
-def _root_layers(model: Any) -> Iterator[Any]:
-    if is_layer(model):
-        yield model
-        return
-    if is_graph_function(model):
-        model = getattr(model, "python_function", model)
-    for value in captured_values(model):
-        yield from filter(is_layer, members_of(value))
+def _members_of(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _has_keras_at_hand(keras: Any, model: Any) -> bool:
@@ -107,12 +112,7 @@ def _has_keras_at_hand(keras: Any, model: Any) -> bool:
 def _is_of_framework(value: Any) -> bool:
     if isinstance(value, ModuleType):
         return any(value is sys.modules.get(name) for name in _MODULES)
-    tf, keras = tensorflow_module(), keras_module()
-    if tf is not None and isinstance(value, tf.Tensor | tf.Variable):
-        return True
-    if keras is not None and isinstance(value, keras.Variable):
-        return True
-    return not isinstance(value, type) and is_model(value)
+    return is_tensor_or_variable(value) or (not isinstance(value, type) and is_model(value))
 
 
 def _imported_module(name: str, attribute: str) -> ModuleType | None:

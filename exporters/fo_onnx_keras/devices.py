@@ -20,8 +20,7 @@ _DEVICE = re.compile(r"(CPU|GPU|TPU):(\d+)$", re.IGNORECASE)
 
 def logical_devices() -> list[str]:
     """Return the devices that TensorFlow has, by our names: ``cpu``, ``cpu:1``, ``cuda:0``, ``tpu:0``."""
-    names = (_name_of(d.name) for d in tf.config.list_logical_devices())
-    return [n for n in names if n is not None]
+    return list(filter(None, (_name_of(d.name) for d in tf.config.list_logical_devices())))
 
 
 def tf_device(name: str) -> str:
@@ -31,24 +30,22 @@ def tf_device(name: str) -> str:
         DeviceError: It is not there; the message lists those that are.
     """
     kind, _, index = name.partition(":")
-    devices = logical_devices()
-    if (name if kind != "cpu" or index not in ("", "0") else "cpu") not in devices:
+    place, devices = f"{_KINDS.get(kind, kind)}:{index or 0}", logical_devices()
+    if _name_of(place) not in devices:
         advice = "" if kind in _KINDS else f" TensorFlow knows {', '.join(_KINDS)}."
         if kind == "tpu":
             advice = " A TPU is there once tf.tpu.experimental.initialize_tpu_system was called."
         raise DeviceError(
             f"device={name!r} was asked for, but TensorFlow {tf.__version__} has only {', '.join(devices)} here.{advice}"
         )
-    return f"/{_KINDS[kind]}:{index or 0}"
+    return f"/{place}"
 
 
 def home_of(model: Any) -> str:
     """Return the device of the first weight of a model, or where TensorFlow would put one."""
-    for value in tf_variables(model):
-        name = _name_of(value.device)
-        if name is not None:
-            return name
-    return next((d for d in logical_devices() if not d.startswith("cpu")), "cpu")
+    places = (_name_of(value.device) for value in tf_variables(model))
+    accelerators = (d for d in logical_devices() if not d.startswith("cpu"))
+    return next(filter(None, places), None) or next(accelerators, "cpu")
 
 
 def strategy_of(model: Any) -> Any:
@@ -59,7 +56,7 @@ def strategy_of(model: Any) -> Any:
 
 def devices_of(strategy: Any) -> tuple[str, ...]:
     """Return the devices that the replicas of a strategy are on, in their order."""
-    return tuple(n for n in map(_name_of, strategy.extended.worker_devices) if n is not None)
+    return tuple(filter(None, map(_name_of, strategy.extended.worker_devices)))
 
 
 def require_devices(strategy: Any, asked: Devices, model_name: str) -> None:

@@ -6,7 +6,6 @@ function that calls the model with ``training=False``.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import ExportError
 
 from .detect import is_graph_function
+from .interface import Declared
 from .native import is_tensor
-from .patches import plain_convolutions
-from .precision import bookkeeping_restored, computing_in_float32, is_half, retrace
+from .patches import patch_convolutions
+from .precision import guard_layers, is_half, retrace
 from .program import Program, make_program
 
 _PYTHON_FUNCTION = re.compile(r"\b(Eager)?PyFunc(Stateless)?\b")
@@ -37,7 +37,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
             "Leave it open with None: input_signature=[tf.TensorSpec([None, …])]"
         )
     inputs = program.specs(example)
-    free = tuple(_with_free_length(program, i) for i in inputs)
+    free = tuple(map(_with_free_length, inputs, program.declared))
     try:
         output_spec = _write(program, free, path, options.opset)
     except ExportError:
@@ -55,13 +55,8 @@ def _write(program: Program, inputs: tuple[TensorSpec, ...], path: Path, opset: 
         return program(tensors, is_tensor, target)
 
     try:
-        with contextlib.ExitStack() as stack:
-            if program.has_layers:
-                stack.enter_context(plain_convolutions())
-                stack.enter_context(bookkeeping_restored(model))
-                stack.enter_context(computing_in_float32(model))
-            with program.no_new_weights():
-                spec: TensorSpec = write_onnx(call_flat, inputs, path, opset=opset, model_name=program.model_name)
+        with patch_convolutions(), guard_layers(model, in_float32=True), program.no_new_weights():
+            spec: TensorSpec = write_onnx(call_flat, inputs, path, opset=opset, model_name=program.model_name)
     except ExportError as err:
         if _PYTHON_FUNCTION.search(str(err)) is None:
             raise
@@ -82,8 +77,7 @@ def _target(model: Any) -> Any:
     return retrace(model) if is_half(model) else None
 
 
-def _with_free_length(program: Program, spec: TensorSpec) -> TensorSpec:
+def _with_free_length(spec: TensorSpec, declared: Declared) -> TensorSpec:
     """Return the spec of an input; of token ids of any length, if the model does not say which."""
-    declared = dict(zip(program.names, program.declared, strict=True))[spec.name]
     is_tokens = declared.shape is None and spec.rank == 2 and spec.dtype in ("int32", "int64")
     return TensorSpec(spec.name, spec.dtype, (None, None)) if is_tokens else spec

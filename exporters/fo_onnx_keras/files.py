@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fo_onnx.errors import ModelError, ModelNotFoundError, TrustError
+from fo_onnx.plugin_kit.quiet import quiet
 
 from .detect import is_layer, is_trackable
-from .graphs import functions_called, nodes_leading_to
-from .interface import entry_point, require_usable
+from .interface import DEFAULT_SIGNATURE, entry_point, require_usable
 from .messages import first_cause, require
 
 _SAVED_MODEL = "saved_model.pb"
@@ -30,7 +28,7 @@ _UNSAFE_OPERATORS = re.compile(
 _SAVER_OPERATORS = frozenset(
     {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "Save", "SaveSlices", "Restore", "RestoreSlice"}
 )
-"""Those of them that every SavedModel has, in the part that saves and restores its variables."""
+"""Those of them that every SavedModel has, in the functions that save and restore its variables."""
 _PYTHON_OPERATORS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 _UNKNOWN_CLASS = re.compile(
     r"Could not (?:locate|deserialize) (?:class|function)? ?'([^']+)'|Unknown (?:layer|object): '([^']+)'"
@@ -88,7 +86,7 @@ def load_weights(model: Any, path: Path) -> None:
         if path.suffix.lower() == ".safetensors":
             _assign(model, _read_safetensors(path), path)
         else:
-            with _warnings_ignored():
+            with quiet():  # of warnings of files without the state of a training
                 model.load_weights(path)
     except ModelError:
         raise
@@ -98,7 +96,7 @@ def load_weights(model: Any, path: Path) -> None:
             weight.assign(value)
         raise ModelError(
             f"the weights in {path} cannot be filled into the model {model.name}: {first_cause(err)}. The model has "
-            f"{_list_shapes({w.path: tuple(w.shape) for w in model.weights})}."
+            f"{_shorten([f'{w.path} {tuple(w.shape)}' for w in model.weights])}."
         ) from err
 
 
@@ -117,7 +115,7 @@ def _read(path: Path, *, safe: bool) -> Any:
     import keras
 
     try:
-        with _warnings_ignored():
+        with quiet():
             # Not compiled: a loss or an optimizer of the user's own need not be known here.
             return keras.saving.load_model(path, compile=False, safe_mode=safe)
     except Exception as err:
@@ -183,7 +181,7 @@ def _load_saved_model(path: Path, trust: bool) -> Any:
 
 
 def _operators(path: Path) -> set[str]:
-    """Return the operators in the graphs and functions of a SavedModel, without the saver's; load nothing of it."""
+    """Return the operators in the graph and functions of a SavedModel, without the saver's; load nothing of it."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -196,31 +194,33 @@ def _operators(path: Path) -> set[str]:
         raise ModelError(f"{path / _SAVED_MODEL} is no SavedModel, or is truncated: {first_cause(err)}") from err
     if not content.meta_graphs:
         raise ModelError(f"{path / _SAVED_MODEL} holds no graph, so it is no SavedModel, or is truncated.")
-    return {operator for graph in content.meta_graphs for operator in _operators_in(graph)}
+    if len(content.meta_graphs) > 1 or not content.meta_graphs[0].HasField("object_graph_def"):
+        raise ModelError(
+            f"the SavedModel {path} was saved by TensorFlow 1, which runs its graph when it is loaded. If you trust where it came "
+            f"from, give one of its signatures as the model: tf.saved_model.load(path).signatures[{DEFAULT_SIGNATURE!r}]."
+        )
+    return _operators_in(content.meta_graphs[0])
 
 
-def _operators_in(content: Any) -> Iterator[str]:
-    """Yield the operators of one graph and its functions; of the saver's own only those that no saver has.
+def _operators_in(content: Any) -> set[str]:
+    """Return the operators of a graph and its functions; those of savers only where the model can be made to run them.
 
-    Every SavedModel has a saver, which writes and reads the files of its variables when TensorFlow calls it. Its nodes
-    are those that only its own tensors come from; a function is the saver's if nothing else calls or offers it.
+    Every SavedModel has functions that write and read the files of its variables. TensorFlow 2 runs what objects of the
+    model offer and what that calls, and these are not among it.
     """
     functions = {f.signature.name: f.node_def for f in content.graph_def.library.function}
-    nodes = {n.name: n for n in content.graph_def.node}
-    ends = [t.name for s in content.signature_def.values() for t in (*s.outputs.values(), *s.inputs.values())]
-    saver_ends = [content.saver_def.save_tensor_name, content.saver_def.restore_op_name]
-    saver = set(nodes_leading_to(nodes, saver_ends)) - set(nodes_leading_to(nodes, ends))
-    # All else can be run: by a signature, by a function that the model offers, or while it is loaded.
-    rest = [n for name, n in nodes.items() if name not in saver]
-    # Objects of the model offer functions by name, whatever the graph calls.
-    offers = {name for o in content.object_graph_def.nodes for name in o.function.concrete_functions}
-    offers |= {o.bare_concrete_function.concrete_function_name for o in content.object_graph_def.nodes}
-    called_by_saver = set(functions_called(functions, [nodes[n] for n in saver]))
-    entries = offers & set(functions) | set(functions) - called_by_saver
-    called = entries | set(functions_called(functions, [*rest, *(n for name in entries for n in functions[name])]))
-    yield from (n.op for n in (*rest, *(n for name in called for n in functions[name])))
-    of_saver = (*(nodes[n] for n in saver), *(n for name in called_by_saver - called for n in functions[name]))
-    yield from (n.op for n in of_saver if n.op not in _SAVER_OPERATORS)
+    all_operators = {n.op for nodes in (content.graph_def.node, *functions.values()) for n in nodes}
+    objects = content.object_graph_def.nodes
+    pending = [name for o in objects for name in o.function.concrete_functions]
+    pending += [o.bare_concrete_function.concrete_function_name for o in objects]
+    run: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in functions and name not in run:
+            run.add(name)
+            for node in functions[name]:
+                pending += [node.op, *(f.name for v in node.attr.values() for f in (v.func, *v.list.func))]
+    return all_operators - _SAVER_OPERATORS | {n.op for name in run for n in functions[name]}
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -245,23 +245,11 @@ def _assign(model: Any, values: Mapping[str, Any], path: Path) -> None:
         ),
     ]
     if problems:
-        listed = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise ModelError(f"the weights in {path} do not fit the model {model.name}: {listed}.")
+        raise ModelError(f"the weights in {path} do not fit the model {model.name}: {_shorten(problems)}.")
     # Only now, so that a model whose weights do not fit stays as it was.
     for name, weight in weights.items():
         weight.assign(values[name])
 
 
-def _list_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    first = [f"{n} {s}" for n, s in list(shapes.items())[:6]]
-    return ", ".join(first) + (f" and {len(shapes) - 6} more" if len(shapes) > 6 else "")
-
-
-@contextlib.contextmanager
-def _warnings_ignored() -> Iterator[None]:
-    """Ignore that Keras warns of files without the state of a training, and of its own old calls of numpy."""
-    import warnings
-
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+def _shorten(items: list[str]) -> str:
+    return ", ".join(items[:6]) + (f" and {len(items) - 6} more" if len(items) > 6 else "")

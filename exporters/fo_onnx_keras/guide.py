@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from fo_onnx.contracts.batch import Array
 from fo_onnx.errors import DataError
 from fo_onnx.sources.arrays import is_arrays
 
@@ -27,11 +27,11 @@ class TensorFlowTensors:
         """Return whether a value is a tensor or a variable of TensorFlow."""
         return isinstance(value, tf.Tensor | tf.Variable)
 
-    def array(self, value: Any) -> NDArray[Any]:
+    def array(self, value: Any) -> Array:
         """Return a tensor, or anything else that numpy understands, as an array."""
         return to_array(value)
 
-    def tensor(self, array: NDArray[Any], like: Any = None) -> Any:
+    def tensor(self, array: Array, like: Any = None) -> Any:
         """Return an array as a tensor, on the device of `like` if that is a tensor."""
         with tf.device(like.device if self.is_tensor(like) else "/CPU:0"):
             return tf.identity(array)
@@ -79,20 +79,15 @@ def samples(data: Any) -> tuple[Any, int]:
     return tf.data.Dataset.from_generator(one_by_one, output_signature=spec), len(data)
 
 
-def join_rows(
-    pipeline: Any,
-    rows: NDArray[np.float32],
-    input_getter: Callable[[Any], Any] | None,
-    numbers: NDArray[np.int64] | None = None,
-) -> Any:
+def join_rows(pipeline: Any, rows: Array, input_getter: Callable[[Any], Any] | None, numbers: Array | None) -> Any:
     """Return each sample of a pipeline with its row (k,): (input, label, row), or (input, row) without labels.
 
     Args:
         pipeline: The samples, in order.
-        rows: (n, k), one per sample.
+        rows: (n, k) float32, one per sample.
         input_getter: Takes a sample, as tensors, and returns its input.
-        numbers: (n, 2) what the label of each sample may be if it is one integer, −1 for any; another one ends the
-            pipeline with TensorFlow's ``InvalidArgumentError``, since it is read within TensorFlow.
+        numbers: (n, 2) int64, what the label of each sample may be if it is one integer, −1 for any; another one ends
+            the pipeline with TensorFlow's ``InvalidArgumentError``, since it is read within TensorFlow.
     """
     if numbers is None:
         numbers = np.full((len(rows), 2), -1, np.int64)
@@ -113,14 +108,7 @@ def join_rows(
 
 
 def batches(pipeline: Any, count: int, *, batch_size: int, shuffle: bool) -> Any:
-    """Return batches of a pipeline, read ahead.
-
-    Args:
-        pipeline: The samples.
-        count: Their number.
-        batch_size: Samples per batch.
-        shuffle: Whether the order is another random one each time.
-    """
+    """Return batches of a pipeline of `count` samples, read ahead; with `shuffle` in another random order each time."""
     # Batches of an unknown number would have no length.
     pipeline = pipeline.apply(tf.data.experimental.assert_cardinality(count))
     if shuffle and count:

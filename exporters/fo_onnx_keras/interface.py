@@ -100,9 +100,16 @@ def signature_of(model: Any) -> InputSignature | None:
     )
 
 
+def callee_of(model: Any) -> Any:
+    """Return the Python function that is called, as far as there is one."""
+    if is_layer(model):
+        return model.call
+    return getattr(entry_point(model), "python_function", entry_point(model))
+
+
 def parameters_of(model: Any) -> InputSignature | None:
     """Return the names of the parameters of what is called, without those that are no inputs."""
-    signature = captured.signature_of(_callee(model))
+    signature = captured.signature_of(callee_of(model))
     if signature is None:
         return None
     hidden = _NOT_INPUTS if is_layer(model) else _NOT_INPUTS[:1]
@@ -113,13 +120,8 @@ def parameters_of(model: Any) -> InputSignature | None:
 
 def takes_training(model: Any) -> bool:
     """Return whether what is called has a parameter ``training``."""
-    signature = captured.signature_of(_callee(model))
+    signature = captured.signature_of(callee_of(model))
     return signature is not None and "training" in (*signature.required, *signature.optional)
-
-
-def takes_keywords(model: Any) -> bool:
-    """Return whether what is called has a parameter like ``**kwargs``."""
-    return captured.takes_keywords(_callee(model))
 
 
 def name_of(model: Any) -> str:
@@ -174,12 +176,6 @@ def require_usable(model: Any) -> None:
         )
 
 
-def _callee(model: Any) -> Any:
-    if is_layer(model):
-        return model.call
-    return getattr(entry_point(model), "python_function", entry_point(model))
-
-
 def _of_functional(model: Any) -> Interface:
     from keras import Sequential, tree
 
@@ -208,22 +204,13 @@ def _of_subclassed(model: Any) -> Interface | None:
     if not built or parameters is None or len(parameters.required) != 1:
         # Keras keeps the shape of the first argument alone.
         return None
-    structure = _without_shapes(next(iter(built.values())))
+    structure = tree.map_shape_structure(len, next(iter(built.values())))
     (parameter,) = parameters.required
     inputs = []
     for path, rank in tree.flatten_with_path(structure):
         names = [str(p) for p in path] if isinstance(structure, dict) else [parameter, *map(str, path)]
         inputs.append(Declared(".".join(names), rank))
     return Interface(tuple(inputs), structure)
-
-
-def _without_shapes(shapes: Any) -> Any:
-    """Return a structure of shapes with ranks in their place."""
-    if isinstance(shapes, dict):
-        return {k: _without_shapes(v) for k, v in shapes.items()}
-    if all(d is None or isinstance(d, int) for d in shapes):
-        return len(shapes)
-    return [_without_shapes(v) for v in shapes]
 
 
 def _of_function(function: Any) -> Interface | None:

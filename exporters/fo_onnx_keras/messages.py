@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib
 import re
+import textwrap
 
 from fo_onnx_tensorflow.quiet import quiet
 
-from fo_onnx.errors import PluginError
+from fo_onnx.errors import LONGEST_LINE, PluginError
 
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 _TAIL = re.compile(r"\n\s*(?:Arguments received by |\[Op:|\[\[\{\{node|Stack trace for op definition)")
 _HEAD = re.compile(r"Exception encountered when calling [^\n]*\n+")
 _USER_CODE = re.compile(r"^in user code:\n.*?\n\s*(?=\w+(?:Error|Exception)?: )", re.DOTALL)
 _NODE = re.compile(r"\s*\{\{(?:function_node|node) [^}]*\}\}")
-LONGEST = 400
-"""Characters of a message that are passed on; Keras and TensorFlow append whole configurations and graphs."""
 
 
 def first_cause(err: BaseException) -> str:
@@ -24,24 +23,16 @@ def first_cause(err: BaseException) -> str:
 
 
 def in_one_line(text: str) -> str:
-    """Return a message without those, and without a full stop at its end."""
+    """Return a message without those, without a full stop at its end, and without the end of a long one."""
     text = _TAIL.split(_HEAD.sub("", _USER_CODE.sub("", _STYLES.sub("", text))))[0]
-    text = " ".join(_NODE.sub("", text).split()).rstrip(".")
-    return f"{text[:LONGEST].rsplit(' ', 1)[0]} …" if len(text) > LONGEST else text
+    return textwrap.shorten(_NODE.sub("", text), LONGEST_LINE, placeholder=" …").rstrip(".")
 
 
 def require(package: str, doing: str) -> None:
-    """Import a package, without the lines that TensorFlow writes to standard error when it is imported first.
+    """Import a package, or raise a `PluginError` that says what needs it: `doing`.
 
-    No setting keeps them away: they come before its log is set up ("before absl::InitializeLog() is called", TensorFlow
-    2.21).
-
-    Args:
-        package: Its name.
-        doing: What needs it, for the message.
-
-    Raises:
-        PluginError: It is not installed, or cannot be imported.
+    The lines that TensorFlow writes to standard error meanwhile are kept off. No setting does that: they come before its
+    log is set up ("before absl::InitializeLog() is called", TensorFlow 2.21).
     """
     try:
         with quiet():

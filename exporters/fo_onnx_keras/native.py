@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from fo_onnx.contracts.batch import Inputs
+from fo_onnx.contracts.batch import Array, Inputs, pad_rows
 from fo_onnx.contracts.exporter import Devices
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.contracts.runner import RawModel
 from fo_onnx.contracts.spec import ModelSpec
 from fo_onnx.errors import FoOnnxError, RunError
 
 from .devices import devices_of, home_of, require_devices, strategy_of, tf_device, tf_variables
 from .messages import first_cause
-from .precision import bookkeeping_restored, computing_in_float32, is_half, retrace
+from .precision import guard_layers, is_half, retrace
 from .program import Program, make_program
-from .variables import RandomStates, alike, assigned_by, copies_of, differing_variables, restored
+from .variables import RandomStates, assigned_by, copies_of, differing_variables, restore_variables
 
 
 class TensorFlowModel:
@@ -53,6 +54,7 @@ class TensorFlowModel:
         self.original: TensorFlowModel | None = None
         self._program: Program | None = program
         self._place, self._strategy, self._in_float32 = place, strategy, in_float32
+        self._replicas = 1 if strategy is None else strategy.num_replicas_in_sync
         # Autograph would see this package's code and not Keras'; a tf.function of the user's own keeps its own.
         self._target = retrace(program.model) if in_float32 else None
         self._graph: Any = tf.function(self._call_on_replicas, autograph=False, reduce_retracing=True)
@@ -62,17 +64,14 @@ class TensorFlowModel:
         self._eager = False
         self._has_run = False
 
-    def forward(self, inputs: Inputs) -> NDArray[Any]:
-        """Return the raw output (n, …) in evaluation mode.
-
-        Raises:
-            RunError: The model refuses the inputs.
-            OutputError: It gives no tensor.
-        """
+    def forward(self, inputs: Inputs) -> Array:
+        """Return the raw output (n, …) in evaluation mode. Raises `RunError` if the model refuses the inputs."""
         program = self._open_program()
         arrays = program.arrays(inputs)
         try:
-            with self._evaluating(program):
+            # A model that is asked for nothing stays where it is.
+            place = tf.device(self._place) if self._place is not None else contextlib.nullcontext()
+            with program.no_new_weights(), guard_layers(program.model, in_float32=self._in_float32), place:
                 output = self._run_parts(arrays, program.fixed_rows)
         except FoOnnxError:
             raise
@@ -92,19 +91,7 @@ class TensorFlowModel:
             raise RunError(f"running {self.spec.name}: it was closed.")
         return self._program
 
-    @contextlib.contextmanager
-    def _evaluating(self, program: Program) -> Any:
-        with contextlib.ExitStack() as stack:
-            if program.has_layers:
-                stack.enter_context(program.no_new_weights())
-                stack.enter_context(bookkeeping_restored(program.model))
-                if self._in_float32:
-                    stack.enter_context(computing_in_float32(program.model))
-            if self._place is not None:
-                stack.enter_context(tf.device(self._place))
-            yield
-
-    def _run_parts(self, arrays: Sequence[NDArray[Any]], size: int | None) -> NDArray[Any]:
+    def _run_parts(self, arrays: Sequence[Array], size: int | None) -> Array:
         """Run a batch; of a model for `size` rows at a time in such parts, the last one filled up with the last row."""
         # TensorFlow's optimizer joins matmul, bias and relu in a kernel that makes 0 of NaN (2.21); eagerly it stays.
         nan = any(a.dtype.kind == "f" and np.isnan(a).any() for a in arrays)
@@ -112,12 +99,12 @@ class TensorFlowModel:
         if size is None:
             return run(arrays)
         # A signature for a number of rows holds on each replica.
-        size, rows = size * (1 if self._strategy is None else self._strategy.num_replicas_in_sync), len(arrays[0])
-        padded = [_fill_up(a, -(-rows // size) * size) for a in arrays]
+        size, rows = size * self._replicas, len(arrays[0])
+        padded = [pad_rows(a, -(-rows // size) * size) for a in arrays]
         parts = [run([a[start : start + size] for a in padded]) for start in range(0, rows, size)]
         return np.concatenate(parts)[:rows]
 
-    def _run_graph(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def _run_graph(self, arrays: Sequence[Array]) -> Array:
         if self._eager:
             return self._run_eagerly(arrays)
         try:
@@ -132,11 +119,11 @@ class TensorFlowModel:
             self._eager = True
             return output
 
-    def _run_eagerly(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        with restored(copies_of(list(tf_variables(self._open_program().model))), self._states):
+    def _run_eagerly(self, arrays: Sequence[Array]) -> Array:
+        with restore_variables(copies_of(list(tf_variables(self._open_program().model))), self._states):
             return to_numpy(self._call_flat(*(tf.convert_to_tensor(a) for a in arrays)))
 
-    def _run_step(self, arrays: Sequence[NDArray[Any]], values: Sequence[Any]) -> Any:
+    def _run_step(self, arrays: Sequence[Array], values: Sequence[Any]) -> Any:
         """Run the graph for arrays of these shapes on their values: tensors, or one for each replica."""
         key = tuple((a.shape, a.dtype) for a in arrays)
         if key not in self._steps:
@@ -144,25 +131,21 @@ class TensorFlowModel:
             step = self._graph.get_concrete_function(*values)
             self._steps[key] = step, assigned_by(step, self._open_program().model)
         step, variables = self._steps[key]
-        with restored(variables, self._states):
+        with restore_variables(variables, self._states, self._differing):
             return step(*values)
 
-    def _run_replicas(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def _run_replicas(self, arrays: Sequence[Array]) -> Array:
         """Run equal, consecutive parts of a batch on the replicas, the last one filled up with the last row."""
         strategy, rows = self._strategy, len(arrays[0])
-        size = -(-rows // strategy.num_replicas_in_sync)
-        padded = [_fill_up(a, size * strategy.num_replicas_in_sync) for a in arrays]
+        size = -(-rows // self._replicas)
+        padded = [pad_rows(a, size * self._replicas) for a in arrays]
 
-        def share(array: NDArray[Any]) -> Any:
-            def of_replica(context: Any) -> Any:
-                start = context.replica_id_in_sync_group * size
-                return tf.convert_to_tensor(array[start : start + size])
+        def share(array: Array) -> Any:
+            parts = [tf.convert_to_tensor(part) for part in np.split(array, self._replicas)]
+            return strategy.experimental_distribute_values_from_function(lambda c: parts[c.replica_id_in_sync_group])
 
-            return strategy.experimental_distribute_values_from_function(of_replica)
-
-        with alike(self._differing):
-            parts = strategy.experimental_local_results(self._run_step(padded, [share(a) for a in padded]))
-        return np.concatenate([to_numpy(p) for p in parts])[:rows]
+        results = strategy.experimental_local_results(self._run_step(padded, [share(a) for a in padded]))
+        return np.concatenate([to_numpy(r) for r in results])[:rows]
 
     def _call_on_replicas(self, *tensors: Any) -> Any:
         return self._call_flat(*tensors) if self._strategy is None else self._strategy.run(self._call_flat, tensors)
@@ -176,22 +159,15 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, tf.Tensor)
 
 
-def to_numpy(tensor: Any) -> NDArray[Any]:
+def to_numpy(tensor: Any) -> Array:
     """Return a dense tensor as an array; bfloat16 and the 8-bit floats become float32, which numpy has."""
     if tensor.dtype.is_floating and tensor.dtype not in (tf.float16, tf.float32, tf.float64):
         tensor = tf.cast(tensor, tf.float32)
-    array: NDArray[Any] = np.asarray(tensor.numpy())
+    array: Array = np.asarray(tensor.numpy())
     return array
 
 
-def _fill_up(array: NDArray[Any], rows: int) -> NDArray[Any]:
-    missing = rows - len(array)
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
-
-
-def open_native(
-    model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
-) -> TensorFlowModel:
+def open_native(model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions) -> RawModel:
     """Open `model` as a `TensorFlowModel` in float32; see `fo_onnx.contracts.Exporter.native`.
 
     A model that was made in a strategy's scope runs on its replicas, unless one device is asked for. Weights on another
@@ -206,13 +182,11 @@ def open_native(
         strategy, place = None, tf_device(device)
     name = str(device) if place is not None else ",".join(devices_of(strategy)) if strategy else home_of(model)
 
-    def open_model(*, in_float32: bool) -> TensorFlowModel:
-        spec = program.spec(example)
-        return TensorFlowModel(program, spec, name, place=place, strategy=strategy, in_float32=in_float32)
-
     # The reference of a model in half precision is its float32 form; the original is compared, too.
+    open_model = functools.partial(
+        TensorFlowModel, program, program.spec(example), name, place=place, strategy=strategy
+    )
     half = is_half(model)
     opened = open_model(in_float32=half)
-    if half:
-        opened.original = open_model(in_float32=False)
+    opened.original = open_model(in_float32=False) if half else None
     return opened

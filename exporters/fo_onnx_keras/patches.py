@@ -1,8 +1,4 @@
-"""Patches inside of Keras for the time of a conversion.
-
-Each patch is a context manager that puts everything back, also on an error, holds a lock, since a module belongs to all
-threads, and names the versions that it was written for.
-"""
+"""A patch inside of Keras for the time of a conversion, put back also on an error."""
 
 from __future__ import annotations
 
@@ -14,9 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .detect import keras_module
+
 _patching = threading.RLock()
+"""A module belongs to all threads."""
 _CONVOLUTIONS = "keras.src.backend.tensorflow.nn"
-_CHECKED = ("3.14.", "3.15.")
+_CHECKED = ("3.14", "3.15")
 """Minor versions of Keras in which `_CONVOLUTIONS` was read."""
 
 
@@ -35,7 +34,7 @@ class _WithoutCompilation:
 
 
 @contextlib.contextmanager
-def plain_convolutions() -> Iterator[None]:
+def patch_convolutions() -> Iterator[None]:
     """Let Keras write grouped convolutions into the graph as convolutions.
 
     ``keras.src.backend.tensorflow.nn.conv`` puts a grouped convolution (and a 3-D one with channels first) into a
@@ -43,12 +42,19 @@ def plain_convolutions() -> Iterator[None]:
     convolutions are broken on CPU without XLA", says the source). tf2onnx cannot see into a function that is to be
     compiled; ONNX has grouped convolutions. ConvNeXt is made of them.
     """
-    import keras
-
+    keras = keras_module()
+    if keras is None:
+        yield
+        return
     with _patching:
         module = importlib.import_module(_CONVOLUTIONS)
-        if not keras.__version__.startswith(_CHECKED) and not _compiles(module):
-            _warn(keras.__version__)
+        if not _compiles(module):
+            warnings.warn(
+                f"Keras {keras.__version__} differs from the versions whose convolutions are patched for the export "
+                f"({', '.join(_CHECKED)}): {_CONVOLUTIONS}.conv compiles in another way, or not at all. Models with grouped "
+                "convolutions may not become ONNX.",
+                stacklevel=3,
+            )
             yield
             return
         # The name `tf` of the one module, not TensorFlow itself.
@@ -61,17 +67,8 @@ def plain_convolutions() -> Iterator[None]:
 
 
 def _compiles(module: Any) -> bool:
-    """Return whether the convolution of another version of Keras is written in the way that is patched."""
+    """Return whether the convolution of this version of Keras is written in the way that is patched."""
     try:
         return hasattr(module, "tf") and "tf.function(jit_compile=True)" in inspect.getsource(module.conv)
     except (AttributeError, TypeError, OSError):
         return False
-
-
-def _warn(version: str) -> None:
-    warnings.warn(
-        f"Keras {version} differs from the versions whose convolutions are patched for the export "
-        f"({', '.join(v.rstrip('.') for v in _CHECKED)}): {_CONVOLUTIONS}.conv compiles in another way, or not at all. Models with "
-        "grouped convolutions may not become ONNX.",
-        stacklevel=4,
-    )

@@ -18,6 +18,9 @@ from fo_onnx.contracts.runner import RawModel
 from fo_onnx.contracts.spec import InputSignature, ModelSpec
 
 from .detect import TENSORFLOW, backend_of, is_function_over_tensors, is_model, keras_module
+from .files import load, load_weights
+from .identity import fingerprint
+from .interface import name_of, signature_of
 from .messages import require
 
 _PACKAGES = {TENSORFLOW: ("tensorflow", "tf2onnx"), "torch": ("torch",), "jax": ("jax", "jaxlib")}
@@ -44,52 +47,42 @@ class KerasExporter:
         Raises:
             ModelError: It was never built.
         """
-        from .interface import signature_of
-
         return signature_of(model)
 
     def prefer_native(self, model: Any, example: Inputs) -> str | None:
         """Return that the model lives on a TPU, if it does, or why the exporter of its backend prefers to run it."""
-        if backend_of(model) != TENSORFLOW:
-            from . import delegate
+        if backend_of(model) == TENSORFLOW:
+            from .devices import tpu_of
 
-            return delegate.prefer_native(model, example)
-        from .devices import tpu_of
+            place = tpu_of(model)
+            return None if place is None else f"the model lives on {place}, and ONNX Runtime does not run on TPUs"
+        from .delegate import prefer_native
 
-        place = tpu_of(model)
-        return None if place is None else f"the model lives on {place}, and ONNX Runtime does not run on TPUs"
+        return prefer_native(model, example)
 
     def export(
         self, model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions
     ) -> ModelSpec:
         """Write `model` to `path`: by tf2onnx, or by the exporter of the backend that Keras runs on."""
-        if backend_of(model) != TENSORFLOW:
-            from . import delegate
-
-            return delegate.export(model, example, path, options, output)
-        from .interface import name_of
-
-        require("tf2onnx", f"converting {options.model_name or name_of(model)} to ONNX")
-        from .export import export
-
+        if backend_of(model) == TENSORFLOW:
+            require("tf2onnx", f"converting {options.model_name or name_of(model)} to ONNX")
+            from .export import export
+        else:
+            from .delegate import export
         return export(model, example, path, options, output)
 
     def native(
         self, model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
     ) -> RawModel:
         """Return the model in TensorFlow, or in the backend that Keras runs on, in float32."""
-        if backend_of(model) != TENSORFLOW:
-            from . import delegate
-
-            return delegate.open_native(model, example, device, options, output)
-        from .native import open_native
-
+        if backend_of(model) == TENSORFLOW:
+            from .native import open_native
+        else:
+            from .delegate import open_native
         return open_native(model, example, device, options, output)
 
     def fingerprint(self, model: Any, example: Inputs) -> str:
         """Return a digest of the weights of the model, its configuration and its own code."""
-        from .identity import fingerprint
-
         return fingerprint(model)
 
     def versions(self) -> dict[str, str]:
@@ -104,12 +97,8 @@ class KerasExporter:
 
     def load(self, path: Path, *, trust: bool) -> Any:
         """Return the model in a ``.keras`` file, an ``.h5`` file or a SavedModel folder."""
-        from .files import load
-
         return load(path, trust=trust)
 
     def load_weights(self, model: Any, path: Path) -> None:
         """Fill `model` from ``.weights.h5``, ``.keras`` or safetensors."""
-        from .files import load_weights
-
         load_weights(model, path)

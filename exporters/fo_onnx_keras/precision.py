@@ -26,40 +26,59 @@ def is_half(model: Any) -> bool:
 
 
 @contextlib.contextmanager
-def computing_in_float32(model: Any) -> Iterator[None]:
+def guard_layers(model: Any, *, in_float32: bool) -> Iterator[None]:
+    """Put what a call leaves on the layers of a model back when the context ends; within, compute as is asked for.
+
+    Activity regularisers keep their losses on the layer; those of a traced call are symbolic, and unusable later.
+
+    Args:
+        model: The model.
+        in_float32: Whether layers of half precision compute in float32.
+    """
+    with _lifting:
+        before = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers_of(model)]
+        try:
+            with _lift_to_float32(model) if in_float32 else contextlib.nullcontext():
+                yield
+        finally:
+            for layer, losses, ids in before:
+                layer._losses[:] = losses
+                layer._loss_ids.clear()
+                layer._loss_ids.update(ids)
+
+
+@contextlib.contextmanager
+def _lift_to_float32(model: Any) -> Iterator[None]:
     """Let every layer of a model that computes in half precision compute in float32 until the context ends.
 
     Weights stay as they are: a layer casts them to the dtype that its policy computes in (keras.DTypePolicy). Policies
     of quantised layers are left alone, since they say how the weights are stored.
     """
-    with _lifting:
-        layers = [layer for layer in layers_of(model) if _computes_in_half(layer)]
-        # A model within a model casts what it gets to the dtype that it was first called with, which its symbolic
-        # inputs and its input layer keep.
-        inputs = [
-            holder
-            for layer in layers_of(model)
-            for holder in (layer, *(getattr(layer, "inputs", None) or ()))
-            if getattr(holder, "_dtype", None) in HALVES
-        ]
-        # What is changed, with its value from before.
-        before = [(layer, "_dtype_policy", layer._dtype_policy) for layer in layers]
-        before += [(holder, "_dtype", holder._dtype) for holder in inputs]
-        # Of a method that is a tf.function, too, the traces are the user's.
-        methods = [(layer, retrace(layer.call)) for layer in layers_of(model) if is_graph_function(layer.call)]
-        methods = [(layer, method) for layer, method in methods if layers and "call" not in vars(layer)]
-        try:
-            for layer, method in methods:
-                vars(layer)["call"] = method
-            for holder, name, _ in before:
-                # Not the public setter: of a DTypePolicyMap, which many layers share, it changes the map.
-                setattr(holder, name, _in_float32(_policy_of(holder)) if name == "_dtype_policy" else "float32")
-            yield
-        finally:
-            for layer, _ in methods:
-                vars(layer).pop("call", None)
-            for holder, name, value in before:
-                setattr(holder, name, value)
+    layers = [layer for layer in layers_of(model) if _computes_in_half(layer)]
+    # What is changed, with its value from before.
+    before = [(layer, "_dtype_policy", layer._dtype_policy) for layer in layers]
+    # A model within a model casts what it gets to the dtype that it was first called with, which its symbolic inputs
+    # and its input layer keep.
+    before += [
+        (holder, "_dtype", holder._dtype)
+        for layer in layers_of(model)
+        for holder in (layer, *(getattr(layer, "inputs", None) or ()))
+        if getattr(holder, "_dtype", None) in HALVES
+    ]
+    # Of a method that is a tf.function, too, the traces are the user's.
+    graphs = [n for n in layers_of(model) if layers and is_graph_function(n.call) and "call" not in vars(n)]
+    try:
+        for layer in graphs:
+            vars(layer)["call"] = retrace(layer.call)
+        for holder, name, _ in before:
+            # Not the public setter: of a DTypePolicyMap, which many layers share, it changes the map.
+            setattr(holder, name, _in_float32(_policy_of(holder)) if name == "_dtype_policy" else "float32")
+        yield
+    finally:
+        for layer in graphs:
+            vars(layer).pop("call", None)
+        for holder, name, value in before:
+            setattr(holder, name, value)
 
 
 def retrace(model: Any) -> Any:
@@ -68,10 +87,10 @@ def retrace(model: Any) -> Any:
     The user's own keeps its traces: one from before knows layers in their own precision, and one that is made while
     they compute in float32 would stay in it. ``None`` for all else.
     """
-    function = model if is_graph_function(model) or is_layer(model) else entry_point(model)
-    if is_layer(model) or not is_graph_function(function) or hasattr(function, "concrete_functions"):
-        return None
-    if not hasattr(function, "python_function"):  # a graph, which no layer can change
+    function = model if is_layer(model) else entry_point(model)
+    # A function that was loaded, and a graph without Python code, no layer can change.
+    is_python = hasattr(function, "python_function") and not hasattr(function, "concrete_functions")
+    if not is_graph_function(function) or not is_python:
         return None
     import tensorflow as tf
 
@@ -81,24 +100,6 @@ def retrace(model: Any) -> Any:
         autograph=getattr(function, "_autograph", True),
         jit_compile=getattr(function, "_jit_compile", None),
     )
-
-
-@contextlib.contextmanager
-def bookkeeping_restored(model: Any) -> Iterator[None]:
-    """Put what a call leaves on the layers of a model back when the context ends.
-
-    Activity regularisers keep their losses on the layer; those of a traced call are symbolic, and unusable later.
-    """
-    with _lifting:
-        layers = layers_of(model)
-        before = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
-        try:
-            yield
-        finally:
-            for layer, losses, ids in before:
-                layer._losses[:] = losses
-                layer._loss_ids.clear()
-                layer._loss_ids.update(ids)
 
 
 def _computes_in_half(layer: Any) -> bool:
@@ -117,11 +118,6 @@ def _in_float32(policy: Any) -> Any:
     """Return a policy that computes in float32 with variables as they are: Keras casts them when they are read."""
     import keras
 
-    class InFloat32(keras.DTypePolicy):  # type: ignore[misc]
-        """Such a policy."""
-
-        @property
-        def variable_dtype(self) -> str:
-            return str(policy.variable_dtype)
-
-    return InFloat32("float32")
+    lifted = keras.DTypePolicy("float32")
+    lifted._variable_dtype = policy.variable_dtype
+    return lifted

@@ -6,30 +6,21 @@ The exported graph and the native runner must call a model alike, so both do it 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fo_onnx.contracts.batch import Inputs
+from fo_onnx.contracts.batch import Array, Inputs
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import ModelError, RunError
+from fo_onnx.plugin_kit import captured
 from fo_onnx.plugin_kit.calling import pick_output, plan_call
 
 from .detect import is_layer, layers_of
-from .interface import (
-    Declared,
-    Interface,
-    entry_point,
-    interface_of,
-    name_of,
-    parameters_of,
-    takes_keywords,
-    takes_training,
-)
+from .interface import Declared, callee_of, entry_point, interface_of, name_of, parameters_of, takes_training
 from .precision import HALVES
 
 
@@ -41,15 +32,13 @@ class Program:
         model: The model.
         model_name: Its name.
         keys: The inputs as the data name them, in order.
-        names: The inputs as the model names them, in the same order.
-        declared: What the model says of each; without shape and dtype if it says nothing.
+        declared: What the model says of each, in the same order; only its name if it says nothing.
         output_name: Which output is meant.
     """
 
     model: Any
     model_name: str
     keys: tuple[str, ...]
-    names: tuple[str, ...]
     declared: tuple[Declared, ...]
     output_name: str | None
     _arguments: Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
@@ -69,13 +58,14 @@ class Program:
         # Keras leaves the argument out where a layer does not take it.
         if is_layer(self.model) or takes_training(self.model):
             keywords = {**keywords, "training": False}
-        outputs = (target or _callable(self.model))(*args, **keywords)
+        function = self.model if is_layer(self.model) else entry_point(self.model)
+        outputs = (function if target is None else target)(*args, **keywords)
         return pick_output(self._by_layer_name(outputs), self.output_name, self.model_name, is_tensor)
 
     @property
-    def has_layers(self) -> bool:
-        """Return whether Keras layers are called."""
-        return bool(layers_of(self.model))
+    def names(self) -> tuple[str, ...]:
+        """Return the inputs as the model names them, in the order of `keys`."""
+        return tuple(d.name for d in self.declared)
 
     @property
     def fixed_rows(self) -> int | None:
@@ -85,16 +75,15 @@ class Program:
     @contextlib.contextmanager
     def no_new_weights(self) -> Iterator[None]:
         """Raise a `ModelError` if a call within the context built layers, which gives them random weights."""
-        before = self._weight_count()
+        before = self._count_weights()
         yield
-        added = self._weight_count() - before
-        if added:
+        if added := self._count_weights() - before:
             raise ModelError(
                 f"{self.model_name} was built in part only: it made {added} new weights, with random values, when it was called. "
                 "Call it on a batch before its weights are loaded or trained."
             )
 
-    def arrays(self, inputs: Inputs) -> list[NDArray[Any]]:
+    def arrays(self, inputs: Inputs) -> list[Array]:
         """Return a batch, named as data or as model name it, in the order of `keys` and the dtypes of the model."""
         arrays = [inputs[k] if k in inputs else inputs[n] for k, n in zip(self.keys, self.names, strict=True)]
         return [a.astype(self._dtype(a, d), copy=False) for a, d in zip(arrays, self.declared, strict=True)]
@@ -111,23 +100,22 @@ class Program:
         output = TensorSpec("output", "float32", ())
         return ModelSpec(inputs=self.specs(example), output=output, name=self.model_name, framework="keras")
 
-    def failure(self, framework: str, arrays: Sequence[NDArray[Any]], cause: str) -> str:
+    def failure(self, framework: str, arrays: Sequence[Array], cause: str) -> str:
         """Return the message for a run that failed."""
         shapes = ", ".join(f"{n}: {a.dtype} {a.shape}" for n, a in zip(self.names, arrays, strict=True))
         return f"running {self.model_name} in {framework} on {shapes} failed: {cause}"
 
-    def _weight_count(self) -> int:
+    def _count_weights(self) -> int:
         return len({id(w) for layer in layers_of(self.model) for w in layer.variables})
 
-    def _dtype(self, array: NDArray[Any], declared: Declared) -> np.dtype[Any]:
+    def _dtype(self, array: Array, declared: Declared) -> np.dtype[Any]:
         """Return the dtype to call with: the declared one if it is of the same kind, else the float of the model."""
-        name = str(array.dtype)
         # Floats become the model's, integers the declared ones; all else is left to the model.
+        name, wanted = str(array.dtype), declared.dtype or ""
         if array.dtype.kind == "f":
-            is_float = declared.dtype is not None and "float" in declared.dtype
-            name = declared.dtype if is_float and declared.dtype else self._float_dtype()
-        elif array.dtype.kind in "iu" and declared.dtype is not None and np.dtype(_widen(declared.dtype)).kind in "iu":
-            name = declared.dtype
+            name = wanted if "float" in wanted else self._float_dtype()
+        elif array.dtype.kind in "iu" and wanted and np.dtype(_widen(wanted)).kind in "iu":
+            name = wanted
         return np.dtype(_widen(name))
 
     def _float_dtype(self) -> str:
@@ -149,43 +137,34 @@ def make_program(model: Any, keys: Sequence[str], options: ModelOptions, output:
         ModelError: The model cannot be used.
         RunError: It takes other inputs.
     """
-    # A model that declares nothing is called as its parameters say.
     interface, model_name = interface_of(model), options.model_name or name_of(model)
-    if interface is not None:
-        return _of_interface(model, interface, tuple(keys), model_name, output.output_name)
-    call = plan_call(parameters_of(model), keys, takes_keywords=takes_keywords(model))
-    declared = tuple(Declared(n, None) for n in call.names)
-    return Program(model, model_name, call.keys, call.names, declared, output.output_name, call.arguments)
-
-
-def _of_interface(
-    model: Any, interface: Interface, keys: tuple[str, ...], model_name: str, output_name: str | None
-) -> Program:
-    inputs = _match_inputs(interface, keys, model_name)
-    # An optional input that the data do not have is left out.
-    order = [next((k for k, d in inputs.items() if d is i), None) for i in interface.inputs]
-    present = tuple(k for k in order if k is not None)
+    if interface is None:
+        # It declares nothing, so it is called as its parameters say.
+        call = plan_call(parameters_of(model), keys, takes_keywords=captured.takes_keywords(callee_of(model)))
+        undeclared = tuple(Declared(n, None) for n in call.names)
+        return Program(model, model_name, call.keys, undeclared, output.output_name, call.arguments)
+    order = _match_inputs(interface.inputs, keys, model_name)
 
     def arguments(tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        by_key = dict(zip(present, tensors, strict=True))
-        return interface.arguments([None if k is None else by_key[k] for k in order])
+        present = iter(tensors)
+        return interface.arguments([None if k is None else next(present) for k in order])
 
-    declared = tuple(inputs[k] for k in present)
-    return Program(model, model_name, present, tuple(d.name for d in declared), declared, output_name, arguments)
+    present = tuple(k for k in order if k is not None)
+    declared = tuple(d for k, d in zip(order, interface.inputs, strict=True) if k is not None)
+    return Program(model, model_name, present, declared, output.output_name, arguments)
 
 
-def _match_inputs(interface: Interface, keys: tuple[str, ...], model_name: str) -> Mapping[str, Declared]:
-    """Return the declared input for each of the data's: by name, by position, or because there is but one."""
-    inputs = interface.inputs
+def _match_inputs(inputs: Sequence[Declared], keys: Sequence[str], model_name: str) -> list[str | None]:
+    """Return the data's key of each declared input, ``None`` for one left out: by name, by position, or the only one."""
     required = [i for i in inputs if not i.optional]
-    by_name = {i.name: i for i in inputs}
-    if {i.name for i in required} <= set(keys) <= set(by_name):
-        return {k: by_name[k] for k in keys}
+    if {i.name for i in required} <= set(keys) <= {i.name for i in inputs}:
+        return [i.name if i.name in keys else None for i in inputs]
     numbered = all(part.isdecimal() for k in keys for part in k.split("."))
     if len(keys) == len(inputs) and (numbered or len(inputs) == 1):
-        return dict(zip(keys, inputs, strict=True))
+        return list(keys)
     if numbered and len(keys) == len(required):
-        return dict(zip(keys, required, strict=True))
+        rest = iter(keys)
+        return [None if i.optional else next(rest) for i in inputs]
     # No rule fits: the message lists what the model takes.
     wanted = ", ".join(i.name + (" (optional)" if i.optional else "") for i in inputs)
     problem = (
@@ -198,10 +177,6 @@ def _match_inputs(interface: Interface, keys: tuple[str, ...], model_name: str) 
             "unlike in model.fit"
         )
     raise RunError(problem)
-
-
-def _callable(model: Any) -> Any:
-    return model if is_layer(model) or not hasattr(model, "signatures") else entry_point(model)
 
 
 def _widen(dtype: str) -> str:

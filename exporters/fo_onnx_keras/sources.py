@@ -32,13 +32,10 @@ class TensorFlowSources:
             return True
         if tf is None:
             return False
-        if isinstance(data, (*_tensors(tf), tf.data.Dataset, tf.data.Iterator)):
-            return True
-        if isinstance(data, list | tuple | dict):
-            # The first sample stands for a long list.
-            sample = data[:1] if isinstance(data, list) else data
-            return any(isinstance(leaf, _tensors(tf)) for leaf in leaves(sample))
-        return False
+        # The first sample stands for a long list.
+        sample = data[:1] if isinstance(data, list) else data
+        kinds = (tf.Tensor, tf.Variable, tf.RaggedTensor, tf.SparseTensor, tf.data.Dataset, tf.data.Iterator)
+        return any(isinstance(leaf, kinds) for leaf in leaves(sample))
 
     def open(self, data: Any, options: DataOptions) -> Source:
         """Open the rows of `data`.
@@ -46,22 +43,16 @@ class TensorFlowSources:
         Raises:
             DataError: Data that are shuffled, endless, or would lose rows; ragged and sparse tensors.
         """
-        import tensorflow as tf
-
-        keras = keras_module()
+        keras, tf = keras_module(), tensorflow_module()
         if keras is not None and isinstance(data, keras.utils.PyDataset):
             return _open_batches(data, options)
-        if isinstance(data, tf.data.Dataset):
+        if tf is not None and isinstance(data, tf.data.Dataset):
             from .pipelines import open_dataset
 
             return open_dataset(data, options, to_array)
-        if isinstance(data, tf.data.Iterator):
+        if tf is not None and isinstance(data, tf.data.Iterator):
             return IterableSource(data, options, to_array)
-        if isinstance(data, tf.RaggedTensor | tf.SparseTensor):
-            to_array(data)
-        if isinstance(data, list):
-            return open_builtin(data, options, to_array)
-        return open_arrays(data, options, to_array)
+        return (open_builtin if isinstance(data, list) else open_arrays)(data, options, to_array)
 
 
 def to_array(leaf: Any) -> Array:
@@ -99,10 +90,6 @@ def _as_text(array: Array) -> Array:
         return array
 
 
-def _tensors(tf: Any) -> tuple[type, ...]:
-    return tf.Tensor, tf.Variable, tf.RaggedTensor, tf.SparseTensor
-
-
 def _open_batches(data: Any, options: DataOptions) -> Source:
     """Open a ``keras.utils.PyDataset``: batches by position."""
     if getattr(data, "shuffle", False) and options.ids is None:
@@ -116,30 +103,29 @@ def _open_batches(data: Any, options: DataOptions) -> Source:
             f"{type(data).__name__} says that it has no end (num_batches is None), and every row would be run. Say how many rows to "
             "take with limit=."
         )
-    return IterableSource(_InOrder(data, count, options), options, to_array, batched=True)
+    batches = _InOrder(data, count, has_weights=options.input_getter is None)
+    return IterableSource(batches, options, to_array, batched=True)
 
 
 class _InOrder:
-    """The batches of a ``PyDataset`` one after another, as often as is asked.
+    """The batches of a ``PyDataset`` one after another, as often as is asked; without the weights of samples.
 
-    A batch of (inputs, targets, sample weights), as `keras.utils.unpack_x_y_sample_weight` describes it, is given
-    without the weights.
+    Those are the third of (inputs, targets, sample weights), as `keras.utils.unpack_x_y_sample_weight` describes it.
     """
 
-    def __init__(self, data: Any, count: int | None, options: DataOptions) -> None:
-        self._data, self._count, self._whole = data, count, options.input_getter is not None
+    def __init__(self, data: Any, count: int | None, *, has_weights: bool) -> None:
+        self._data, self._count, self._has_weights = data, count, has_weights
 
     def __iter__(self) -> Iterator[Any]:
         for i in itertools.count() if self._count is None else range(self._count):
             batch = self._data[i]
-            weighted = isinstance(batch, tuple) and len(batch) == 3 and not self._whole
-            yield batch[:2] if weighted else batch
+            yield batch[:2] if self._has_weights and isinstance(batch, tuple) and len(batch) == 3 else batch
 
 
 def _batch_count(data: Any) -> int | None:
     try:
         count = getattr(data, "num_batches", None)
-        return None if count is None else int(count)
     except NotImplementedError:
         # The older protocol, keras.utils.Sequence, has a length only.
-        return len(data)
+        count = len(data)
+    return None if count is None else int(count)

@@ -50,23 +50,27 @@ def copies_of(variables: Sequence[Any]) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def restored(variables: Sequence[Any], states: RandomStates) -> Iterator[None]:
+def restore_variables(variables: Sequence[Any], states: RandomStates, differing: Sequence[Any] = ()) -> Iterator[None]:
     """Put the values of variables back when the context ends, also on an error.
 
     Args:
         variables: Those that may be assigned within.
         states: The random states to go on from; those at the end are put there.
+        differing: Those whose copies on replicas differ. Within, each copy has the value that ``model(x)`` computes
+            with, that is saved, and that becomes ONNX.
     """
-    if not variables:
+    if not variables and not differing:
         yield
         return
     with _assigning:
+        # Outside of a replica a variable of a strategy reads as the model's value.
+        values = {c.ref(): tf.convert_to_tensor(v) for v in differing for c in _copies(v)} | states
         # TensorFlow shares the memory of a value that was read until the variable is written.
-        before = [(v, v.read_value()) for v in variables]
+        before = [(v, v.read_value()) for v in copies_of([*variables, *differing])]
         try:
             for variable, _ in before:
-                if variable.ref() in states:
-                    variable.assign(states[variable.ref()])
+                if variable.ref() in values:
+                    variable.assign(values[variable.ref()])
             yield
         finally:
             for variable, value in before:
@@ -83,29 +87,6 @@ def differing_variables(model: Any) -> tuple[Any, ...]:
     """
     candidates = (v for v in tf_variables(model) if not v.trainable and len(_copies(v)) > 1)
     return tuple(v for v in candidates if len({c.numpy().tobytes() for c in _copies(v)}) > 1)
-
-
-@contextlib.contextmanager
-def alike(variables: Sequence[Any]) -> Iterator[None]:
-    """Give every copy of variables the value that the model has outside of its strategy, until the context ends.
-
-    That value is what ``model(x)`` computes with, what is saved, and what becomes ONNX.
-    """
-    if not variables:
-        yield
-        return
-    with _assigning:
-        before = [(c, c.read_value()) for v in variables for c in _copies(v)]
-        try:
-            # Outside of a replica a variable of a strategy reads as the model's value.
-            for variable in variables:
-                value = tf.convert_to_tensor(variable)
-                for copy in _copies(variable):
-                    copy.assign(value)
-            yield
-        finally:
-            for copy, value in before:
-                copy.assign(value)
 
 
 def _copies(variable: Any) -> tuple[Any, ...]:

@@ -17,14 +17,14 @@ import tensorflow as tf
 from tf2onnx import constants, optimizer, tf_loader, tfonnx
 
 from fo_onnx.contracts.spec import TensorSpec
-from fo_onnx.errors import ExportError, FoOnnxError
+from fo_onnx.errors import ExportError, FoOnnxError, first_line, root_cause
 from fo_onnx.plugin_kit.graph_checks import require_known_operators
 
 from .foreign_nodes import foreign_ops
-from .handlers.registry import handlers_registered
+from .handlers.registry import register_own_handlers
 from .onnx_edits import fold_sigmoids, rename_tensors, unused_name
 from .quiet import Records, quiet
-from .weights import Weights, captures_to_constants, put_back, set_aside, weight_bytes
+from .weights import Weights, put_back, take_weights, weight_bytes
 
 EXTERNAL_DATA_BYTES = 1_800_000_000
 """From this size of weights on they go to a file of their own. Protobuf serialises at most 2 GiB."""
@@ -63,7 +63,7 @@ def write_onnx(
             f"opset={opset} was asked for {model_name}, and tf2onnx writes operator sets up to {LARGEST_OPSET}; "
             f"say opset={LARGEST_OPSET} or less."
         )
-    with _one_at_a_time, quiet() as records, foreign_ops(), handlers_registered():
+    with _one_at_a_time, quiet() as records, foreign_ops(), register_own_handlers():
         try:
             traced = _trace(function, inputs)
             spec = _output_spec(traced, inputs, model_name)
@@ -73,8 +73,11 @@ def write_onnx(
         except FoOnnxError:
             raise
         except Exception as err:
-            raise ExportError(f"tf2onnx cannot convert {model_name}: {_root_cause(err, records)}") from err
-        _require_converted(proto, records, model_name)
+            raise _failure(model_name, records, err) from err
+        if records.failures:
+            error = records.failures[0][1]
+            raise _failure(model_name, records, error) from error
+        require_known_operators(proto, "tf2onnx", model_name)
     # The file is completed: what an output means, the weights, the names that callers use.
     fold_sigmoids(proto)
     data = path.with_name(f"{path.name}.data")
@@ -118,16 +121,16 @@ def _output_spec(traced: Any, inputs: Sequence[TensorSpec], model_name: str) -> 
 
 def _convert(traced: Any, opset: int, large: bool) -> tuple[onnx.ModelProto, Weights]:
     """Return the graph as ONNX, with tf2onnx's names; and the weights of a large one, for which it has inputs."""
-    names_in = [t.name for t in traced.inputs if t.dtype != tf.resource]
-    names_out = [t.name for t in traced.outputs]
+    captures = {placeholder.name for _, placeholder in traced.graph.captures}
+    fed = [t.name for t in traced.inputs if t.dtype != tf.resource]
+    names_in, names_out = [n for n in fed if n not in captures], [t.name for t in traced.outputs]
     with tf.device("/cpu:0"):
         # Variables become constants; captured tensors stay placeholders until they are made constants here.
-        frozen = tf_loader.from_function(traced, names_in, names_out, large_model=large)
-        weights = set_aside(frozen, traced) if large else {}
-        captured = captures_to_constants(frozen, traced, weights)
-        names_in = [n for n in names_in if n.partition(":")[0] not in {*captured, *weights}]
+        frozen = tf_loader.from_function(traced, fed, names_out, large_model=large)
+        weights = take_weights(frozen, traced, large=large)
+        has_captured = len(names_in) < len(fed)
         names_in += [f"{n}:0" for n in weights]
-        if captured or large:
+        if has_captured or large:
             # What depends on the captured tensors can be folded only now; and large graphs were not folded yet.
             with tf.Graph().as_default():
                 frozen = tf_loader.tf_optimize(names_in, names_out, frozen)
@@ -141,28 +144,14 @@ def _convert(traced: Any, opset: int, large: bool) -> tuple[onnx.ModelProto, Wei
     return proto, weights
 
 
-def _require_converted(proto: onnx.ModelProto, records: Records, model_name: str) -> None:
-    """Raise an `ExportError` for the first node that tf2onnx failed on, and for nodes that ONNX has no operator for."""
+def _failure(model_name: str, records: Records, err: BaseException) -> ExportError:
+    """Return the error for a conversion that failed. tf2onnx logs the cause of what it raises later."""
     if records.failures:
         node, error = records.failures[0]
-        raise ExportError(f"tf2onnx cannot convert {model_name}: node {node}: {_first_line(error)}") from error
-    require_known_operators(proto, "tf2onnx", model_name)
-
-
-def _root_cause(err: BaseException, records: Records) -> str:
-    """Return what stopped the conversion, in one line. tf2onnx logs the cause of what it raises later."""
-    if records.failures:
-        node, error = records.failures[0]
-        return f"node {node}: {_first_line(error)}"
-    while err.__cause__ is not None:
-        err = err.__cause__
-    logged = f" ({records.messages[0].splitlines()[0]})" if records.messages else ""
-    return f"{_first_line(err)}{logged}"
-
-
-def _first_line(err: BaseException) -> str:
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()] or ["no message"]
-    return f"{type(err).__name__}: {' '.join(lines[:2]) if lines[0].endswith(':') else lines[0]}"
+        cause = f"node {node}: {first_line(error)}"
+    else:
+        cause = first_line(root_cause(err)) + (f" ({records.messages[0].splitlines()[0]})" if records.messages else "")
+    return ExportError(f"tf2onnx cannot convert {model_name}: {cause}")
 
 
 def _name_inputs_and_output(
@@ -194,4 +183,4 @@ def _save(proto: onnx.ModelProto, path: Path, model_name: str) -> None:
             onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         # The second is for dtypes that an operator does not take; tf2onnx leaves them to whoever runs the model.
-        raise ExportError(f"tf2onnx made an invalid model of {model_name}: {_first_line(err)}") from err
+        raise ExportError(f"tf2onnx made an invalid model of {model_name}: {first_line(err)}") from err

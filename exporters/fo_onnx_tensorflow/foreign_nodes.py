@@ -11,23 +11,24 @@ it and cannot evaluate it, and frozen graphs carry it, attributes and all.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from fo_onnx.errors import ExportError
+from fo_onnx.errors import ExportError, first_line
 
-from .handlers.registry import registered
+from .handlers.nodes import Nodes
+from .handlers.registry import register_handlers
 
 Build = Callable[[Any, Sequence[str]], Sequence[str]]
 """Makes the ONNX nodes: takes the ``tf2onnx.graph.Graph`` and the names of the inputs, returns those of the outputs."""
 
 _PLACEHOLDER = "PyFuncStateless"
-_local = threading.local()
-"""``builds``: those of the conversion that runs in this thread, with their names, by token."""
+_builds: ContextVar[dict[str, tuple[str, Build]] | None] = ContextVar("builds", default=None)
+"""Names and builds of the conversion that runs in this thread, by token."""
 
 
 def foreign_op(
@@ -50,7 +51,7 @@ def foreign_op(
     Raises:
         ExportError: Outside of `foreign_ops`: nothing would turn the placeholder into nodes.
     """
-    builds = getattr(_local, "builds", None)
+    builds = _builds.get()
     if builds is None:
         raise ExportError(
             f"a foreign operation ({name}) was put into a TensorFlow graph outside of foreign_ops(); trace and convert "
@@ -72,62 +73,33 @@ def foreign_ops() -> Iterator[None]:
     """Let `foreign_op` be used in this thread, and tf2onnx convert it, until the context ends.
 
     The function has to be traced and converted inside. Not for several threads at once: the caller serialises
-    conversions.
-
-    Raises:
-        ExportError: What a ``build`` raised. tf2onnx only logs it, goes on, and then misses the nodes with a message
-            that says nothing of them.
+    conversions. What a ``build`` raises is logged by tf2onnx, like any failure of a node; see `.quiet.Records`.
     """
-    outer = getattr(_local, "builds", None)
     builds: dict[str, tuple[str, Build]] = {}
-    _local.builds = builds
-    failures: list[ExportError] = []
 
     def convert(graph: Any, node: Any, **_: Any) -> None:
-        name, build = _find_build(node, builds)
+        attribute = node.get_attr("token")
+        token = np.asarray(attribute.s if attribute is not None else b"").item().decode()
+        if token not in builds:
+            raise ExportError(
+                f"the node {node.name} calls a Python function (token {token!r}), which ONNX has no operator for; the model can "
+                "only run natively."
+            )
+        name, build = builds[token]
+        nodes = Nodes(graph, node)
         try:
-            _replace(graph, node, name, build)
-        except ExportError as err:
-            failures.append(err)
-            raise
+            results = list(build(graph, list(node.input)))
+            if len(results) != len(node.output):
+                raise ValueError(f"it gave {len(results)} outputs instead of {len(node.output)}")
+        except Exception as err:
+            raise ExportError(
+                f"the ONNX nodes of the foreign operation {name} could not be made: {first_line(err)}"
+            ) from err
+        nodes.replace(*results)
 
+    outer = _builds.set(builds)
     try:
-        with registered({_PLACEHOLDER: (1, convert)}):
+        with register_handlers({_PLACEHOLDER: (1, convert)}):
             yield
-    except Exception:
-        if failures:
-            raise failures[0] from failures[0].__cause__
-        raise
     finally:
-        _local.builds = outer
-    if failures:
-        raise failures[0]
-
-
-def _find_build(node: Any, builds: dict[str, tuple[str, Build]]) -> tuple[str, Build]:
-    attribute = node.get_attr("token")
-    token = np.asarray(attribute.s if attribute is not None else b"").item().decode()
-    if token not in builds:
-        raise ExportError(
-            f"the node {node.name} calls a Python function (token {token!r}), which ONNX has no operator for; the model can "
-            "only run natively."
-        )
-    return builds[token]
-
-
-def _replace(graph: Any, node: Any, name: str, build: Build) -> None:
-    """Replace a placeholder by its nodes."""
-    outputs = [(output, graph.get_dtype(output), graph.get_shape(output)) for output in node.output]
-    inputs = list(node.input)
-    graph.remove_node(node.name)
-    try:
-        results = list(build(graph, inputs))
-        if len(results) != len(outputs):
-            raise ValueError(f"it gave {len(results)} outputs instead of {len(outputs)}")
-    except Exception as err:
-        raise ExportError(
-            f"the ONNX nodes of the foreign operation {name} could not be made: {type(err).__name__}: {err}"
-        ) from err
-    for result, (output, dtype, shape) in zip(results, outputs, strict=True):
-        # Under the placeholder's names, so that graph outputs and loop bodies that name them still find them.
-        graph.make_node("Identity", [result], outputs=[output], dtypes=[dtype], shapes=[shape])
+        _builds.reset(outer)

@@ -23,7 +23,7 @@ Weights = dict[str, NDArray[Any]]
 def weight_bytes(traced: Any) -> int:
     """Return the bytes of all constants of the conversion: variables, captured tensors, constants of the graph."""
     size = sum(v.shape.num_elements() * v.dtype.size for v in traced.variables)
-    size += sum(_bytes(t) for t, _ in traced.graph.captures if t.dtype != tf.resource)
+    size += sum(map(_bytes, _captures_of(traced).values()))
     # Functions that the graph calls hold constants of their own.
     for graph in (traced.graph, *(f.graph for f in traced.graph._functions.values() if hasattr(f, "graph"))):
         size += sum(_bytes(o.outputs[0]) for o in graph.get_operations() if o.type == "Const")
@@ -34,51 +34,36 @@ def _bytes(tensor: tf.Tensor) -> int:
     return int((tensor.shape.num_elements() or 0) * max(tensor.dtype.size, 1))
 
 
-def captures_to_constants(frozen: Any, traced: Any, placeholders: Weights) -> set[str]:
-    """Make constants of the placeholders that stand for captured tensors; return their names.
-
-    Freezing does so with variables only. Keras' EfficientNet and Normalization hold eager tensors.
-
-    Args:
-        frozen: The graph as a GraphDef, changed in place.
-        traced: The function that it is of.
-        placeholders: Those that stay placeholders.
-    """
-    values = {
-        placeholder.op.name: tensor
-        for tensor, placeholder in traced.graph.captures
-        if tensor.dtype != tf.resource and placeholder.op.name not in placeholders
-    }
-    for node in frozen.node:
-        if node.op == "Placeholder" and node.name in values:
-            value = values[node.name].numpy()
-            _change_operator(node, "Const")
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
-    return set(values)
+def _captures_of(traced: Any) -> dict[str, tf.Tensor]:
+    """Return the tensors that a function captured by the names of their placeholders, without handles of variables."""
+    return {p.op.name: tensor for tensor, p in traced.graph.captures if tensor.dtype != tf.resource}
 
 
-def set_aside(frozen: Any, traced: Any) -> Weights:
-    """Take the large constants and captured tensors out of a graph, where placeholders without values stay.
+def take_weights(frozen: Any, traced: Any, *, large: bool) -> Weights:
+    """Make constants of the placeholders that stand for captured tensors; of a large graph take the large weights out.
 
-    tf2onnx copies all weights once for each of its optimisers: a model of 2.2 GB took more than 23 GB of memory.
+    Freezing makes constants of variables only, and Keras' EfficientNet and Normalization hold eager tensors. tf2onnx
+    copies all constants once for each of its optimisers: a model of 2.2 GB took more than 23 GB of memory.
 
     Args:
         frozen: The graph as a GraphDef, changed in place.
         traced: The function that it is of.
+        large: Whether the large weights become placeholders, without values, and are returned.
     """
-    captured = {
-        placeholder.op.name: tensor for tensor, placeholder in traced.graph.captures if tensor.dtype != tf.resource
-    }
+    captured = _captures_of(traced)
     weights: Weights = {}
     for node in frozen.node:
         if node.op == "Placeholder" and node.name in captured:
-            if _bytes(captured[node.name]) >= SET_ASIDE_BYTES:
-                weights[node.name] = captured[node.name].numpy()
-        elif node.op == "Const" and len(node.attr["value"].tensor.tensor_content) >= SET_ASIDE_BYTES:
-            value = tf.make_ndarray(node.attr["value"].tensor)
-            weights[node.name] = value
+            value = captured[node.name].numpy()
+            if large and _bytes(captured[node.name]) >= SET_ASIDE_BYTES:
+                weights[node.name] = value
+            else:
+                _change_operator(node, "Const")
+                node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+        elif large and node.op == "Const" and len(node.attr["value"].tensor.tensor_content) >= SET_ASIDE_BYTES:
+            weights[node.name] = tf.make_ndarray(node.attr["value"].tensor)
             _change_operator(node, "Placeholder")
-            node.attr["shape"].shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(weights[node.name].shape).as_proto())
     return weights
 
 
@@ -90,11 +75,11 @@ def _change_operator(node: Any, operator: str) -> None:
 
 
 def put_back(proto: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
-    """Write weights that were set aside to `path`, and name them in the model as initializers that lie there.
+    """Write weights that were taken out to `path`, and name them in the model as initializers that lie there.
 
     Args:
         proto: The model, with an input ``"<node>:0"`` for each of them that it uses; changed in place.
-        weights: The weights that `set_aside` returned.
+        weights: The weights that `take_weights` returned.
         path: A file in the folder of the model.
     """
     used = {i.name for i in proto.graph.input}

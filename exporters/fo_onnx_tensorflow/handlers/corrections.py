@@ -35,9 +35,7 @@ def select(nodes: Nodes) -> str:
         ranks = len(nodes.shape(condition)), len(nodes.shape(x))
         if ranks[0] == 1 < ranks[1]:
             condition = nodes.make("Reshape", condition, nodes.const([-1] + [1] * (ranks[1] - 1), np.int64))
-    dtype = nodes.dtype(x)
-    result = nodes.make("Where", condition, _calculable(nodes, x), _calculable(nodes, y))
-    return nodes.cast(result, dtype) if dtype in _CALCULATED_AS else result
+    return _where(nodes, condition, x, y)
 
 
 def compare(nodes: Nodes) -> str:
@@ -76,10 +74,7 @@ def one_hot(nodes: Nodes) -> str:
     classes = nodes.make("Range", nodes.const(0, np.int64), nodes.cast(depth, np.int64), nodes.const(1, np.int64))
     classes = nodes.make("Reshape", classes, nodes.const([-1 if i == axis else 1 for i in range(rank)], np.int64))
     numbers = nodes.make("Unsqueeze", nodes.cast(indices, np.int64), nodes.const([axis], np.int64))
-    chosen = nodes.make("Equal", numbers, classes)
-    dtype = nodes.dtype(on)
-    result = nodes.make("Where", chosen, _calculable(nodes, on), _calculable(nodes, off))
-    return nodes.cast(result, dtype) if dtype in _CALCULATED_AS else result
+    return _where(nodes, nodes.make("Equal", numbers, classes), on, off)
 
 
 def pad(nodes: Nodes) -> str:
@@ -90,6 +85,9 @@ def pad(nodes: Nodes) -> str:
     return nodes.make("Pad", x, amounts, value)
 
 
-def _calculable(nodes: Nodes, x: str) -> str:
-    between = _CALCULATED_AS.get(nodes.dtype(x))
-    return x if between is None else nodes.cast(x, between)
+def _where(nodes: Nodes, condition: str, x: str, y: str) -> str:
+    dtype = nodes.dtype(x)
+    between = _CALCULATED_AS.get(dtype)
+    if between is None:
+        return nodes.make("Where", condition, x, y)
+    return nodes.cast(nodes.make("Where", condition, nodes.cast(x, between), nodes.cast(y, between)), dtype)

@@ -52,14 +52,14 @@ class Nodes:
         """Cast a tensor to another dtype; return the name of the result."""
         return self.make("Cast", name, to=utils.map_numpy_to_onnx_dtype(np.dtype(dtype)))
 
-    def replace(self, result: str) -> None:
-        """Put `result` in the place of the node's only output."""
+    def replace(self, *results: str) -> None:
+        """Put `results` in the place of the node's outputs."""
         graph, node = self._graph, self._node
-        (output,) = node.output
-        dtype, shape = graph.get_dtype(output), graph.get_shape(output)
+        outputs = [(output, graph.get_dtype(output), graph.get_shape(output)) for output in node.output]
         graph.remove_node(node.name)
-        # Under the name of the node's output, which the rest of the graph reads.
-        graph.make_node("Identity", [result], outputs=[output], dtypes=[dtype], shapes=[shape])
+        # Under the names of the node's outputs, which the rest of the graph, its outputs and loop bodies read.
+        for result, (output, dtype, shape) in zip(results, outputs, strict=True):
+            graph.make_node("Identity", [result], outputs=[output], dtypes=[dtype], shapes=[shape])
 
 
 Build = Callable[[Nodes], str]

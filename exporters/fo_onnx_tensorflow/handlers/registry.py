@@ -24,52 +24,43 @@ WRITTEN_FOR = "1.17.0"
 _log = logging.getLogger(__name__)
 
 
-def _same(operator: str) -> Build:
-    return lambda nodes: nodes.make(operator, *nodes.inputs)
-
-
-_ADDED: dict[str, tuple[int, Build]] = {
-    "Erfc": (13, formulas.erfc),
-    "Expm1": (13, formulas.expm1),
-    "Log1p": (13, formulas.log1p),
-    "Erfinv": (13, formulas.erfinv),
-    "Lgamma": (13, formulas.lgamma),
-    "Cholesky": (13, formulas.cholesky),
-    "BitwiseAnd": (18, _same("BitwiseAnd")),
-    "BitwiseOr": (18, _same("BitwiseOr")),
-    "BitwiseXor": (18, _same("BitwiseXor")),
-    "Invert": (18, _same("BitwiseNot")),
-    "TruncateMod": (13, lambda nodes: nodes.make("Mod", *nodes.inputs, fmod=1)),
+_ADDED: dict[str, Build] = {
+    "Erfc": formulas.erfc,
+    "Expm1": formulas.expm1,
+    "Log1p": formulas.log1p,
+    "Erfinv": formulas.erfinv,
+    "Lgamma": formulas.lgamma,
+    "Cholesky": formulas.cholesky,
+    "TruncateMod": lambda nodes: nodes.make("Mod", *nodes.inputs, fmod=1),
 }
-"""Operators that tf2onnx lacks: the least operator set, and what makes the nodes."""
-
-_REPLACED: dict[str, tuple[int, Build]] = {
-    "Select": (13, corrections.select),
-    "SelectV2": (13, corrections.select),
-    "Log": (13, _same("Log")),
-    "Less": (13, corrections.compare),
-    "Greater": (13, corrections.compare),
-    "OneHot": (13, corrections.one_hot),
-    "PadV2": (13, corrections.pad),
-    "FloorDiv": (13, corrections.floor_div),
-    "FloorMod": (13, corrections.floor_mod),
+"""Operators that tf2onnx lacks, and what makes their nodes."""
+_REPLACED: dict[str, Build] = {
+    "Select": corrections.select,
+    "SelectV2": corrections.select,
+    "Log": lambda nodes: nodes.make("Log", *nodes.inputs),
+    "Less": corrections.compare,
+    "Greater": corrections.compare,
+    "OneHot": corrections.one_hot,
+    "PadV2": corrections.pad,
+    "FloorDiv": corrections.floor_div,
+    "FloorMod": corrections.floor_mod,
 }
 """Operators that tf2onnx gets wrong; `corrections` says how."""
+_LEAST_OPSET = 13
+"""The operator set that these nodes are of; they are the same in newer ones."""
 
 
 @contextlib.contextmanager
-def handlers_registered() -> Iterator[None]:
+def register_own_handlers() -> Iterator[None]:
     """Put the handlers into tf2onnx's registry until the context ends; they add operators, or replace its own."""
     if tf2onnx.__version__ != WRITTEN_FOR:
         _log.warning("fo-onnx extends tf2onnx %s; %s is installed.", WRITTEN_FOR, tf2onnx.__version__)
-    present = {name for handlers in _registry() for name in handlers}
-    new = {name: handler for name, handler in _ADDED.items() if name not in present} | _REPLACED
-    with registered({name: (least, _handler(build)) for name, (least, build) in new.items()}):
+    with register_handlers({name: (_LEAST_OPSET, _handler(build)) for name, build in (_ADDED | _REPLACED).items()}):
         yield
 
 
 @contextlib.contextmanager
-def registered(handlers: Mapping[str, tuple[int, Callable[..., None]]]) -> Iterator[None]:
+def register_handlers(handlers: Mapping[str, tuple[int, Callable[..., None]]]) -> Iterator[None]:
     """Put handlers into tf2onnx's registry until the context ends, each with the least operator set that it is for.
 
     Not for several threads at once: the caller serialises conversions.

@@ -120,9 +120,9 @@ def test_without_tf2onnx_models_run_natively(dense: Any, monkeypatch: pytest.Mon
 def test_the_patch_of_convolutions_is_undone_and_knows_its_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     import keras.src.backend.tensorflow.nn as module
     import tensorflow as tf
-    from fo_onnx_keras.patches import plain_convolutions
+    from fo_onnx_keras.patches import patch_convolutions
 
-    with pytest.raises(KeyError), plain_convolutions():
+    with pytest.raises(KeyError), patch_convolutions():
         assert module.tf is not tf
         assert module.tf.function(jit_compile=True)(len) is len
         assert module.tf.nn is tf.nn
@@ -134,6 +134,6 @@ def test_the_patch_of_convolutions_is_undone_and_knows_its_versions(monkeypatch:
         pytest.warns(
             UserWarning, match=r"Keras 3.99.0 differs from the versions.*grouped convolutions may not become ONNX"
         ),
-        plain_convolutions(),
+        patch_convolutions(),
     ):
         pass

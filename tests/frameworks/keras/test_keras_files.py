@@ -239,6 +239,22 @@ def test_refused_saved_models(tmp_path: Path, kind: Any, error: Any, message: st
         EXPORTER.load(tmp_path / "saved", trust=False)
 
 
+def test_a_saved_model_of_tensorflow_1_says_how_it_is_used(tmp_path: Path) -> None:
+    folder = str(tmp_path / "saved")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4])
+        weight = tf.compat.v1.get_variable("weight", initializer=tf.ones([4, 3]), use_resource=True)
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.saved_model.simple_save(session, folder, {"x": x}, {"y": x @ weight})
+
+    for trust in (False, True):
+        with pytest.raises(ModelError, match=r"saved by TensorFlow 1.*load\(path\).signatures\['serving_default'\]"):
+            EXPORTER.load(Path(folder), trust=trust)
+    loaded = tf.saved_model.load(folder)
+    found = fo.generate(loaded.signatures["serving_default"], ROWS, runner="onnx")
+    assert found.probs.shape == (20, 3)
+
+
 FEATURE = tf.TensorSpec([None, 4], tf.float32)
 
 

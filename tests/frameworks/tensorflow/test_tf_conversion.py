@@ -377,7 +377,7 @@ def test_handlers_are_registered_only_during_a_conversion(tmp_path):
 
 def test_another_version_of_tf2onnx_is_remarked(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(registry, "WRITTEN_FOR", "1.16.9")
-    with registry.handlers_registered():
+    with registry.register_own_handlers():
         pass
     assert "fo-onnx extends tf2onnx 1.16.9; 1.17.0 is installed." in caplog.text
 
@@ -386,7 +386,7 @@ def test_a_tf2onnx_that_keeps_its_handlers_elsewhere_is_refused(monkeypatch):
     monkeypatch.setattr(tf_op, "_OPSETS", {})
     with (
         pytest.raises(PluginError, match="keeps them in another way; pip install tf2onnx==1.17.0"),
-        registry.handlers_registered(),
+        registry.register_own_handlers(),
     ):
         pass
 
