@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +10,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from fo_onnx.contracts.batch import Array
+from fo_onnx.contracts.batch import Array, pad_rows
 from fo_onnx.contracts.exporter import Devices
 from fo_onnx.errors import DeviceError
 
 from .references import is_array
 
-PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "tpu": "tpu"}
-"""JAX's platforms by the names of devices; ``gpu`` is that of CUDA and of ROCm."""
+_PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
+"""JAX's platforms by the kinds of devices; ``gpu`` is that of CUDA and of ROCm."""
 _BATCH = "batch"
-_NAME = re.compile(r"/?(?:device:)?([a-z]+)(?::(\d+))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ class Placement:
 
     def pad(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the arrays of a batch, padded with its last row if it cannot be cut into equal parts."""
-        missing = -len(arrays[0]) % self.parts
-        return [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) if missing else a for a in arrays]
+        return [pad_rows(a, len(a) + -len(a) % self.parts) for a in arrays]
 
     def place_batch(self, arrays: Sequence[Array]) -> list[Any]:
         """Return the arrays of a batch in their places. On the CPU the caller's memory may be shared, and is only read."""
@@ -67,7 +64,6 @@ def place(devices: Devices, weights: Iterable[Any]) -> Placement:
     """
     if devices == "auto":
         return Placement(", ".join(map(device_name, devices_of(weights))))
-    # One device.
     names = (devices,) if isinstance(devices, str) else tuple(devices)
     chosen = [_find_device(n) for n in names]
     if len(chosen) == 1:
@@ -112,15 +108,13 @@ def tpu_reason(devices: Iterable[Any]) -> str | None:
 
 
 def _find_device(name: str) -> Any:
-    match = _NAME.fullmatch(name.strip())
-    kind = match[1].lower() if match else ""
-    available = _local_devices(PLATFORMS[kind]) if kind in PLATFORMS else []
-    index = int(match[2] or 0) if match else 0
-    if index < len(available):
-        return available[index]
+    kind, _, index = name.partition(":")
+    available = _local_devices(_PLATFORMS[kind]) if kind in _PLATFORMS else []
+    if int(index or 0) < len(available):
+        return available[int(index or 0)]
     # What JAX finds by itself, and the CPU, which is always there.
     listed = list(dict.fromkeys(map(device_name, (*jax.local_devices(), *_local_devices("cpu")))))
-    if kind not in PLATFORMS:
+    if kind not in _PLATFORMS:
         advice = "The JAX runner knows cpu, cuda (or gpu) and tpu."
     elif available:
         advice = f"Say one of {', '.join(map(device_name, available))}."

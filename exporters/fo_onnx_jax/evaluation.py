@@ -23,8 +23,6 @@ _TRAINING_FLAGS = ("deterministic", "use_running_average")
 """Attributes of nnx modules that are false in training mode."""
 _DROPOUT_RATES = ("p", "rate", "dropout_rate")
 """Attributes of modules that drop values in training mode: the share that they drop."""
-_SEARCH_LIMIT = 50_000
-"""About so many values are looked at for modules in training mode."""
 _CURES = {
     "nnx": "Call .eval() on it first (and .train() before you train on).",
     "equinox": "Give it through equinox.nn.inference_mode(model) first.",
@@ -54,7 +52,7 @@ def _evaluate(model: Any) -> Any:
     kind = kind_of(module)
     if kind == "nnx":
         return _call_on_copies(module, method)
-    if kind == "equinox" and any(_is_training(part) for part in walk(module, _SEARCH_LIMIT)):
+    if kind == "equinox" and any(_is_training(part) for part in walk(module)):
         import equinox
 
         evaluated = equinox.nn.inference_mode(module)
@@ -83,11 +81,11 @@ def _call_on_copies(module: Any, method: Callable[..., Any] | None) -> Callable[
 
 def _require_evaluation(function: Any, name: str) -> None:
     """Raise a `ModelError` if a function would run a module in training mode."""
-    modules = [v for v in walk(function, _SEARCH_LIMIT) if kind_of(v) in _CURES]
+    modules = [v for v in walk(function) if kind_of(v) in _CURES]
     if not any(map(_is_training, modules)):
         return
     # The nearest is the one that the user knows, not the dropout within it.
-    holders = [m for m in modules if any(map(_is_training, walk(m, _SEARCH_LIMIT)))]
+    holders = [m for m in modules if any(map(_is_training, walk(m)))]
     module = next((m for m in holders if not type(m).__name__.startswith("_")), holders[0])
     raise ModelError(
         f"{name} reaches a {type(module).__name__} in training mode. fo_onnx puts a copy in evaluation mode in its place only "

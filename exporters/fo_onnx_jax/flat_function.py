@@ -5,6 +5,7 @@ The export and the native runner both take this function, so that they compute t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from .evaluation import function_of
 from .references import find_weights, is_array
 from .signature import call_of
 
+log = logging.getLogger("fo_onnx_jax")
 RAW_OUTPUT = "output"
 
 
@@ -91,6 +93,20 @@ def input_specs(flat: FlatFunction, example: Mapping[str, Any]) -> list[TensorSp
             dtype = np.dtype(np.float64 if flat.float_dtype == np.float64 else np.float32)
         specs.append(TensorSpec(name, dtype.name, (None, *array.shape[1:])))
     return specs
+
+
+def attempt_trace(
+    trace: Callable[..., Any], flat: FlatFunction, example: Mapping[str, Any], rows: int | None = 2
+) -> Any:
+    """Return what ``trace(*abstract_arrays)`` gives for rows like those of `example`; ``None`` if it fails.
+
+    Whatever keeps the model from being traced is what its run or its export reports.
+    """
+    try:
+        return trace(*abstract_inputs(input_specs(flat, example), rows))
+    except Exception as err:
+        log.debug("%s cannot be traced for %s rows: %s", flat.model_name, rows, err)
+        return None
 
 
 def abstract_inputs(specs: Sequence[TensorSpec], rows: int | None) -> list[jax.ShapeDtypeStruct]:

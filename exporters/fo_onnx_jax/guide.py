@@ -45,16 +45,14 @@ class JaxTensors:
 
 def collate(items: Sequence[Any]) -> Any:
     """Return samples as one batch: arrays and numbers stacked along a first axis, through nested dicts, lists and tuples."""
-    first = items[0]
-    if isinstance(first, dict):
-        return {k: collate([item[k] for item in items]) for k in first}
-    if isinstance(first, tuple) and hasattr(first, "_fields"):
-        return type(first)(*map(collate, zip(*items, strict=True)))
-    if isinstance(first, tuple):
-        return tuple(map(collate, zip(*items, strict=True)))
-    if isinstance(first, str):
-        return list(items)
-    return jax.numpy.asarray(np.stack([to_array(item) for item in items]))
+
+    def stack(*leaves: Any) -> Any:
+        if isinstance(leaves[0], str):
+            return list(leaves)
+        return jax.numpy.asarray(np.stack([to_array(leaf) for leaf in leaves]))
+
+    # A list is an array, as numpy has it.
+    return jax.tree.map(stack, *items, is_leaf=lambda value: not isinstance(value, dict | tuple))
 
 
 def _key_name(key: Any) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 import re
 from typing import Any
 
@@ -15,12 +13,11 @@ from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.plugin_kit import digests
 
 from .detect import BoundModel
-from .flat_function import abstract_inputs, flatten, input_specs
+from .flat_function import attempt_trace, flatten
 from .jaxpr.weight_arguments import trace
 from .parameters import require_params
 from .references import find_weights, unwrap
 
-log = logging.getLogger("fo_onnx_jax")
 _SWITCHES = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion")
 """JAX's switches by which the same code computes something else."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -41,7 +38,10 @@ def fingerprint(model: Any, example: Inputs | None = None) -> str:
     Raises:
         ModelError: Its parameters are missing, or it holds a module in training mode.
     """
-    closed = None if example is None else _trace(model, example)
+    closed = None
+    if example is not None:
+        function = flatten(model, example, ModelOptions(), OutputOptions())
+        closed = attempt_trace(lambda *arrays: trace(function.all_outputs, arrays), function, example)
     model = require_params(model)
     if closed is None:
         program = list(digests.of_callable(model.inner if isinstance(model, BoundModel) else model))
@@ -57,17 +57,6 @@ def fingerprint(model: Any, example: Inputs | None = None) -> str:
     return digests.sha256_of([identity, *program, *map(_digest_of_array, constants), *others])
 
 
-def _trace(model: Any, example: Inputs) -> Any:
-    """Return the model's program with its weights as constants; ``None`` if it cannot be traced."""
-    function = flatten(model, example, ModelOptions(), OutputOptions())
-    try:
-        return trace(function.all_outputs, abstract_inputs(input_specs(function, example), 2))
-    except Exception as err:
-        # Whatever keeps it from being traced is what the run or the export reports.
-        log.debug("%s has no program to be compared: %s", function.model_name, err)
-        return None
-
-
 def _digest_of_array(array: Any) -> bytes:
     implementation = ""
     if jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
@@ -77,6 +66,4 @@ def _digest_of_array(array: Any) -> bytes:
 
 
 def _qualified_name(model: Any) -> str:
-    inner = unwrap(model.model if isinstance(model, BoundModel) else model)
-    inner = getattr(inner, "__func__", inner)
-    return digests.qualified_name(inner if inspect.isroutine(inner) else type(inner))
+    return digests.qualified_name(unwrap(model.model if isinstance(model, BoundModel) else model))

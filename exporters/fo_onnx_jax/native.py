@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,15 +18,7 @@ from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import FoOnnxError, OutputError, RunError, first_line
 
 from .devices import Placement, place
-from .flat_function import (
-    RAW_OUTPUT,
-    FlatFunction,
-    abstract_array,
-    abstract_inputs,
-    flatten,
-    input_specs,
-    remove_jax_notes,
-)
+from .flat_function import RAW_OUTPUT, FlatFunction, abstract_array, attempt_trace, flatten, remove_jax_notes
 from .jaxpr import half_precision
 from .jaxpr.weight_arguments import split_weights
 from .references import find_weights
@@ -71,16 +64,21 @@ class JaxModel:
         except Exception as err:
             shapes = ", ".join(f"{n}: {a.dtype} {a.shape}" for n, a in zip(self._flat.call.names, arrays, strict=True))
             raise RunError(
-                f"running {self.spec.name} in JAX on {shapes} failed: {first_line(err).rstrip('.')}{self._advice(err, arrays)}"
+                f"running {self.spec.name} in JAX on {shapes} failed: {first_line(err)}{self._advise(err, arrays)}"
             ) from err
         if output.dtype.name == "bfloat16":  # which numpy knows only through JAX
             output = output.astype(np.float32)
         # Of rows that were added to cut the batch into equal parts, the output is left out.
         padded_rows = rows + -rows % self._placement.parts
-        if output.shape[:1] != (padded_rows,):
-            self._require_batched(arrays, output.shape)
-            return output
-        return output[:rows]
+        if output.shape[:1] == (padded_rows,):
+            return output[:rows]
+        # A model that works on samples and batches gives one axis more for a batch.
+        advice = self._advise_vmap(arrays) if output.ndim == 1 else ""
+        if advice:
+            raise OutputError(
+                f"{self.spec.name} gives an output of shape {output.shape} for {rows} rows; one row per sample was expected{advice}"
+            )
+        return output
 
     def close(self) -> None:
         """Let the model, its placed weights and what was compiled go."""
@@ -109,9 +107,6 @@ class JaxModel:
             return lambda *arrays: function(*self._placement.place_batch(arrays))
         placed = [self._place_weight(w) for w in weights]
         compiled = jax.jit(step)
-        if placed and self._placement.parts == 1:
-            # The batch follows the weights, and more quickly than if it is put on their device first.
-            return lambda *arrays: compiled(placed, *arrays)
         return lambda *arrays: compiled(placed, *self._placement.place_batch(arrays))
 
     def _place_weight(self, array: Any) -> Any:
@@ -120,36 +115,27 @@ class JaxModel:
             self._placed[id(array)] = (array, self._placement.place_weight(array))
         return self._placed[id(array)][1]
 
-    def _advice(self, err: Exception, arrays: Sequence[NDArray[Any]]) -> str:
+    def _advise(self, err: Exception, arrays: Sequence[NDArray[Any]]) -> str:
         """Return what to do about a model that failed on a batch, if that is known: it takes one sample, or is stateful."""
         if type(err).__name__ == "TraceContextError":
             return (
                 ". A function around an nnx module may not change it (random numbers that it counts). Give the module itself, "
                 "or under jax.jit or jax.vmap; or nnx.split it and merge a copy within the function"
             )
-        shape = self._output_shape(arrays, None)
-        if shape is None or len(shape) != 1 or self._output_shape(arrays, len(arrays[0])) is not None:
-            return ""
-        return f". {_not_batched(shape)}"
+        return self._advise_vmap(arrays) if self._output_shape(arrays, len(arrays[0])) is None else ""
 
-    def _require_batched(self, arrays: Sequence[NDArray[Any]], output_shape: tuple[int, ...]) -> None:
+    def _advise_vmap(self, arrays: Sequence[NDArray[Any]]) -> str:
+        """Return what to do about a model that takes one sample; nothing for others."""
         shape = self._output_shape(arrays, None)
-        # A model that works on samples and batches gives one axis more for a batch.
-        if shape is not None and len(shape) == len(output_shape) == 1:
-            raise OutputError(
-                f"{self.spec.name} gives an output of shape {output_shape} for {len(arrays[0])} rows; one row per sample was "
-                f"expected. {_not_batched(shape)}"
-            )
+        if shape is None or len(shape) != 1:
+            return ""
+        return f". It is not batched: it takes one sample, and gives {shape} for it. Give jax.vmap(model), which takes a batch"
 
     def _output_shape(self, arrays: Sequence[NDArray[Any]], rows: int | None) -> tuple[int, ...] | None:
         """Return the shape of the output for so many rows, or for one sample without a batch axis; ``None`` if it fails."""
-        specs = input_specs(self._flat, dict(zip(self._flat.call.keys, arrays, strict=True)))
-        try:
-            return tuple(jax.eval_shape(self._flat, *abstract_inputs(specs, rows)).shape)
-        except Exception as err:
-            # Whatever it is: what the model said of the batch is the error that is raised.
-            log.debug("%s takes no %s: %s", self.spec.name, "single sample" if rows is None else "such batch", err)
-            return None
+        example = dict(zip(self._flat.call.keys, arrays, strict=True))
+        output = attempt_trace(functools.partial(jax.eval_shape, self._flat), self._flat, example, rows)
+        return None if output is None else tuple(output.shape)
 
 
 def open_native(model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions) -> JaxModel:
@@ -170,21 +156,6 @@ def open_native(model: Any, example: Inputs, device: Devices, options: ModelOpti
     spec = ModelSpec(inputs=inputs, output=output_spec, name=function.model_name, framework="jax")
     original = JaxModel(function, function, placement, spec)
     # Half precision is compared and run in float32; the gap to the original is reported.
-    if not _is_half(function, example):
+    if not attempt_trace(functools.partial(half_precision.uses_half, function), function, example):
         return original
     return JaxModel(half_precision.in_float32(function), function, placement, spec, original)
-
-
-def _not_batched(shape: tuple[int, ...]) -> str:
-    return (
-        f"It is not batched: it takes one sample, and gives {shape} for it. Give jax.vmap(model), which takes a batch"
-    )
-
-
-def _is_half(function: FlatFunction, example: Inputs) -> bool:
-    try:
-        return half_precision.uses_half(function, *abstract_inputs(input_specs(function, example), 2))
-    except Exception as err:
-        # A model that cannot be traced, or does not take such rows: which of them it is shows when it is run.
-        log.debug("the precision of %s is unknown: %s", function.model_name, err)
-        return False

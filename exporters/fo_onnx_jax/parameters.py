@@ -101,11 +101,8 @@ def _bind_linen(module: Any, params: Any) -> BoundModel:
             f"params= was given for {name_of(module)}, which is bound to its own; give the module before its bind()."
         )
 
-    def apply(variables: Any, *args: Any, **kwargs: Any) -> Any:
-        return module.apply(variables, *args, **kwargs)
-
     # The parameters of a bound method are those of the call without self.
-    return BoundModel(module, _linen_variables(module, params), apply, module.__call__)
+    return BoundModel(module, _linen_variables(module, params), module.apply, module.__call__)
 
 
 def _linen_variables(module: Any, params: Any) -> dict[str, Any]:

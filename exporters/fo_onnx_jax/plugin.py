@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,8 @@ from fo_onnx.errors import PluginError
 
 from . import detect
 
-_DISTRIBUTIONS = {
-    "jax": "jax", "jaxlib": "jaxlib", "flax": "flax", "equinox": "equinox", "haiku": "dm-haiku",
-    "tensorflow": "tensorflow", "tf2onnx": "tf2onnx", "jax2onnx": "jax2onnx",
-}  # fmt: skip
-"""Distributions by the module that they are loaded as."""
+_LIBRARIES = {"flax": "flax", "equinox": "equinox", "haiku": "dm-haiku"}
+"""Distributions of modules, by the name that they are imported by."""
 
 
 class JaxExporter:
@@ -86,14 +84,12 @@ class JaxExporter:
         from .export import choose_route
 
         converters = ("tensorflow", "tf2onnx") if choose_route() == "jax2tf" else ("jax2onnx",)
+        libraries = (package for module, package in _LIBRARIES.items() if module in sys.modules)
         versions = {}
-        for module, package in _DISTRIBUTIONS.items():
-            if module in ("jax", "jaxlib", *converters) or module in sys.modules:
-                try:
-                    versions[package] = version(package)
-                except PackageNotFoundError:
-                    # On the path without having been installed; its version is nowhere.
-                    continue
+        for package in ("jax", "jaxlib", *libraries, *converters):
+            # One that is on the path without having been installed has its version nowhere.
+            with contextlib.suppress(PackageNotFoundError):
+                versions[package] = version(package)
         return versions
 
 

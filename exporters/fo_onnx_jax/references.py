@@ -80,25 +80,21 @@ def rewrap(model: Any, change: Callable[[Any], Any]) -> Any:
 
     A ``jit`` around something that was changed is left out, since the whole is compiled later on.
     """
-    if isinstance(model, functools.partial):
-        inner, wrap = model.func, functools.partial(_partial_like, model)
-    elif is_jit(model):
-        inner, wrap = model.__wrapped__, None
-    elif (arguments := _vmap_arguments(model)) is not None:
-        import jax
-
-        inner, wrap = model.__wrapped__, functools.partial(jax.vmap, **arguments)
-    else:
+    is_partial, arguments = isinstance(model, functools.partial), _vmap_arguments(model)
+    if not is_partial and not is_jit(model) and arguments is None:
         return change(model)
-    # Wrapped again only if something changed, so that a model that needs no change stays the same object.
+    inner = model.func if is_partial else model.__wrapped__
     changed = rewrap(inner, change)
+    # Wrapped again only if something changed, so that a model that needs no change stays the same object.
     if changed is inner:
         return model
-    return changed if wrap is None else wrap(changed)
+    if is_partial:
+        return type(model)(changed, *model.args, **model.keywords)
+    if arguments is None:
+        return changed
+    import jax
 
-
-def _partial_like(model: functools.partial[Any], function: Callable[..., Any]) -> Any:
-    return type(model)(function, *model.args, **model.keywords)
+    return jax.vmap(changed, **arguments)
 
 
 def _vmap_arguments(model: Any) -> dict[str, Any] | None:
@@ -120,7 +116,7 @@ def _vmap_arguments(model: Any) -> dict[str, Any] | None:
 # The walk -----------------------------------------------------------------------------------------------------------
 
 
-def walk(model: Any, limit: int = 10_000) -> Iterator[Any]:
+def walk(model: Any, limit: int = 50_000) -> Iterator[Any]:
     """Yield what `model` holds or names, itself first, each value once and the nearest first; about `limit` values.
 
     Plain numbers and text are left out.

@@ -30,11 +30,11 @@ def signature_of(model: Any) -> InputSignature | None:
         ModelError: Its parameters are missing.
     """
     model = require_params(model)
-    inner, skip = (model.inner, model.skip) if isinstance(model, BoundModel) else (model, 0)
-    signature = captured.signature_of(_without_misleading_wraps(inner))
+    signature = captured.signature_of(_function_with_inputs(model))
     if signature is None:
         return None
     # Neither what is bound already nor what chooses the mode is an input.
+    skip = model.skip if isinstance(model, BoundModel) else 0
     left_out = {*(*signature.required, *signature.optional)[:skip], *mode_arguments(model)}
     required = tuple(n for n in signature.required if n not in left_out)
     return InputSignature(required, tuple(n for n in signature.optional if n not in left_out | {*_NO_INPUTS}))
@@ -46,9 +46,8 @@ def mode_arguments(model: Any) -> dict[str, bool]:
     An argument whose default is ``None`` is left alone: a flax module that merges it with an attribute of its own
     (``nn.merge_param``) refuses to get it twice.
     """
-    inner = model.inner if isinstance(model, BoundModel) else model
     try:
-        parameters = inspect.signature(_without_misleading_wraps(inner)).parameters
+        parameters = inspect.signature(_function_with_inputs(model)).parameters
     except (TypeError, ValueError):
         return {}
     return {n: _MODES[n] for n, p in parameters.items() if n in _MODES and p.default is not None}
@@ -61,7 +60,6 @@ def call_of(model: Any, keys: list[str]) -> Call:
         ModelError: It takes more arguments than there are inputs, or its parameters are missing.
     """
     model = require_params(model)
-    inner = model.inner if isinstance(model, BoundModel) else model
     signature = signature_of(model)
     # A missing params= shows as an argument too many.
     inputs = {k.partition(".")[0] for k in keys}
@@ -70,17 +68,16 @@ def call_of(model: Any, keys: list[str]) -> Call:
             f"{name_of(model)}({', '.join(signature.required)}) takes {len(signature.required)} arguments, and the data have "
             f"{len(inputs)} input(s). Give its parameters, where the first argument stands for them, with params=."
         )
-    takes_keywords = captured.takes_keywords(_without_misleading_wraps(inner))
-    return plan_call(signature, keys, takes_keywords=takes_keywords)
+    return plan_call(signature, keys, takes_keywords=captured.takes_keywords(_function_with_inputs(model)))
 
 
-def _without_misleading_wraps(function: Any) -> Any:
-    """Return a callable with the signature of `function` itself, if that is a wrapper with arguments of its own.
+def _function_with_inputs(model: Any) -> Any:
+    """Return a callable with the parameters that a model, which has its own, really takes.
 
     After ``functools.wraps`` `inspect.signature` gives the arguments of what is wrapped. They are right for a wrapper that passes
-    on whatever it gets (``*args``), as that of ``jax.vmap`` does.
+    on whatever it gets (``*args``), as that of ``jax.vmap`` does, and wrong for one with arguments of its own.
     """
-    call = function
+    call = function = model.inner if isinstance(model, BoundModel) else model
     if not inspect.isroutine(function) and not isinstance(function, type) and kind_of(function) is None:
         # An object with a __call__ of the user's own, which may have been through functools.update_wrapper.
         method = inspect.getattr_static(type(function), "__call__", None)

@@ -9,36 +9,38 @@ pooled, batch and channels, can take the places of the two in front.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import onnx
+import onnx
+from onnx import helper
 
 MOST_SPATIAL_AXES = 3
 """Of a pool in ONNX Runtime."""
 _PER_AXIS = ("kernel_shape", "strides", "dilations")
-_INT64 = 7  # onnx.TensorProto.INT64; onnx itself is imported where it is used
 
 
 def narrow_pools(graph: onnx.GraphProto) -> None:
     """Give the MaxPool nodes of `graph`, and of the graphs within, at most three spatial axes if that can be done."""
-    # In place, since a graph within a node cannot be replaced.
-    nodes = list(graph.node)
-    del graph.node[:]
-    for node in nodes:
+    # The innermost first, since the nodes of a graph are copied when they are put into it.
+    for inner in reversed(list(all_graphs(graph))):
+        nodes = [replacement for node in inner.node for replacement in _narrow_pool(node)]
+        del inner.node[:]
+        inner.node.extend(nodes)
+
+
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and those within its nodes, each before those within it."""
+    yield graph
+    for node in graph.node:
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
-                narrow_pools(inner)
-        graph.node.extend(_narrow_pool(node))
+                yield from all_graphs(inner)
 
 
 def _narrow_pool(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Return what stands for `node`: itself, or a pool over fewer axes between transpositions."""
-    from onnx import helper
-
     settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     kernel: Sequence[int] = settings.get("kernel_shape", ())
     if node.op_type != "MaxPool" or len(kernel) <= MOST_SPATIAL_AXES or set(settings) - {*_PER_AXIS, "pads"}:
@@ -57,7 +59,7 @@ def _narrow_pool(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     (x,), (y,) = node.input, node.output
     axes, flat, ahead, pooled, behind = (f"{y}/{n}" for n in ("axes", "flat", "ahead", "pooled", "behind"))
     return [
-        helper.make_node("Constant", [], [axes], value=helper.make_tensor(axes, _INT64, [2], [0, 1])),
+        helper.make_node("Constant", [], [axes], value=helper.make_tensor(axes, onnx.TensorProto.INT64, [2], [0, 1])),
         # Takes the two axes away only if their size is 1, and fails otherwise.
         helper.make_node("Squeeze", [x, axes], [flat]),
         helper.make_node("Transpose", [flat], [ahead], perm=order),

@@ -7,7 +7,7 @@ For jax before 0.7.2, the last whose ``jax2tf.convert`` makes a graph of TensorF
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from fo_onnx.contracts.spec import TensorSpec
 from fo_onnx.errors import ExportError, FoOnnxError, PluginError, first_line
 
 from ..flat_function import abstract_inputs
-from ..jaxpr.half_precision import in_float32, uses_half
+from ..jaxpr.half_precision import in_float32
 from ..jaxpr.loops import unroll_short_scans
-from .large_weights import find_large_weights, take_weights_as_arguments
+from .large_weights import split_large_weights
 from .patches import patch_jax2tf
 
 _SHAPE = "(b, ...)"
@@ -47,10 +47,9 @@ def write_onnx(
         PluginError: TensorFlow or tf2onnx is missing.
     """
     tensorflow_export = _import_tensorflow_export()
+    over_tensors = _convert(function, inputs, model_name, tensorflow_export.EXTERNAL_DATA_BYTES)
     with patch_jax2tf():
-        spec: TensorSpec = tensorflow_export.write_onnx(
-            _as_tensorflow(function, inputs, model_name), inputs, path, opset=opset, model_name=model_name
-        )
+        spec: TensorSpec = tensorflow_export.write_onnx(over_tensors, inputs, path, opset=opset, model_name=model_name)
     return spec
 
 
@@ -61,10 +60,13 @@ def _import_tensorflow_export() -> Any:
 
         with quiet():
             import jax.experimental.jax2tf  # noqa: F401
+            import tensorflow as tf
             from fo_onnx_tensorflow import export
 
             if tensorflow_is_new:
-                _limit_gpu_memory()
+                # It is here for a graph only, and left alone it takes all of a GPU's memory.
+                for gpu in tf.config.list_physical_devices("GPU"):
+                    tf.config.experimental.set_memory_growth(gpu, True)
     except ImportError as err:
         raise PluginError(
             f"exporting JAX functions takes TensorFlow and tf2onnx, and {err.name or err} is missing; "
@@ -73,79 +75,45 @@ def _import_tensorflow_export() -> Any:
     return export
 
 
-def _limit_gpu_memory() -> None:
-    """Let TensorFlow, which is here for a graph only, take a GPU's memory as it needs it: left alone it takes all of it."""
-    import tensorflow as tf
-
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
-
-
-def _as_tensorflow(function: Callable[..., Any], inputs: Sequence[TensorSpec], model_name: str) -> Callable[..., Any]:
+def _convert(
+    function: Callable[..., Any], inputs: Sequence[TensorSpec], model_name: str, largest_graph_bytes: int
+) -> Callable[..., Any]:
     """Return the function over TensorFlow tensors; its JAX code runs when that is called."""
+    import tensorflow as tf
+    from jax.experimental import jax2tf
+
     shapes = [_SHAPE] * len(inputs)
 
-    def call(*tensors: Any) -> Any:
+    def over_tensors(*tensors: Any) -> Any:
         # In here rather than outside: jax2tf warns that it is deprecated, and warnings are silenced only while TensorFlow traces.
         try:
             # Weights that would burst the graph become arguments from outside of it.
-            weights = find_large_weights(
-                function, jax.export.symbolic_args_specs(abstract_inputs(inputs, 1), shapes), _largest_graph_bytes()
+            arguments = jax.export.symbolic_args_specs(abstract_inputs(inputs, 1), shapes)
+            over_weights, weights = split_large_weights(function, arguments, largest_graph_bytes)
+            with tf.init_scope():
+                large_weights = [tf.constant(array) for array in weights]
+            converted = jax2tf.convert(
+                unroll_short_scans(in_float32(over_weights)),
+                polymorphic_shapes=[None, *shapes],
+                # Without it jax2tf puts PreventGradient nodes, which ONNX has no operator for.
+                with_gradient=True,
+                native_serialization=False,
+                enable_xla=False,
             )
-            if not weights:
-                return _convert(_prepare(function), shapes)(*tensors)
-            over_weights = _prepare(take_weights_as_arguments(function, list(weights)))
-            return _convert(over_weights, [None, *shapes])(_outside_of_the_graph(weights.values()), *tensors)
+            return converted(large_weights, *tensors)
         except FoOnnxError:
             raise
         except Exception as err:
             raise ExportError(f"jax2tf cannot convert {model_name}: {_explain(err)}.") from err
 
-    return call
-
-
-def _convert(function: Callable[..., Any], shapes: Sequence[str | None]) -> Callable[..., Any]:
-    from jax.experimental import jax2tf
-
-    converted: Callable[..., Any] = jax2tf.convert(
-        function,
-        polymorphic_shapes=shapes,
-        # Without it jax2tf puts PreventGradient nodes, which ONNX has no operator for.
-        with_gradient=True,
-        native_serialization=False,
-        enable_xla=False,
-    )
-    return converted
-
-
-def _prepare(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function in float32, as ONNX Runtime calculates, and with its short scans unrolled."""
-
-    def call(*arrays: Any) -> Any:
-        lifted = in_float32(function) if uses_half(function, *arrays) else function
-        return unroll_short_scans(lifted)(*arrays)
-
-    return call
-
-
-def _largest_graph_bytes() -> int:
-    from fo_onnx_tensorflow import export
-
-    return export.EXTERNAL_DATA_BYTES
-
-
-def _outside_of_the_graph(arrays: Iterable[Any]) -> list[Any]:
-    import tensorflow as tf
-
-    with tf.init_scope():
-        return [tf.constant(array) for array in arrays]
+    return over_tensors
 
 
 def _explain(err: Exception) -> str:
     """Return what stopped a conversion, in plain words if the model's code asks for the number of rows."""
     from jax.core import InconclusiveDimensionOperation
 
-    text = first_line(err).rstrip(".")
+    text = first_line(err)
     # JAX raises its own error for code that looks at a symbolic size, and numpy and Python raise theirs.
     if isinstance(err, InconclusiveDimensionOperation) or "_DimExpr" in text or "symbolic" in text.lower():
         return (

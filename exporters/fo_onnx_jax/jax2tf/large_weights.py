@@ -18,37 +18,33 @@ SMALL_BYTES = 1_000_000
 """Size up to which weights may stay in the graph."""
 
 
-def find_large_weights(
+def split_large_weights(
     function: Callable[..., Any], arguments: Sequence[Any], least_bytes: int
-) -> dict[int, NDArray[Any]]:
-    """Return the larger weights of a function, by their place among all, if all have at least `least_bytes`; else none.
+) -> tuple[Callable[..., Any], list[NDArray[Any]]]:
+    """Return a function of its larger weights, as a list, and its arguments; and these weights.
 
     Args:
         function: A function over arrays that returns one.
         arguments: ShapeDtypeStructs in the dtypes and shapes of its arguments; sizes may be symbolic.
-        least_bytes: The size from which on the weights are a burden.
+        least_bytes: The size of all weights from which on they are a burden; below it none is split off.
     """
     _, weights = split_weights(function, arguments)
-    if sum(map(_size_bytes, weights)) < least_bytes:
-        return {}
-    # TensorFlow and ONNX Runtime do not calculate with bfloat16 and keys of random numbers.
-    plain = {i: w for i, w in enumerate(weights) if np.dtype(getattr(w.dtype, "type", object)).kind in "fiub"}
-    return {i: np.asarray(w) for i, w in plain.items() if _size_bytes(w) >= SMALL_BYTES}
-
-
-def take_weights_as_arguments(function: Callable[..., Any], places: Sequence[int]) -> Callable[..., Any]:
-    """Return `function` that takes the weights at these places as a list, before its own arguments.
-
-    It is traced anew in each call, since symbolic sizes are those of one conversion; its weights come in the same order.
-    """
+    burden = sum(map(_size_bytes, weights)) >= least_bytes
+    places = [i for i, w in enumerate(weights) if burden and _is_plain(w) and _size_bytes(w) >= SMALL_BYTES]
 
     def over_weights(large_weights: Sequence[Any], *arrays: Any) -> Any:
-        step, weights = split_weights(function, arrays)
+        # Traced anew in each call, since symbolic sizes are those of one conversion; the weights come in the same order.
+        step, all_weights = split_weights(function, arrays)
         for place, weight in zip(places, large_weights, strict=True):
-            weights[place] = weight
-        return step(weights, *arrays)
+            all_weights[place] = weight
+        return step(all_weights, *arrays)
 
-    return over_weights
+    return over_weights, [np.asarray(weights[i]) for i in places]
+
+
+def _is_plain(weight: Any) -> bool:
+    """Return whether TensorFlow and ONNX Runtime calculate with a weight: not with bfloat16 and keys of random numbers."""
+    return np.dtype(getattr(weight.dtype, "type", object)).kind in "fiub"
 
 
 def _size_bytes(weight: Any) -> int:

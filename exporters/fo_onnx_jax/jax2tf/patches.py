@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,10 +17,8 @@ import jax
 from fo_onnx.errors import PluginError
 
 WRITTEN_FOR = "0.7.1"
-_USED_NAMES = ("tf_impl_no_xla", "tf_impl", "_eval_shape")
+_USED_NAMES = ("tf_impl_no_xla", "tf_impl_with_avals", "tf_impl", "_eval_shape")
 _one_at_a_time = threading.RLock()
-
-Rules = dict[Any, Callable[..., Any]]
 
 
 @contextlib.contextmanager
@@ -30,37 +28,23 @@ def patch_jax2tf() -> Iterator[None]:
     Raises:
         PluginError: jax2tf keeps its rules in another way than that of jax 0.7.1.
     """
-    with _one_at_a_time:
-        current = _rules_of_jax2tf()
-        before = dict(current)
-        current.update(_replacements(before))
-        try:
-            yield
-        finally:
-            current.clear()
-            current.update(before)
+    from jax.experimental.jax2tf import jax2tf
 
-
-def _replacements(originals: Rules) -> Rules:
     # Here, since the rules need TensorFlow.
     from .rules import convolutions, indexing, numbers, windows
 
-    return {
-        **convolutions.RULES,
-        **windows.RULES,
-        **indexing.make_rules(originals),
-        **numbers.make_rules(originals),
-    }
-
-
-def _rules_of_jax2tf() -> Rules:
-    from jax.experimental.jax2tf import jax2tf
-
     missing = [name for name in _USED_NAMES if not hasattr(jax2tf, name)]
-    rules = getattr(jax2tf, "tf_impl_no_xla", None)
-    if missing or not isinstance(rules, dict) or jax.lax.conv_general_dilated_p not in rules:
+    if missing:
         raise PluginError(
             f"fo-onnx replaces rules of jax2tf as jax {WRITTEN_FOR} has them, and jax {jax.__version__} is installed, which "
-            f"keeps them in another way{f' (no {missing[0]})' if missing else ''}; pip install 'fo-onnx[jax]'."
+            f"keeps them in another way (no {missing[0]}); pip install 'fo-onnx[jax]'."
         )
-    return rules
+    with _one_at_a_time:
+        rules: dict[Any, Any] = jax2tf.tf_impl_no_xla
+        before = dict(rules)
+        rules |= convolutions.RULES | windows.RULES | indexing.make_rules(before) | numbers.make_rules(before)
+        try:
+            yield
+        finally:
+            rules.clear()
+            rules.update(before)

@@ -19,7 +19,7 @@ from jax._src import core
 
 from fo_onnx.errors import ExportError
 
-from .interpreter import Evaluate, Values, bind, evaluate, inner_jaxprs, is_concrete, rewrite
+from .interpreter import Values, bind, evaluate, inner_jaxprs, is_concrete, rewrite
 
 _HALVES = (np.dtype(jnp.bfloat16), np.dtype(np.float16))
 _BITS = ("bitcast_convert_type", "random_bits")
@@ -32,12 +32,14 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
         ExportError: When called, if the function looks at such numbers as bits, or hands them to Python.
     """
-    interpret = rewrite(function, {}, otherwise=_bind_in_float32)
+    interpret = rewrite(function, _bind_in_float32)
 
     @functools.wraps(function)
-    def lift(*args: Any, **kwargs: Any) -> Any:
+    def lift(*args: Any) -> Any:
+        if not uses_half(function, *args):
+            return function(*args)
         # An argument that is returned without being computed with is lifted here.
-        return jax.tree.map(_as_float32, interpret(*args, **kwargs))
+        return jax.tree.map(_as_float32, interpret(*args))
 
     return lift
 
@@ -48,7 +50,7 @@ def uses_half(function: Callable[..., Any], *example: Any) -> bool:
     return any(_is_half(aval) for aval in _avals(closed.jaxpr))
 
 
-def _bind_in_float32(equation: Any, values: Values, again: Evaluate) -> list[Any]:
+def _bind_in_float32(equation: Any, values: Values) -> list[Any]:
     name = equation.primitive.name
     half = any(_is_half(v.aval) for v in (*equation.invars, *equation.outvars))
     if half and name in _BITS + _CALLBACKS:
@@ -94,7 +96,7 @@ def _lift_jaxpr(closed: Any) -> Any:
     inputs = [a.update(dtype=np.dtype(np.float32)) if _is_half(a) else a for a in closed.in_avals]
 
     def inner(*args: Any) -> list[Any]:
-        return [_as_float32(v) for v in evaluate(closed, args, {}, _bind_in_float32)]
+        return [_as_float32(v) for v in evaluate(closed, args, _bind_in_float32)]
 
     return jax.make_jaxpr(inner)(*inputs)
 

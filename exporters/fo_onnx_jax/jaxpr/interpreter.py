@@ -1,8 +1,8 @@
 """Functions evaluated again, equation by equation, with some equations done differently.
 
-JAX's own interpreter (``jax.core.eval_jaxpr``) binds each primitive as it stands. This one asks rules first, goes into
+JAX's own interpreter (``jax.core.eval_jaxpr``) binds each primitive as it stands. This one leaves that to a rule, goes into
 jitted functions and functions with derivatives of their own, and computes at once what depends on constants alone, so
-that a rule sees a weight as an array even if it was transposed and joined on the way.
+that the rule sees a weight as an array even if it was transposed and joined on the way.
 
 The jaxpr format is internal to JAX. What is used of it here (``eqns``, ``get_bind_params``, ``eval_context``) was tried on
 jax 0.7.1, 0.8.1 and 0.10.2.
@@ -10,6 +10,7 @@ jax 0.7.1, 0.8.1 and 0.10.2.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +20,8 @@ import jax
 from jax._src import core
 
 Values = Sequence[Any]
-Evaluate = Callable[[Any, Values], list[Any]]
-"""Evaluates a closed jaxpr on values by the same rules."""
-Rule = Callable[[Any, Values, Evaluate], Any]
-"""``rule(equation, values, evaluate)`` gives the equation's outputs as a list, or NotImplemented to leave it as it is."""
+Rule = Callable[[Any, Values], list[Any]]
+"""Returns an equation's outputs on values; `bind` is the rule that leaves it as it is."""
 
 _CALLS = {
     "pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat": "jaxpr",
@@ -34,54 +33,44 @@ _GROWTH_SIZE = 1 << 16
 """Elements up to which a constant may be larger than what it is computed from; a broadcast is better kept than stored."""
 
 
-def rewrite(
-    function: Callable[..., Any], rules: Mapping[str, Rule], otherwise: Rule | None = None
-) -> Callable[..., Any]:
-    """Return `function` with some of its equations evaluated by rules.
+def rewrite(function: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
+    """Return `function` with its equations evaluated by a rule.
 
     It may be called with concrete arrays and with tracers, also with those of ``jax2tf`` whose batch is symbolic. Control
-    flow (``scan``, ``while``, ``cond``) is an equation like others: what it holds is left to rules.
+    flow (``scan``, ``while``, ``cond``) is an equation like others: what it holds is left to the rule.
 
     Args:
         function: A traceable function of pytrees of arrays.
-        rules: What to do for the primitives of these names.
-        otherwise: What to do for all others; by default they are bound as they stand.
+        rule: Evaluates an equation that does something itself, and does not only call a jaxpr.
     """
 
     @functools.wraps(function)
     def interpret(*args: Any, **kwargs: Any) -> Any:
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args, **kwargs)
-        outputs = evaluate(closed, jax.tree.leaves((args, kwargs)), rules, otherwise)
+        outputs = evaluate(closed, jax.tree.leaves((args, kwargs)), rule)
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return interpret
 
 
-def evaluate(
-    closed: Any,
-    values: Values,
-    rules: Mapping[str, Rule],
-    otherwise: Rule | None = None,
-    *,
-    folds_constants: bool = True,
-) -> list[Any]:
-    """Return the outputs of a closed jaxpr on `values`, one for each of its inputs, by rules; see `rewrite`."""
+def evaluate(closed: Any, values: Values, rule: Rule, *, folds_constants: bool = True) -> list[Any]:
+    """Return the outputs of a closed jaxpr on `values`, one for each of its inputs, by a rule; see `rewrite`."""
     known = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     known.update(zip(closed.jaxpr.invars, values, strict=True))
-
-    def again(inner: Any, inputs: Values) -> list[Any]:
-        return evaluate(inner, inputs, rules, otherwise, folds_constants=folds_constants)
 
     def value_of(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else known[atom]
 
     for equation in closed.jaxpr.eqns:
         inputs = [value_of(v) for v in equation.invars]
-        if folds_constants and _is_constant(equation, inputs):
-            with core.eval_context():
-                outputs = _outputs(equation, inputs, rules, otherwise, again)
-        else:
-            outputs = _outputs(equation, inputs, rules, otherwise, again)
+        inner = _called_jaxpr(equation)
+        at_once = folds_constants and _is_constant(equation, inputs)
+        with core.eval_context() if at_once else contextlib.nullcontext():
+            if inner is not None:
+                outputs = evaluate(inner, inputs, rule, folds_constants=folds_constants)
+            else:
+                with equation.ctx.manager:
+                    outputs = rule(equation, inputs)
         known.update(zip(equation.outvars, outputs, strict=True))
     return [value_of(v) for v in closed.jaxpr.outvars]
 
@@ -108,23 +97,6 @@ def inner_jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
 def is_concrete(value: Any) -> bool:
     """Return whether a value is an array in hand rather than one that is being traced."""
     return not isinstance(value, core.Tracer)
-
-
-def _outputs(
-    equation: Any, inputs: Values, rules: Mapping[str, Rule], otherwise: Rule | None, again: Evaluate
-) -> list[Any]:
-    # A rule for this primitive comes first, then what an equation only calls, then the rule for all others.
-    rule = rules.get(equation.primitive.name)
-    outputs = NotImplemented if rule is None else rule(equation, inputs, again)
-    if outputs is not NotImplemented:
-        return list(outputs)
-    inner = _called_jaxpr(equation)
-    if inner is not None:
-        return again(inner, inputs)
-    with equation.ctx.manager:
-        if otherwise is not None:
-            outputs = otherwise(equation, inputs, again)
-        return bind(equation, inputs) if outputs is NotImplemented else list(outputs)
 
 
 def _called_jaxpr(equation: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax import export
 
-from .interpreter import Evaluate, Values, bind, inner_jaxprs, is_concrete, rewrite
+from .interpreter import Values, bind, inner_jaxprs, is_concrete, rewrite
 
 SHORT_STEPS = 32
 SHORT_EQUATIONS = 512
@@ -24,12 +24,11 @@ _LONG_PRIMITIVES = {"dot_general", "conv_general_dilated", "scan", "while", "con
 def unroll_short_scans(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` with its short scans unrolled, unless they are within other loops and branches."""
 
-    def unroll(equation: Any, values: Values, evaluate: Evaluate) -> Any:
-        if not is_short(equation):
-            return NotImplemented
-        return bind(equation, values, {**equation.params, "unroll": equation.params["length"]})
+    def unroll(equation: Any, values: Values) -> list[Any]:
+        short = equation.primitive.name == "scan" and is_short(equation)
+        return bind(equation, values, {**equation.params, "unroll": equation.params["length"]} if short else None)
 
-    return rewrite(function, {"scan": unroll})
+    return rewrite(function, unroll)
 
 
 def find_loops(function: Callable[..., Any], *example: Any, unrolls_short_scans: bool = True) -> list[str]:
@@ -41,15 +40,26 @@ def find_loops(function: Callable[..., Any], *example: Any, unrolls_short_scans:
         unrolls_short_scans: Whether the model is to be exported with `unroll_short_scans`; without it every scan is a loop.
 
     Raises:
-        Exception: What `function` raises when it is traced.
+        Exception: What `function` raises when it is traced for a batch of any size, as an export traces it.
     """
-    try:
-        # A symbol, by which a scan over the batch is told from one over a sequence.
-        symbolic = export.symbolic_args_specs(example, "(batch, ...)")
-        return _find_loops(function, symbolic, unrolls_short_scans)
-    except Exception:
-        # Whatever it is that asks for a known batch: the question can be answered for this one as well.
-        return _find_loops(function, example, unrolls_short_scans)
+    loops: dict[str, None] = {}
+
+    def look(equation: Any, values: Values) -> list[Any]:
+        name = equation.primitive.name
+        within = {p for inner in inner_jaxprs(equation.params) for p in _primitives(inner)}
+        if all(map(is_concrete, values)):
+            pass  # of weights alone: it is computed while the model is exported
+        elif name == "while":
+            loops["a while loop"] = None
+        elif name == "scan" and not (unrolls_short_scans and is_short(equation)):
+            loops[f"a lax.scan over {equation.params['length']} steps"] = None
+        elif name == "cond" and within & {"scan", "while"}:
+            loops["a loop inside of a lax.cond"] = None
+        return bind(equation, values)
+
+    # The batch is a symbol, by which a scan over it is told from one over a sequence.
+    jax.make_jaxpr(rewrite(function, look))(*export.symbolic_args_specs(example, "(batch, ...)"))
+    return [f"it holds {loop}, and a Loop in ONNX is slower than jax.jit" for loop in loops]
 
 
 def is_short(equation: Any) -> bool:
@@ -62,26 +72,6 @@ def is_short(equation: Any) -> bool:
         and length * len(names) <= SHORT_EQUATIONS
         and not _LONG_PRIMITIVES.intersection(names)
     )
-
-
-def _find_loops(function: Callable[..., Any], example: Any, unrolls_short_scans: bool) -> list[str]:
-    loops: dict[str, None] = {}
-
-    def look(equation: Any, values: Values, evaluate: Evaluate) -> Any:
-        name = equation.primitive.name
-        within = {p for inner in inner_jaxprs(equation.params) for p in _primitives(inner)}
-        if all(map(is_concrete, values)):
-            pass  # of weights alone: it is computed while the model is exported
-        elif name == "while":
-            loops["a while loop"] = None
-        elif name == "scan" and not (unrolls_short_scans and is_short(equation)):
-            loops[f"a lax.scan over {equation.params['length']} steps"] = None
-        elif name == "cond" and within & {"scan", "while"}:
-            loops["a loop inside of a lax.cond"] = None
-        return NotImplemented
-
-    jax.make_jaxpr(rewrite(function, dict.fromkeys(("scan", "while", "cond"), look)))(*example)
-    return [f"it holds {loop}, and a Loop in ONNX is slower than jax.jit" for loop in loops]
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from .interpreter import evaluate
+from .interpreter import bind, evaluate
 
 _JITTED = ("jit", "pjit")
 
@@ -43,7 +43,7 @@ def trace(function: Callable[..., Any], example: Sequence[Any]) -> Any:
         return closed
     # An inner jit keeps its weights to itself. They stay those that the model holds, alike for each shape of batch, if nothing
     # is computed of them here.
-    return jax.make_jaxpr(lambda *arrays: evaluate(closed, arrays, {}, folds_constants=False))(*example)
+    return jax.make_jaxpr(lambda *arrays: evaluate(closed, arrays, bind, folds_constants=False))(*example)
 
 
 def _holds_weights(equation: Any) -> bool:

@@ -32,31 +32,17 @@ CONVERTED = 60
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        ("0.4.38", "jax2tf"),
-        ("0.6.2", "jax2tf"),
-        ("0.7", "jax2tf"),
-        ("0.7.0", "jax2tf"),
-        ("0.7.1", "jax2tf"),
-        ("0.7.1.dev20250801+a1b2c3d", "jax2tf"),
-        ("0.7.2.dev20250902", "jax2onnx"),
-        ("0.7.2", "jax2onnx"),
-        ("0.8.0rc1", "jax2onnx"),
-        ("0.9.0.1", "jax2onnx"),
-        ("0.10.2", "jax2onnx"),
-        ("1.0", "jax2onnx"),
+        ((0, 4, 38), "jax2tf"),
+        ((0, 7), "jax2tf"),
+        ((0, 7, 1), "jax2tf"),
+        ((0, 7, 2), "jax2onnx"),
+        ((0, 10, 2), "jax2onnx"),
+        ((1, 0), "jax2onnx"),
     ],
 )
-def test_the_version_decides(version, expected):
-    assert choose_route(version) == expected
-
-
-def test_the_installed_version_decides_by_default():
-    assert choose_route() == choose_route(jax.__version__)
-
-
-def test_a_version_without_numbers_is_refused():
-    with pytest.raises(PluginError, match=r"jax reads 'main', .* a version like 0\.7\.1 was expected.*runner='native'"):
-        choose_route("main")
+def test_the_version_decides(version, expected, monkeypatch):
+    monkeypatch.setattr(jax, "__version_info__", version)
+    assert choose_route() == expected
 
 
 def test_missing_jax2onnx_names_the_extra(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from fo_onnx_jax.jax2onnx.restore_jax import silence_jax2onnx
+from fo_onnx_jax.jax2onnx.converter import silence_jax2onnx
 
 
 def record(file: str) -> logging.LogRecord:

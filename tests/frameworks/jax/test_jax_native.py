@@ -45,7 +45,7 @@ def linear(x: Any) -> Any:
 
 
 class TestDevices:
-    @pytest.mark.parametrize("name", ["auto", "cpu", "cpu:0", "CPU:0", "/device:CPU:0", ("cpu",)])
+    @pytest.mark.parametrize("name", ["auto", "cpu", "cpu:0", ("cpu",)])
     def test_the_cpu(self, name: Any) -> None:
         raw = opened(linear, device=name)
         assert raw.device == "cpu"
@@ -58,17 +58,16 @@ class TestDevices:
             ("tpu:0", "Say device='cpu', or install JAX for it"),
             ("cpu:7", "Say one of cpu."),
             ("openvino:0", r"The JAX runner knows cpu, cuda \(or gpu\) and tpu"),
-            ("?", r"The JAX runner knows cpu, cuda \(or gpu\) and tpu"),
         ],
     )
     def test_what_is_not_there(self, name: str, advice: str) -> None:
         message = rf"device='{name}' was asked for, but jax {jax.__version__} has only cpu.*\. "
-        with pytest.raises(DeviceError, match=message.replace("'?'", r"'\?'") + advice):
+        with pytest.raises(DeviceError, match=message + advice):
             opened(linear, device=name)
 
     @pytest.mark.skipif(jax.default_backend() == "gpu", reason="needs a machine without CUDA")
     def test_cuda_on_a_machine_without_it(self) -> None:
-        for name in ("cuda:0", "gpu", "cuda"):
+        for name in ("cuda:0", "cuda"):
             with pytest.raises(DeviceError, match=f"device='{name}' was asked for, but jax .* has only cpu"):
                 opened(linear, device=name)
         with pytest.raises(DeviceError, match="device='cuda:0' was asked for, but jax"):

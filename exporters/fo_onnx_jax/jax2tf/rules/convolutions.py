@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 import tensorflow as tf
+from jax._src import core
 
-from .onnx_nodes import is_constant, onnx_node, sizes_of
+from .onnx_nodes import onnx_node, sizes_of
 
 Pads = Sequence[tuple[int, int]]
 
@@ -36,7 +37,7 @@ def conv_general_dilated(
             f"conv_general_dilated of {dtype} with batch_group_count={batch_group_count}: ONNX convolves "
             "floating-point numbers, without groups of batches"
         )
-    if not is_constant(*padding):
+    if not all(map(core.is_constant_shape, padding)):
         raise NotImplementedError(f"conv_general_dilated with padding {padding}, which depends on a dynamic size")
     lhs_spec, rhs_spec, out_spec = dimension_numbers
     x = tf.transpose(tf.cast(lhs, dtype), lhs_spec)
@@ -44,21 +45,20 @@ def conv_general_dilated(
     shape = tuple(_out_aval.shape[i] for i in out_spec)
     kernel = tuple(_in_avals[1].shape[i] for i in rhs_spec[2:])
     # A dilated input is a transposed convolution, or is spread out with zeros.
-    transposed = None
     if any(d != 1 for d in lhs_dilation):
-        if feature_group_count == 1 and all(s == 1 for s in window_strides):
-            transposed = _transposed_attributes(kernel, padding, lhs_dilation, rhs_dilation)
-        if transposed is None:
-            x = _dilate(x, (1, 1, *lhs_dilation), [_in_avals[0].shape[i] for i in lhs_spec])
-    if transposed is not None:
-        flipped = tf.transpose(tf.reverse(w, range(2, 2 + len(kernel))), (1, 0, *range(2, 2 + len(kernel))))
-        (y,) = onnx_node("ConvTranspose", [x, flipped], [(dtype, shape)], **transposed)
-    else:
-        x, padding = _crop(x, padding)
-        (y,) = onnx_node(
-            "Conv", [x, w], [(dtype, shape)], kernel_shape=list(kernel), strides=list(window_strides),
-            dilations=list(rhs_dilation), pads=_onnx_pads(padding), group=feature_group_count,
-        )  # fmt: skip
+        plain = feature_group_count == 1 and all(s == 1 for s in window_strides)
+        transposed = _transposed_attributes(kernel, padding, lhs_dilation, rhs_dilation) if plain else None
+        if transposed is not None:
+            axes = range(2, 2 + len(kernel))
+            flipped = tf.transpose(tf.reverse(w, axes), (1, 0, *axes))
+            (y,) = onnx_node("ConvTranspose", [x, flipped], [(dtype, shape)], **transposed)
+            return tf.transpose(y, np.argsort(out_spec))
+        x = _dilate(x, (1, 1, *lhs_dilation), [_in_avals[0].shape[i] for i in lhs_spec])
+    x, padding = _crop(x, padding)
+    (y,) = onnx_node(
+        "Conv", [x, w], [(dtype, shape)], kernel_shape=list(kernel), strides=list(window_strides),
+        dilations=list(rhs_dilation), pads=_onnx_pads(padding), group=feature_group_count,
+    )  # fmt: skip
     return tf.transpose(y, np.argsort(out_spec))
 
 

@@ -19,11 +19,10 @@ from .onnx_nodes import onnx_node, sizes_of
 Rule = Callable[..., Any]
 
 _SORTED_AS = {
+    tf.float32: tf.float32, tf.float64: tf.float64, tf.int32: tf.int32, tf.int64: tf.int64, tf.uint32: tf.int64,
     tf.bool: tf.int32, tf.uint8: tf.int32, tf.int8: tf.int32, tf.uint16: tf.int32, tf.int16: tf.int32,
-    tf.uint32: tf.int64, tf.float16: tf.float32,
 }  # fmt: skip
-"""Dtypes that ONNX Runtime's TopK lacks, and one of its own (float32, float64, int32, int64) that holds their numbers."""
-_SORTED = (tf.float32, tf.float64, tf.int32, tf.int64)
+"""Dtypes, and the one of ONNX Runtime's TopK (float32, float64, int32, int64) that holds their numbers."""
 
 
 def sort(*operands: Any, dimension: int, num_keys: int, _in_avals: Any, **_: Any) -> tuple[Any, ...]:
@@ -43,9 +42,9 @@ def sort(*operands: Any, dimension: int, num_keys: int, _in_avals: Any, **_: Any
 
 def _rising_order(key: Any, axis: int, shape: Sequence[Any]) -> Any:
     """Return the indices (int64) that sort `key` along an axis."""
-    key = tf.cast(key, _SORTED_AS.get(key.dtype, key.dtype))
-    if key.dtype not in _SORTED:
+    if key.dtype not in _SORTED_AS:
         raise NotImplementedError(f"sort of {key.dtype.name}: ONNX Runtime has no TopK for it")
+    key = tf.cast(key, _SORTED_AS[key.dtype])
     length = tf.cast(tf.reshape(sizes_of(shape)[axis], [1]), tf.int64)
     outputs = [(key.dtype, shape), (tf.int64, shape)]
     return onnx_node("TopK", [key, length], outputs, axis=axis, largest=0, sorted=1)[1]
@@ -77,10 +76,7 @@ def _gather(
     rank = len(_out_aval.shape)
     windows = [i for i in range(len(batching), rank) if not axis <= i < axis + added]
     others = [i for i in range(rank) if i not in windows]
-    offsets = list(map(int, numbers.offset_dims))
-    order = [windows[offsets.index(i)] if i in offsets else None for i in range(rank)]
-    rest = iter(others)
-    return tf.transpose(gathered, [next(rest) if i is None else i for i in order])
+    return tf.transpose(gathered, [windows.pop(0) if i in numbers.offset_dims else others.pop(0) for i in range(rank)])
 
 
 def _only_axis(numbers: Any, slice_sizes: Sequence[int], shape: Sequence[Any]) -> int | None:
@@ -97,7 +93,7 @@ def _only_axis(numbers: Any, slice_sizes: Sequence[int], shape: Sequence[Any]) -
 
 
 def _scatter(
-    operand: Any, indices: Any, updates: Any, *, original: Rule, kind: str, dimension_numbers: Any, mode: Any,
+    operand: Any, indices: Any, updates: Any, *, original: Rule, scatter: Rule, dimension_numbers: Any, mode: Any,
     _in_avals: Any, _out_aval: Any, **params: Any,
 ) -> Any:  # fmt: skip
     """Convert the ``lax.scatter`` primitives to ONNX's ScatterND, whose indices name one element of each indexed axis.
@@ -106,8 +102,7 @@ def _scatter(
     axis and cut off again.
     """
     numbers = dimension_numbers
-    modes = (jax.lax.GatherScatterMode.FILL_OR_DROP, jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS)
-    if mode not in modes:
+    if mode not in (jax.lax.GatherScatterMode.FILL_OR_DROP, jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS):
         return original(
             operand, indices, updates, dimension_numbers=numbers, mode=mode, _in_avals=_in_avals,
             _out_aval=_out_aval, **params,
@@ -119,7 +114,7 @@ def _scatter(
     where, updates = _elements(indices, updates, numbers, [a.shape for a in _in_avals], named)
     target = tf.transpose(operand, order)
     target = tf.concat([target, target[:1]], 0)
-    scattered = _SCATTERS[kind](target, where, tf.cast(updates, target.dtype))[:-1]
+    scattered = scatter(target, where, tf.cast(updates, target.dtype))[:-1]
     return tf.transpose(scattered, np.argsort(order))
 
 
@@ -170,15 +165,6 @@ def _own_positions(index_shape: Sequence[Any], numbers: Any) -> list[Any]:
     return all_positions
 
 
-_SCATTERS: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "set": tf.tensor_scatter_nd_update,
-    "add": tf.tensor_scatter_nd_add,
-    "sub": tf.tensor_scatter_nd_sub,
-    "min": tf.tensor_scatter_nd_min,
-    "max": tf.tensor_scatter_nd_max,
-}
-
-
 def _argument(operand: Any, *, original: Rule, axes: Sequence[int], **params: Any) -> Any:
     """Convert ``lax.argmax_p`` and ``argmin_p``; ``vmap`` makes numpy integers of axes, which TensorFlow refuses here."""
     return original(operand, axes=tuple(map(int, axes)), **params)
@@ -186,17 +172,21 @@ def _argument(operand: Any, *, original: Rule, axes: Sequence[int], **params: An
 
 def make_rules(originals: dict[Any, Rule]) -> dict[Any, Rule]:
     """Return the rules of this file; `originals` are jax2tf's, for what these do not take."""
+    lax = jax.lax
     scatters = {
-        "set": jax.lax.scatter_p, "add": jax.lax.scatter_add_p, "sub": jax.lax.scatter_sub_p,
-        "min": jax.lax.scatter_min_p, "max": jax.lax.scatter_max_p,
-    }  # fmt: skip
+        lax.scatter_p: tf.tensor_scatter_nd_update,
+        lax.scatter_add_p: tf.tensor_scatter_nd_add,
+        lax.scatter_sub_p: tf.tensor_scatter_nd_sub,
+        lax.scatter_min_p: tf.tensor_scatter_nd_min,
+        lax.scatter_max_p: tf.tensor_scatter_nd_max,
+    }
     return {
-        jax.lax.sort_p: sort,
-        **{p: functools.partial(_argument, original=originals[p]) for p in (jax.lax.argmax_p, jax.lax.argmin_p)},
-        jax.lax.gather_p: functools.partial(_gather, original=originals[jax.lax.gather_p]),
+        lax.sort_p: sort,
+        **{p: functools.partial(_argument, original=originals[p]) for p in (lax.argmax_p, lax.argmin_p)},
+        lax.gather_p: functools.partial(_gather, original=originals[lax.gather_p]),
         **{
-            p: functools.partial(_scatter, kind=kind, original=originals.get(p, _no_original))
-            for kind, p in scatters.items()
+            p: functools.partial(_scatter, scatter=scatter, original=originals.get(p, _no_original))
+            for p, scatter in scatters.items()
         },
     }
 

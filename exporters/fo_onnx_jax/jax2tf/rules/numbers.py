@@ -15,24 +15,25 @@ from jax._src import prng
 from jax.experimental.jax2tf import jax2tf
 
 Rule = Callable[..., Any]
+"""As jax2tf calls the rules for graphs without XLA: ``rule(*operands, _in_avals=…, _out_aval=…, **params)``."""
 
 _LONGEST_TRANSFORM = 2048
 """Its matrices are 32 MB."""
 _LOW_BITS = 0xFFFF_FFFF
 
 
-def _wrap_around(operation: Callable[[Any, Any], Any], original: Rule) -> Rule:
+def _wrap_around(original: Rule) -> Rule:
     """Return the rule for sums, differences and products of uint32: in int64, of which the low half is the result.
 
     ONNX Runtime's Add, Sub and Mul on the CPU know float32, float64, int32 and int64 only. A product of two 32-bit numbers does
     not fit, but int64 too is modular, and its low half is right.
     """
 
-    def rule(x: Any, y: Any, *, _in_avals: Any, _out_aval: Any, **params: Any) -> Any:
-        if x.dtype == tf.uint32:
-            wide = operation(tf.cast(x, tf.int64), tf.cast(y, tf.int64))
-            return tf.cast(tf.bitwise.bitwise_and(wide, tf.constant(_LOW_BITS, tf.int64)), tf.uint32)
-        return original(x, y, **params)
+    def rule(x: Any, y: Any, **params: Any) -> Any:
+        if x.dtype != tf.uint32:
+            return original(x, y, **params)
+        wide = original(tf.cast(x, tf.int64), tf.cast(y, tf.int64), **params)
+        return tf.cast(tf.bitwise.bitwise_and(wide, tf.constant(_LOW_BITS, tf.int64)), tf.uint32)
 
     return rule
 
@@ -99,22 +100,19 @@ def fft(x: Any, *, fft_type: Any, fft_lengths: Sequence[int], _in_avals: Any, **
     kind = jax.lax.FftType(fft_type).name
     real, imaginary = parts_of(x)
     rank = real.shape.rank
-    *others, last = range(rank - len(fft_lengths), rank)
+    matrices = {
+        axis: _fourier_matrix(n, 1 if kind.startswith("I") else -1)
+        for axis, n in enumerate(fft_lengths, rank - len(fft_lengths))
+    }
     # Real signals have half a spectrum: it is made first, and undone last.
-    if kind in ("IRFFT", "RFFT"):
-        if kind == "IRFFT":
-            for axis in others:
-                real, imaginary = _transform_along(axis, _fourier_matrix(fft_lengths[axis - rank], 1), real, imaginary)
-            return _transform_along(last, _half_inverse_matrix(fft_lengths[-1]), real, imaginary)[0]
-        real, imaginary = _transform_along(
-            last, _fourier_matrix(fft_lengths[-1], -1)[:, : fft_lengths[-1] // 2 + 1], real, None
-        )
-    else:
-        others = [*others, last]
-    for axis in others:
-        sign = 1 if kind == "IFFT" else -1
-        real, imaginary = _transform_along(axis, _fourier_matrix(fft_lengths[axis - rank], sign), real, imaginary)
-    return tf.complex(real, imaginary)
+    if kind == "RFFT":
+        half = matrices.pop(rank - 1)[:, : fft_lengths[-1] // 2 + 1]
+        real, imaginary = _transform_along(rank - 1, half, real, None)
+    elif kind == "IRFFT":
+        matrices[rank - 1] = _half_inverse_matrix(fft_lengths[-1])
+    for axis, matrix in matrices.items():
+        real, imaginary = _transform_along(axis, matrix, real, imaginary)
+    return real if kind == "IRFFT" else tf.complex(real, imaginary)
 
 
 def _fourier_matrix(n: int, sign: int) -> Any:
@@ -149,47 +147,33 @@ def _transform_along(axis: int, matrix: Any, real: Any, imaginary: Any) -> tuple
     )
 
 
-def _absolute(z: Any) -> Any:
+def _absolute(z: Any, **_: Any) -> Any:
     real, imaginary = parts_of(z)
     return tf.sqrt(real * real + imaginary * imaginary)
 
 
-def _product(x: Any, y: Any) -> Any:
+def _product(x: Any, y: Any, **_: Any) -> Any:
     (a, b), (c, d) = parts_of(x), parts_of(y)
     return tf.complex(a * c - b * d, a * d + b * c)
 
 
-def _apply_to_parts(operation: Callable[..., Any]) -> Callable[..., Any]:
-    def both_parts(*operands: Any) -> Any:
-        real, imaginary = zip(*map(parts_of, operands), strict=True)
-        return tf.complex(operation(*real), operation(*imaginary))
-
-    return both_parts
+def _for_complex(rule: Rule, original: Rule) -> Rule:
+    """Return a rule that is `rule` for complex numbers and `original` for others."""
+    return lambda *operands, **params: (rule if operands[0].dtype.is_complex else original)(*operands, **params)
 
 
-def _where_complex(rule: Callable[..., Any], original: Rule) -> Rule:
-    def rule_or_original(*operands: Any, _in_avals: Any, _out_aval: Any, **params: Any) -> Any:
-        if any(o.dtype.is_complex for o in operands):
-            return rule(*operands)
-        return original(*operands, **params)
-
-    return rule_or_original
-
-
-def _move_parts(original: Rule) -> Rule:
-    """Return a rule that only moves numbers, for the two parts of complex ones."""
+def _on_parts(original: Rule) -> Rule:
+    """Return a rule that does to both parts of complex numbers what `original` does to others."""
 
     def rule(*operands: Any, **params: Any) -> Any:
-        if not operands[0].dtype.is_complex:
-            return original(*operands, **params)
         real, imaginary = zip(*map(parts_of, operands), strict=True)
         return tf.complex(original(*real, **params), original(*imaginary, **params))
 
-    return rule
+    return _for_complex(rule, original)
 
 
 def _change_dtype(original: Rule) -> Rule:
-    def rule(operand: Any, *, new_dtype: Any, _in_avals: Any, _out_aval: Any, **params: Any) -> Any:
+    def rule(operand: Any, *, new_dtype: Any, **params: Any) -> Any:
         if not np.issubdtype(new_dtype, np.complexfloating):
             return original(parts_of(operand)[0], new_dtype=new_dtype, **params)
         part = tf.float64 if np.dtype(new_dtype) == np.complex128 else tf.float32
@@ -200,34 +184,28 @@ def _change_dtype(original: Rule) -> Rule:
 
 def make_rules(originals: dict[Any, Rule]) -> dict[Any, Rule]:
     """Return the rules of this file; `originals` are jax2tf's for graphs without XLA."""
-    lax, plain, shaped = jax.lax, jax2tf.tf_impl, jax2tf.tf_impl_with_avals
-    # What only moves numbers, by the way in which jax2tf calls its rules.
-    moves = (lax.reshape_p, lax.broadcast_in_dim_p, lax.squeeze_p, lax.slice_p)
-    simple_moves = (lax.transpose_p, lax.concatenate_p, lax.rev_p)
+
+    def original(primitive: Any) -> Rule:
+        if primitive not in jax2tf.tf_impl:
+            return originals.get(primitive) or jax2tf.tf_impl_with_avals[primitive]
+        return lambda *operands, _in_avals, _out_aval, **params: jax2tf.tf_impl[primitive](*operands, **params)
+
+    lax = jax.lax
+    alike = (
+        lax.reshape_p, lax.broadcast_in_dim_p, lax.squeeze_p, lax.slice_p, lax.pad_p, lax.transpose_p, lax.concatenate_p,
+        lax.rev_p, lax.neg_p,
+    )  # fmt: skip
     return {
-        **{p: _move_parts(shaped[p]) for p in moves},
-        **{p: _move_parts(_without_avals(plain[p])) for p in simple_moves},
-        lax.pad_p: _move_parts(originals[lax.pad_p]),
-        lax.convert_element_type_p: _change_dtype(plain[lax.convert_element_type_p]),
+        **{primitive: _on_parts(original(primitive)) for primitive in alike},
+        lax.convert_element_type_p: _change_dtype(original(lax.convert_element_type_p)),
         lax.fft_p: fft,
         lax.real_p: lambda z, **_: parts_of(z)[0],
         lax.imag_p: lambda z, **_: parts_of(z)[1],
-        lax.abs_p: _where_complex(_absolute, plain[lax.abs_p]),
+        lax.abs_p: _for_complex(_absolute, original(lax.abs_p)),
         lax.conj_p: lambda z, **_: tf.complex(parts_of(z)[0], -parts_of(z)[1]),
-        lax.neg_p: _where_complex(_apply_to_parts(tf.negative), plain[lax.neg_p]),
-        lax.add_p: _wrap_around(tf.add, _complex_too(_apply_to_parts(tf.add), plain[lax.add_p])),
-        lax.sub_p: _wrap_around(tf.subtract, _complex_too(_apply_to_parts(tf.subtract), plain[lax.sub_p])),
-        lax.mul_p: _wrap_around(tf.multiply, _complex_too(_product, plain[lax.mul_p])),
+        lax.add_p: _wrap_around(_on_parts(original(lax.add_p))),
+        lax.sub_p: _wrap_around(_on_parts(original(lax.sub_p))),
+        lax.mul_p: _wrap_around(_for_complex(_product, original(lax.mul_p))),
         lax.bitcast_convert_type_p: _bits_as_float,
         prng.iota_2x32_shape_p: _counters,
     }
-
-
-def _without_avals(original: Rule) -> Rule:
-    return lambda *operands, _in_avals, _out_aval, **params: original(*operands, **params)
-
-
-def _complex_too(rule: Callable[..., Any], original: Rule) -> Rule:
-    return lambda *operands, **params: (
-        rule(*operands) if operands[0].dtype.is_complex else original(*operands, **params)
-    )

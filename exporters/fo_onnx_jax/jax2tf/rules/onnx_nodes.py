@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from fo_onnx_tensorflow.foreign_nodes import foreign_op
-from jax._src import core
 from jax.experimental.jax2tf import jax2tf
 
 
@@ -31,8 +30,3 @@ def onnx_node(operator: str, inputs: Sequence[Any], outputs: Sequence[tuple[Any,
 def sizes_of(shape: Sequence[Any]) -> tuple[Any, ...]:
     """Return a shape as numbers and, for symbolic sizes, scalar tensors."""
     return tuple(jax2tf._eval_shape(tuple(shape)))
-
-
-def is_constant(*shapes: Any) -> bool:
-    """Return whether no size is symbolic."""
-    return all(core.is_constant_shape(tuple(shape)) for shape in shapes)

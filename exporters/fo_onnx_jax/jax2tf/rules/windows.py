@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,21 +25,19 @@ _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _MOST_SPATIAL_AXES = 3
 """Of a pool in ONNX Runtime (``core/providers/cpu/nn/pool.cc``)."""
-_POOLED = np.dtype(np.float32)
-"""The dtype of ONNX Runtime's pools; integers would lose digits in it, and float16 is taken for it."""
 
 
-def identity_of(kind: str, dtype: Any) -> Any:
-    """Return the number that changes nothing in a reduction."""
-    if kind in ("add", "mul"):
-        return np.dtype(dtype).type(kind == "mul")
-    if np.issubdtype(dtype, np.integer):
-        return np.dtype(dtype).type(np.iinfo(dtype).min if kind == "max" else np.iinfo(dtype).max)
-    return np.dtype(dtype).type(-np.inf if kind == "max" else np.inf)
+class _Window(NamedTuple):
+    """A window along one axis."""
+
+    width: int
+    stride: int
+    padding: tuple[int, int]
+    dilation: int
 
 
 def window_reduction(
-    operand: Any, *, kind: str, window_dimensions: Sequence[int], window_strides: Sequence[int], padding: Pads,
+    x: Any, *, kind: str, window_dimensions: Sequence[int], window_strides: Sequence[int], padding: Pads,
     base_dilation: Sequence[int], window_dilation: Sequence[int], _in_avals: Any, _out_aval: Any, **_: Any,
 ) -> Any:  # fmt: skip
     """Convert ``lax.reduce_window_max_p``, ``_min_p`` and ``_sum_p``: padding counts as the reduction's identity.
@@ -49,88 +47,67 @@ def window_reduction(
     """
     if any(d != 1 for d in base_dilation):
         raise NotImplementedError(f"reduce_window_{kind} with base_dilation={tuple(base_dilation)}")
-    x, dtype = _as_calculated(operand), operand.dtype
     # The axes over which something is reduced.
-    axes = [
-        i for i, (w, s, p) in enumerate(zip(window_dimensions, window_strides, padding, strict=True))
-        if w != 1 or s != 1 or tuple(p) != (0, 0)
-    ]  # fmt: skip
-    window = _Window(kind, axes, window_dimensions, window_strides, padding, window_dilation)
-    if window.has_pool(np.dtype(x.dtype.as_numpy_dtype)):
-        reduced = window.pool(x, _in_avals[0].shape, _out_aval.shape)
+    along = map(_Window, window_dimensions, window_strides, [(int(a), int(b)) for a, b in padding], window_dilation)
+    windows = {axis: w for axis, w in enumerate(along) if w[:3] != (1, 1, (0, 0))}
+    if _has_pool(kind, windows, x.dtype):
+        return _pool(kind, windows, x, _in_avals[0].shape, _out_aval.shape)
+    return _combine_slices(kind, windows, x)
+
+
+def _has_pool(kind: str, windows: Mapping[int, _Window], dtype: Any) -> bool:
+    """Return whether ONNX Runtime has a pool for the windows. It has them in float32, in which integers would lose digits."""
+    inside = all(min(w.padding) >= 0 and max(w.padding) < w.width for w in windows.values())
+    # AveragePool has dilations from operator set 19 on only.
+    dilated_sum = kind == "add" and any(w.dilation != 1 for w in windows.values())
+    few = 1 <= len(windows) <= _MOST_SPATIAL_AXES
+    return dtype == tf.float32 and kind != "mul" and inside and few and not dilated_sum
+
+
+def _pool(kind: str, windows: Mapping[int, _Window], x: Any, shape: Sequence[Any], out_shape: Sequence[Any]) -> Any:
+    """Reduce by MaxPool or AveragePool, which count padding as nothing or, if asked, as 0."""
+    # Pools reduce over the last axes, and batch and channels are what ONNX wants in front.
+    others = [i for i in range(len(shape)) if i not in windows]
+    order = [*others, *windows]
+    x = tf.transpose(x, order)
+    in_front = [shape[i] for i in others]
+    if len(others) != 2:
+        x = tf.reshape(x, (-1, 1, *sizes_of([shape[i] for i in windows])))
+        in_front = [None, 1]
+    outputs = [(x.dtype, [*in_front, *(out_shape[i] for i in windows)])]
+    width, strides, padding, dilations = map(list, zip(*windows.values(), strict=True))
+    attributes = {"kernel_shape": width, "strides": strides, "pads": [p[end] for end in (0, 1) for p in padding]}
+    # ONNX has no pool of sums or minima: a mean times its size, a maximum of the negatives.
+    if kind == "add":
+        (mean,) = onnx_node("AveragePool", [x], outputs, count_include_pad=1, **attributes)
+        reduced = mean * tf.constant(math.prod(width), x.dtype)
     else:
-        reduced = window.combine_slices(x)
-    return tf.cast(reduced, dtype)
+        (highest,) = onnx_node("MaxPool", [x if kind == "max" else -x], outputs, dilations=dilations, **attributes)
+        reduced = highest if kind == "max" else -highest
+    if len(others) != 2:
+        reduced = tf.reshape(reduced, sizes_of([out_shape[i] for i in order]))
+    return tf.transpose(reduced, np.argsort(order))
 
 
-def _as_calculated(x: Any) -> Any:
-    """Return `x`, in float32 if it is float16: tf2onnx pads that with float32 constants, which is an invalid model."""
-    return tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
+def _combine_slices(kind: str, windows: Mapping[int, _Window], x: Any) -> Any:
+    """Reduce by combining shifted slices, one axis after another: for every dtype, padding and number of axes."""
+    for axis, (width, stride, padding, dilation) in windows.items():
+        x = _pad(x, axis, padding, _identity_of(kind, x.dtype.as_numpy_dtype))
+        before: list[Any] = [slice(None)] * axis
+        reach = (width - 1) * dilation
+        starts = [i * dilation for i in range(width)]
+        slices = [x[(*before, slice(s, s - reach or None, stride))] for s in starts]
+        x = functools.reduce(_COMBINE[kind], slices)
+    return x
 
 
-class _Window:
-    """A window over some axes of an array."""
-
-    def __init__(
-        self, kind: str, axes: Sequence[int], width: Sequence[int], strides: Sequence[int], padding: Pads,
-        dilation: Sequence[int],
-    ) -> None:  # fmt: skip
-        self.kind, self.axes = kind, axes
-        self.width, self.strides, self.dilation = list(width), list(strides), list(dilation)
-        self.padding = [(int(low), int(high)) for low, high in padding]
-
-    def has_pool(self, dtype: Any) -> bool:
-        """Return whether ONNX Runtime has a pool for the window."""
-        inside = all(max(self.padding[i]) < self.width[i] and min(self.padding[i]) >= 0 for i in self.axes)
-        dilated = any(self.dilation[i] != 1 for i in self.axes)
-        return (
-            dtype == _POOLED and self.kind in ("max", "min", "add") and inside
-            and 1 <= len(self.axes) <= _MOST_SPATIAL_AXES
-            # AveragePool has dilations from operator set 19 on only.
-            and not (dilated and self.kind == "add")
-        )  # fmt: skip
-
-    def pool(self, x: Any, shape: Sequence[Any], out_shape: Sequence[Any]) -> Any:
-        """Reduce by MaxPool or AveragePool, which count padding as nothing or, if asked, as 0."""
-        # Pools reduce over the last axes.
-        others = [i for i in range(len(shape)) if i not in self.axes]
-        order = [*others, *self.axes]
-        x = tf.transpose(x, order)
-        lead = [shape[i] for i in others]
-        if len(others) != 2:
-            # Batch and channels are what ONNX wants in front.
-            x = tf.reshape(x, (-1, 1, *sizes_of([shape[i] for i in self.axes])))
-            lead = [None, 1]
-        reduced = self._pool(x, [*lead, *(out_shape[i] for i in self.axes)])
-        if len(others) != 2:
-            reduced = tf.reshape(reduced, sizes_of([out_shape[i] for i in order]))
-        return tf.transpose(reduced, np.argsort(order))
-
-    def _pool(self, x: Any, shape: Sequence[Any]) -> Any:
-        width = [self.width[i] for i in self.axes]
-        attributes: dict[str, Any] = {
-            "kernel_shape": width,
-            "strides": [self.strides[i] for i in self.axes],
-            "pads": [self.padding[i][end] for end in (0, 1) for i in self.axes],
-        }
-        # ONNX has no pool of sums or minima: a mean times its size, a maximum of the negatives.
-        if self.kind == "add":
-            (mean,) = onnx_node("AveragePool", [x], [(x.dtype, shape)], count_include_pad=1, **attributes)
-            return mean * tf.constant(math.prod(width), x.dtype)
-        attributes["dilations"] = [self.dilation[i] for i in self.axes]
-        (highest,) = onnx_node("MaxPool", [x if self.kind == "max" else -x], [(x.dtype, shape)], **attributes)
-        return highest if self.kind == "max" else -highest
-
-    def combine_slices(self, x: Any) -> Any:
-        """Reduce by combining shifted slices, one axis after another: for every dtype, padding and number of axes."""
-        for axis in self.axes:
-            x = _pad(x, axis, self.padding[axis], identity_of(self.kind, x.dtype.as_numpy_dtype))
-            before: list[Any] = [slice(None)] * axis
-            reach = (self.width[axis] - 1) * self.dilation[axis]
-            starts = [i * self.dilation[axis] for i in range(self.width[axis])]
-            slices = [x[(*before, slice(s, s - reach or None, self.strides[axis]))] for s in starts]
-            x = functools.reduce(_COMBINE[self.kind], slices)
-        return x
+def _identity_of(kind: str, dtype: Any) -> Any:
+    """Return the number that changes nothing in a reduction."""
+    if kind in ("add", "mul"):
+        return np.dtype(dtype).type(kind == "mul")
+    if np.issubdtype(dtype, np.integer):
+        return np.dtype(dtype).type(np.iinfo(dtype).min if kind == "max" else np.iinfo(dtype).max)
+    return np.dtype(dtype).type(-np.inf if kind == "max" else np.inf)
 
 
 def _pad(x: Any, axis: int, padding: tuple[int, int], fill: Any) -> Any:
@@ -170,15 +147,14 @@ def running_reduction(x: Any, *, kind: str, axis: int, reverse: bool, _in_avals:
     length = _in_avals[0].shape[axis]
     if not isinstance(length, int):
         raise NotImplementedError(f"cum{kind} over an axis of dynamic size")
-    dtype, x = x.dtype, _as_calculated(x)
-    fill = identity_of(kind, x.dtype.as_numpy_dtype)
+    fill = _identity_of(kind, x.dtype.as_numpy_dtype)
     before: list[Any] = [slice(None)] * axis
     step = 1
     while step < length:
         away = slice(step, None) if reverse else slice(None, -step)
         x = _COMBINE[kind](x, _pad(x[(*before, away)], axis, (0, step) if reverse else (step, 0), fill))
         step *= 2
-    return tf.cast(x, dtype)
+    return x
 
 
 def running_sum(x: Any, *, axis: int, reverse: bool, **_: Any) -> Any:
