@@ -18,8 +18,6 @@ from .detect import estimator_of, is_estimator
 
 MATRIX = "X"
 """The name of the one input of an estimator whose columns have no names."""
-JOINED = "fo_onnx_sklearn/matrix"
-"""The name, within a graph, of the matrix that is put together from columns; no column is called so."""
 OUTPUT = "predict_proba"
 """The name of the one output, distributions (n, classes)."""
 _TRANSPARENT = {
@@ -119,12 +117,6 @@ def column_names(model: Any) -> tuple[str, ...] | None:
     """Return the names of the columns that the estimator was fitted on, or ``None`` if they had none."""
     names = getattr(estimator_of(model), "feature_names_in_", None)
     return None if names is None else tuple(str(n) for n in names)
-
-
-def feature_count(model: Any) -> int | None:
-    """Return the number of columns that the estimator was fitted on, if it is known."""
-    count = getattr(estimator_of(model), "n_features_in_", None)
-    return None if count is None else int(count)
 
 
 def signature_of(model: Any) -> InputSignature:

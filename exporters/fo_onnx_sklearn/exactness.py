@@ -14,18 +14,22 @@ from .detect import is_estimator
 
 TIES = frozenset({"KNeighborsClassifier", "RadiusNeighborsClassifier", "KNNImputer", "KNeighborsTransformer"})
 WORDS = frozenset({"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"})
+SELECTORS = frozenset({
+    "VarianceThreshold", "SelectKBest", "SelectPercentile", "SelectFpr", "SelectFdr", "SelectFwe", "SelectFromModel",
+    "GenericUnivariateSelect", "RFE", "RFECV", "SequentialFeatureSelector",
+})  # fmt: skip
+"""Transformers that only select columns, so that estimators within them have no part in the rows."""
 THRESHOLDS = frozenset({
     "DecisionTreeClassifier", "ExtraTreeClassifier", "RandomForestClassifier", "ExtraTreesClassifier",
     "GradientBoostingClassifier", "HistGradientBoostingClassifier", "AdaBoostClassifier", "KBinsDiscretizer", "Binarizer",
     "BernoulliNB", "RandomTreesEmbedding", "CategoricalNB",
 })  # fmt: skip
 """Estimators that compare a number with a threshold, or round it."""
-EXACT = frozenset({
+EXACT = SELECTORS | {
     "StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "SimpleImputer", "OneHotEncoder", "OrdinalEncoder",
-    "ColumnTransformer", "FeatureUnion", "VarianceThreshold", "SelectKBest", "SelectPercentile", "SelectFpr", "SelectFdr",
-    "SelectFwe", "SelectFromModel", "GenericUnivariateSelect", "RFE", "RFECV", "SequentialFeatureSelector", "Binarizer",
-    "KBinsDiscretizer", "PolynomialFeatures", "FunctionTransformer", "Pipeline", "PCA",
-})  # fmt: skip
+    "ColumnTransformer", "FeatureUnion", "Binarizer", "KBinsDiscretizer", "PolynomialFeatures", "FunctionTransformer",
+    "Pipeline", "PCA",
+}  # fmt: skip
 """Transformers that in float64 give the same numbers in ONNX, thresholds included. PCA's products are summed in another
 order, 1e-16 apart, which a tree's rounding to float32 takes away but for one value in a billion."""
 
@@ -57,10 +61,9 @@ def _hazards(estimator: Any, before: str | None) -> Iterator[str]:
             yield from _hazards(member, before)
         yield from _hazards(estimator.final_estimator_, before or "StackingClassifier's members")
         return
-    if name in THRESHOLDS or _is_selector(name):
-        return
-    for inner in _members(estimator):
-        yield from _hazards(inner, before)
+    if name not in THRESHOLDS | SELECTORS:
+        for inner in _estimators_in(vars(estimator)):
+            yield from _hazards(inner, before)
 
 
 def _inexact(step: Any) -> str | None:
@@ -70,40 +73,22 @@ def _inexact(step: Any) -> str | None:
     name = type(step).__name__
     if name not in EXACT or not type(step).__module__.startswith("sklearn."):
         return name
-    if _is_selector(name):
-        return None
-    return next(filter(None, map(_inexact, _members(step))), None)
-
-
-def _is_selector(name: str) -> bool:
-    """Return whether an estimator only selects columns, so that those within it have no part in the rows."""
-    return name.startswith("Select") or name in ("RFE", "RFECV", "GenericUnivariateSelect")
-
-
-def _members(estimator: Any) -> Iterator[Any]:
-    """Yield the fitted estimators within one."""
-    fitted = {
-        k: v for k, v in vars(estimator).items() if k.endswith("_") or k in ("steps", "estimator", "transformer_list")
-    }
-    if any(k.endswith("_") and any(True for _ in _estimators_in(v)) for k, v in fitted.items()):
-        # Then the parameter is the unfitted one that these are copies of.
-        fitted.pop("estimator", None)
-    for value in fitted.values():
-        yield from _estimators_in(value)
+    return None if name in SELECTORS else next(filter(None, map(_inexact, _estimators_in(vars(step)))), None)
 
 
 def _estimators_in(value: Any) -> Iterator[Any]:
+    """Yield the estimators in a value or in the attributes of another estimator: parameters, and what was fitted like them."""
     if is_estimator(value):
         yield value
     elif type(value).__name__ == "_CalibratedClassifier":
         yield value.estimator
-    elif isinstance(value, list | tuple) and len(value) < 10_000:
-        for item in value:
+    elif isinstance(value, list | tuple | dict) and len(value) < 10_000:
+        for item in value.values() if isinstance(value, dict) else value:
             yield from _estimators_in(item)
 
 
 def parts_of(estimator: Any) -> Iterator[Any]:
     """Yield every estimator within one, itself included, from the outside to the inside."""
     yield estimator
-    for inner in _members(estimator):
+    for inner in _estimators_in(vars(estimator)):
         yield from parts_of(inner)

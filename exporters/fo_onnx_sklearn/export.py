@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from fo_onnx.contracts.batch import Array, Inputs
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
-from fo_onnx.contracts.spec import ModelSpec
-from fo_onnx.errors import ExportError, PluginError
+from fo_onnx.contracts.spec import ModelSpec, TensorSpec
+from fo_onnx.errors import ExportError, PluginError, first_line
 from fo_onnx.plugin_kit.graph_checks import require_known_operators
 
-from .classifier import JOINED, MATRIX, classifier_of, column_names, without_wrappers
+from .classifier import MATRIX, classifier_of, column_names, without_wrappers
 from .exactness import parts_of
 from .graph_interface import set_interface
 from .native import open_native
@@ -38,10 +38,11 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     columns = {n: example[n] for n in column_names(model) or () if n in example}
     inputs = columns or {MATRIX: next(iter(example.values()))}
     proto = _convert(without_wrappers(classifier_of(model)), inputs, options.opset, native.spec.name)
-    spec = replace(native.spec, inputs=set_interface(proto, inputs, native))
-    require_known_operators(proto, "skl2onnx", spec.name)
+    proto = set_interface(proto, inputs, native)
+    require_known_operators(proto, "skl2onnx", native.spec.name)
     path.write_bytes(proto.SerializeToString())
-    return spec
+    kinds = {n: "str" if a.dtype.kind == "U" else str(a.dtype) for n, a in inputs.items()}
+    return replace(native.spec, inputs=tuple(TensorSpec(n, kinds[n], (None, *a.shape[1:])) for n, a in inputs.items()))
 
 
 def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> onnx.ModelProto:
@@ -57,7 +58,12 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
     types = [(name, _type_of(name, array, model_name)) for name, array in inputs.items()]
     if len(types) > 1 and not any(type(e).__name__ == "ColumnTransformer" for e in parts_of(classifier)):
         # All others take one matrix, which is put together from the columns afterwards.
-        types = [(JOINED, _matrix_type(inputs, model_name))]
+        kinds = {type(kind) for _, kind in types}
+        if len(kinds) > 1:
+            raise ExportError(
+                f"{model_name} takes columns of text and of numbers as one matrix, which ONNX has not; use a ColumnTransformer."
+            )
+        types = [(MATRIX, kinds.pop()([None, len(inputs)]))]
     try:
         with _CONVERTING, interpolated_isotonic_curves(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of skl2onnx and of numpy, on older versions
@@ -65,32 +71,16 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
                 classifier, initial_types=types, target_opset={"": opset, "ai.onnx.ml": ML_OPSET}, name=model_name,
                 custom_conversion_functions=classifier_converters() | preprocessing_converters(),
             )  # fmt: skip
-    except ExportError:
-        raise
     except Exception as err:
         # skl2onnx raises errors of its own, and those of numpy and of ONNX.
-        text = " ".join(str(err).split())
         names = dict.fromkeys(type(e).__name__ for e in parts_of(classifier))
-        culprit = next((n for n in names if n in text and n != type(classifier).__name__), None)
-        raise ExportError(
-            f"skl2onnx cannot convert {model_name}{f' because of {culprit}' if culprit else ''}: {type(err).__name__}: "
-            f"{text[:300].rstrip('.')}."
-        ) from err
-    _restore_names(proto.graph, [name for name, _ in types])
+        culprit = next((n for n in names if n in str(err) and n != type(classifier).__name__), None)
+        cause = f" because of {culprit}" if culprit else ""
+        raise ExportError(f"skl2onnx cannot convert {model_name}{cause}: {first_line(err)}.") from err
     # The file names the newest operator set of its nodes; they mean the same in the requested one, for which skl2onnx wrote them.
     default = next((o for o in proto.opset_import if o.domain in ("", "ai.onnx")), None) or proto.opset_import.add()
     default.version = opset
     return proto
-
-
-def _restore_names(graph: onnx.GraphProto, names: list[str]) -> None:
-    """Rename the inputs to what the data calls them: skl2onnx replaces in their names what is no letter."""
-    renamed = {i.name: name for i, name in zip(graph.input, names, strict=True) if i.name != name}
-    for value in graph.input:
-        value.name = renamed.get(value.name, value.name)
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = renamed.get(name, name)
 
 
 def _type_of(name: str, array: Array, model_name: str) -> Any:
@@ -106,13 +96,3 @@ def _type_of(name: str, array: Array, model_name: str) -> Any:
             "missing values. Fill them with a word of their own before the model sees them."
         )
     return DoubleTensorType(shape)
-
-
-def _matrix_type(inputs: Inputs, model_name: str) -> Any:
-    """Return skl2onnx's type of the matrix that columns (n,) or (n, 1) make together."""
-    kinds = {type(_type_of(name, array, model_name)) for name, array in inputs.items()}
-    if len(kinds) > 1:
-        raise ExportError(
-            f"{model_name} takes columns of text and of numbers as one matrix, which ONNX has not; use a ColumnTransformer."
-        )
-    return kinds.pop()([None, len(inputs)])

@@ -6,15 +6,14 @@ import warnings
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fo_onnx.contracts.batch import Array, Inputs
+from fo_onnx.contracts.batch import Array, Inputs, count_rows
 from fo_onnx.contracts.exporter import Devices
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
-from fo_onnx.errors import DeviceError, ModelError, OutputError, RunError
+from fo_onnx.errors import DeviceError, ModelError, OutputError, RunError, first_line
 
-from .classifier import OUTPUT, class_names_of, classifier_of, column_names, feature_count
+from .classifier import OUTPUT, class_names_of, classifier_of, column_names
 
 UNKNOWN = "unknown categor"
 """In the messages of scikit-learn's encoders about a category that they were not fitted on."""
@@ -47,31 +46,19 @@ class SklearnModel:
             return self._predict(inputs)
         except Exception as err:
             # An estimator, which may be anybody's, raises what it likes.
-            finite = _finite_rows(inputs)
-            suspects = np.ones(len(finite), bool) if UNKNOWN in str(err) else ~finite
-            if not isinstance(err, ValueError) or not suspects.any():
-                raise self._run_error(inputs, err) from err
-        return self._predict_around(inputs, suspects)
+            if not isinstance(err, ValueError) or (UNKNOWN not in str(err) and _is_finite(inputs)):
+                shapes = ", ".join(f"{n}: {a.dtype} {tuple(a.shape)}" for n, a in inputs.items())
+                raise RunError(f"running {self.spec.name} in sklearn on {shapes} failed: {first_line(err)}") from err
+        # One row that is refused refuses its whole batch. NaN makes it a bad row.
+        half = count_rows(inputs) // 2
+        if half == 0:
+            return np.full((1, len(self._classifier.classes_)), np.nan)
+        parts = [{n: a[rows] for n, a in inputs.items()} for rows in (slice(half), slice(half, None))]
+        return np.concatenate([self.forward(part) for part in parts])
 
     def close(self) -> None:
         """Let the estimator go."""
         self._classifier = None
-
-    def _predict_around(self, inputs: Inputs, suspects: NDArray[np.bool_]) -> Array:
-        """Predict the rows above suspicion together, the others one by one: one that is refused refuses its whole batch."""
-        probs = np.full((len(suspects), len(self._classifier.classes_)), np.nan)
-        if not suspects.all():
-            part = {k: a[~suspects] for k, a in inputs.items()}
-            try:
-                probs[~suspects] = self._predict(part)
-            except Exception as err:
-                raise self._run_error(part, err) from err
-        for i in np.flatnonzero(suspects):
-            try:
-                probs[i] = self._predict({k: a[i : i + 1] for k, a in inputs.items()})[0]
-            except ValueError:
-                continue  # it stays NaN, which makes it a bad row
-        return probs
 
     def _predict(self, inputs: Inputs) -> Array:
         if self._columns is None:
@@ -84,11 +71,6 @@ class SklearnModel:
             # Columns without names are taken in the order of the fit, as documented.
             warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
             return np.asarray(self._classifier.predict_proba(rows), np.float64)
-
-    def _run_error(self, inputs: Inputs, err: Exception) -> RunError:
-        shapes = ", ".join(f"{n}: {a.dtype} {tuple(a.shape)}" for n, a in inputs.items())
-        text = " ".join(str(err).split()).rstrip(".")
-        return RunError(f"running {self.spec.name} in sklearn on {shapes} failed: {type(err).__name__}: {text}")
 
 
 def open_native(
@@ -120,7 +102,7 @@ def _check_inputs(classifier: Any, example: Inputs, model_name: str) -> None:
     if len(example) == 1 and next(iter(example.values())).ndim <= 2:
         return
     inputs = ", ".join(f"{n}: {a.dtype} {a.shape[1:]}" for n, a in list(example.items())[:10])
-    wanted = f"one matrix (n, {feature_count(classifier) or 'features'})"
+    wanted = f"one matrix (n, {getattr(classifier, 'n_features_in_', 'features')})"
     if columns is not None:
         wanted += f" or the columns {', '.join(map(repr, columns[:10]))}{', …' if len(columns) > 10 else ''}"
     raise ModelError(
@@ -154,11 +136,6 @@ def _column(array: Array) -> Array:
     return column.astype({"U": object, "S": object, "f": np.float64}.get(column.dtype.kind, column.dtype))
 
 
-def _finite_rows(inputs: Inputs) -> NDArray[np.bool_]:
-    """Return which rows hold no NaN and no infinity, (n,)."""
-    rows = len(next(iter(inputs.values())))
-    finite = np.ones(rows, bool)
-    for array in inputs.values():
-        if array.dtype.kind == "f":
-            finite &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
-    return finite
+def _is_finite(inputs: Inputs) -> bool:
+    """Return whether no row holds NaN or infinity."""
+    return all(np.isfinite(a).all() for a in inputs.values() if a.dtype.kind == "f")

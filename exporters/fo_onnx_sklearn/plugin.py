@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +67,12 @@ class SklearnExporter:
 
     def versions(self) -> dict[str, str]:
         """Return the versions of scikit-learn and of what converts it."""
-        from importlib.metadata import PackageNotFoundError, version
-
         import sklearn
 
-        try:
-            converter = version("skl2onnx")
-        except PackageNotFoundError:
-            converter = "not installed"
-        return {"scikit-learn": str(sklearn.__version__), "skl2onnx": converter}
+        versions = {"scikit-learn": str(sklearn.__version__)}
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions["skl2onnx"] = metadata.version("skl2onnx")
+        return versions
 
     def load(self, path: Path, *, trust: bool) -> Any:
         """Return the estimator in a file of joblib or pickle, which runs code."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from fo_onnx.contracts.batch import Inputs
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
-from fo_onnx.errors import ExportError, FoOnnxError
+from fo_onnx.errors import ExportError, FoOnnxError, first_line, root_cause
 from fo_onnx.plugin_kit.quiet import quiet
 
 from .modules import FlatModule, dtype_name, evaluation_mode, float32_copy, float_dtype, is_half, weight_bytes
@@ -30,7 +29,7 @@ EXTERNAL_DATA_BYTES = 2_000_000_000
 SCRIPT_OPSET = 18
 """The newest operator set of the older exporter."""
 
-_TORCH = str(Path(torch.__file__).parent)
+_TORCH, _OWN = (str(Path(file).parent) for file in (torch.__file__, __file__))
 _OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
 _QUOTED = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n([^\n]*)')
 
@@ -51,12 +50,18 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
         except Exception as err:
             # The exporter's own errors derive from torch.onnx.OnnxExporterError, and what the model's code raises while it
             # is traced comes through as it is.
-            raise ExportError(f"torch.onnx.export cannot convert {module.model_name}: {_root_cause(err)}") from err
+            raise ExportError(
+                f"torch.onnx.export cannot convert {module.model_name}: {_describe_failure(err)}"
+            ) from err
         # The example again, since a model may have worked in place on the tensors.
         raw = module(*module.to_tensors(example))
-    inputs = tuple(_input_spec(n, t, free_lengths) for n, t in zip(module.call.names, tensors, strict=True))
+    inputs = []
+    for name, tensor in zip(module.call.names, tensors, strict=True):
+        free = _free_axes(tensor, free_lengths)
+        shape = tuple(None if i in free else d for i, d in enumerate(tensor.shape))
+        inputs.append(TensorSpec(name, dtype_name(tensor), shape))
     raw_output = TensorSpec(RAW_OUTPUT, dtype_name(raw), (None, *raw.shape[1:]))
-    return ModelSpec(inputs=inputs, output=raw_output, name=module.model_name, framework="torch")
+    return ModelSpec(inputs=tuple(inputs), output=raw_output, name=module.model_name, framework="torch")
 
 
 # The two exporters of torch ---------------------------------------------------------------------------------------
@@ -65,24 +70,24 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
 def _export_dynamo(module: FlatModule, tensors: list[torch.Tensor], path: Path, opset: int) -> bool:
     """Write the file; return whether the lengths of token sequences are free in it."""
 
-    def convert(axes: Callable[[torch.Tensor], dict[int, Any]]) -> Any:
+    def convert(free_lengths: bool) -> Any:
         return torch.onnx.export(
             module,
             tuple(tensors),
             input_names=list(module.call.names),
             output_names=[RAW_OUTPUT],
             opset_version=opset,
-            dynamic_shapes=(tuple(axes(t) for t in tensors),),
+            dynamic_shapes=(tuple(_free_axes(t, free_lengths) for t in tensors),),
             dynamo=True,
             verbose=False,
         )
 
     # With free lengths of token sequences first; without them if the traced graph does not hold for others.
-    program = convert(_dynamic_axes)
     free_lengths = any(map(_is_tokens, tensors))
+    program = convert(free_lengths)
     if free_lengths and not _holds_for_other_lengths(module, tensors, program.exported_program.module()):
         free_lengths = False
-        program = convert(_batch_axis)
+        program = convert(free_lengths)
     _require_opset(program.model.opset_imports[""], opset)
     program.save(str(path), external_data=weight_bytes(module) > EXTERNAL_DATA_BYTES)
     return free_lengths
@@ -140,55 +145,31 @@ def _holds_for_other_lengths(module: FlatModule, tensors: list[torch.Tensor], tr
 # Inputs and their axes --------------------------------------------------------------------------------------------
 
 
-def _batch_axis(tensor: torch.Tensor) -> dict[int, Any]:
-    """Return the batch axis, which is dynamic, always."""
-    return {0: torch.export.Dim.DYNAMIC}
-
-
-def _dynamic_axes(tensor: torch.Tensor) -> dict[int, Any]:
-    """Return the batch axis, and the length of token sequences if the model allows it."""
-    return _batch_axis(tensor) | ({1: torch.export.Dim.AUTO} if _is_tokens(tensor) else {})
+def _free_axes(tensor: torch.Tensor, free_lengths: bool) -> dict[int, Any]:
+    """Return the batch axis, which is dynamic, always, and the length of token sequences if the model allows it."""
+    lengths = {1: torch.export.Dim.AUTO} if free_lengths and _is_tokens(tensor) else {}
+    return {0: torch.export.Dim.DYNAMIC} | lengths
 
 
 def _is_tokens(tensor: torch.Tensor) -> bool:
     return tensor.ndim == 2 and not tensor.is_floating_point()
 
 
-def _input_spec(name: str, tensor: torch.Tensor, free_lengths: bool) -> TensorSpec:
-    free = (_dynamic_axes if free_lengths else _batch_axis)(tensor)
-    return TensorSpec(name, dtype_name(tensor), tuple(None if i in free else d for i, d in enumerate(tensor.shape)))
-
-
 # What an error says -----------------------------------------------------------------------------------------------
 
 
-def _root_cause(err: BaseException) -> str:
+def _describe_failure(err: BaseException) -> str:
     """Return what stopped the exporter, with the operator or the line of the model's code that did."""
-    first = err
-    while err.__cause__ is not None:
-        err = err.__cause__
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()] or ["no message"]
-    # A line that ends in a colon says nothing without the next.
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    cause = root_cause(err)
+    text = first_line(cause)
     operator = _OPERATOR.search(text)
     if operator is not None:
-        return f"ONNX has no operator for {operator[1]} ({type(err).__name__})"
-    where = _line_in_text(str(err)) or _line_in_trace(err) or _line_in_trace(first)
-    return f"{type(err).__name__}: {text.rstrip('.')}{f'. It happened in {where}' if where else ''}"
-
-
-def _line_in_text(text: str) -> str | None:
-    """Return the line of the model's code that torch quotes in its message."""
-    for match in _QUOTED.finditer(text):
-        if not match[1].startswith(_TORCH):
-            return f"{Path(match[1]).name}, line {match[2]}: {match[3].strip()}"
-    return None
-
-
-def _line_in_trace(err: BaseException) -> str | None:
-    """Return the innermost line that is neither torch's nor this package's."""
-    own = str(Path(__file__).parent)
-    for frame in reversed(traceback.extract_tb(err.__traceback__)):
-        if not frame.filename.startswith((_TORCH, own, "<")):
-            return f"{Path(frame.filename).name}, line {frame.lineno}: {frame.line}"
-    return None
+        return f"ONNX has no operator for {operator[1]} ({type(cause).__name__})"
+    # Torch quotes the line in its message; else it is the innermost one that is neither torch's nor this package's.
+    lines: list[Any] = [match.groups() for match in _QUOTED.finditer(str(cause))]
+    for error in (cause, err):
+        lines += [(f.filename, f.lineno, f.line) for f in reversed(traceback.extract_tb(error.__traceback__))]
+    for file, number, code in lines:
+        if not file.startswith((_TORCH, _OWN, "<")):
+            return f"{text}. It happened in {Path(file).name}, line {number}: {(code or '').strip()}"
+    return text

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fo_onnx.errors import ModelError, ModelNotFoundError, PluginError, TrustError
+from fo_onnx.errors import ModelError, ModelNotFoundError, PluginError, TrustError, first_line
 
 from .modules import as_module
 
@@ -31,13 +31,15 @@ def load(path: Path, *, trust: bool) -> Any:
     """
     _require_file(path)
     if not trust:
-        if _is_state(path):
-            raise ModelError(_NO_MODULE.format(path=path))
-        raise TrustError(
-            f"{path} is a pickled module, and reading it runs whatever code it holds. If you trust where it came from, say "
-            "trust=True (--trust-pickle on the command line). Safer: save the state dict, and give the module as "
-            "package.module:attribute with --weights."
-        )
+        try:
+            _state_dict(path)
+        except ModelError:
+            raise TrustError(
+                f"{path} is a pickled module, and reading it runs whatever code it holds. If you trust where it came from, say "
+                "trust=True (--trust-pickle on the command line). Safer: save the state dict, and give the module as "
+                "package.module:attribute with --weights."
+            ) from None
+        raise ModelError(_NO_MODULE.format(path=path))
     try:
         with warnings.catch_warnings():
             # torch says with each call that TorchScript is deprecated; the file is one all the same.
@@ -82,14 +84,6 @@ def _is_script(path: Path) -> bool:
         return any(n.endswith("/constants.pkl") for n in archive.namelist())
 
 
-def _is_state(path: Path) -> bool:
-    try:
-        _state_dict(path)
-    except ModelError:
-        return False
-    return True
-
-
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         from safetensors import SafetensorError
@@ -111,7 +105,7 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as err:
-        reason = (str(err).splitlines() or [type(err).__name__])[0]
+        reason = first_line(err, with_kind=False)
         raise ModelError(
             f"{path} holds no plain weights ({reason}). Save them with torch.save(module.state_dict(), …) or as safetensors."
         ) from err

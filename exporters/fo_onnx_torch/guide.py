@@ -14,7 +14,7 @@ from fo_onnx.contracts.batch import Array
 from .devices import find_device
 from .tensors import to_numpy, to_tensor
 
-__all__ = ["DataLoader", "Dataset", "TorchTensors", "batches", "loader"]
+__all__ = ["DataLoader", "Dataset", "TorchTensors", "batches"]
 
 
 class TorchTensors:
@@ -49,8 +49,3 @@ def batches(data: Any, batch_size: int) -> Any:
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         return DataLoader(data, batch_size=batch_size)
     return data
-
-
-def loader(dataset: Any, **options: Any) -> DataLoader[Any]:
-    """Return a ``DataLoader`` over a map-style dataset."""
-    return DataLoader(dataset, **options)

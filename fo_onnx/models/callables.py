@@ -67,9 +67,8 @@ class CallableModel:
                 "numbers, shape (n, classes), were expected."
             ) from err
         if array.dtype.kind not in "fiu":
-            what = "text" if array.dtype.kind in "US" else f"{array.dtype} values"
-            if array.dtype.kind == "O":
-                what = f"an object of type {type(output).__name__}"
+            whats = {"U": "text", "S": "text", "O": f"an object of type {type(output).__name__}"}
+            what = whats.get(array.dtype.kind, f"{array.dtype} values")
             raise OutputError(
                 f"{self.spec.name} returns {what}; class scores as numbers, shape (n, classes), were expected."
             )

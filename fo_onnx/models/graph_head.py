@@ -1,13 +1,13 @@
 """The probability head as ONNX nodes, so that one run of the graph gives distributions.
 
-The head is appended to the protobuf in place, about fifteen lines a kind. `onnx.compose.merge_models` is not used: it
-reorders outputs and refuses differences of operator set. Its numpy twin is `fo_onnx.distributions.probabilities.apply_head`; a test
-holds the two together.
+The head is written in ONNX's text syntax, and its nodes are appended to the protobuf in place: `onnx.compose.merge_models`
+reorders outputs and refuses differences of operator set. Its numpy twin is
+`fo_onnx.distributions.probabilities.apply_head`; a test holds the two together.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..contracts.spec import LOGIT_KINDS, OutputKind
 from ..distributions.probabilities import UNIT_SUM_TOLERANCE
@@ -21,11 +21,11 @@ LEAST_OPSET = 9
 """Where, which the head of probabilities needs, came with operator set 9."""
 
 _UNBOUNDED = ("Gemm", "MatMul", "Conv")
-_PASS_THROUGH = ("Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Clip")
+_PASS_THROUGH = ("Cast", "Identity", "Reshape", "Flatten", "Squeeze")
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The version of the default operator set that `model` imports."""
+    """Return the version of the default operator set that `model` imports."""
     return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
 
 
@@ -38,7 +38,7 @@ def output_kind_of_graph(model: onnx.ModelProto, raw_output: str) -> OutputKind 
     value = next(v for v in model.graph.output if v.name == raw_output)
     shape = value.type.tensor_type.shape.dim
     rank, is_binary = len(shape), len(shape) == 1 or (len(shape) == 2 and shape[1].dim_value == 1)
-    node = _last_operator(model, raw_output)
+    node = _last_operator(model, raw_output, (*_PASS_THROUGH, "Clip"))
     if node is None:
         return None
     if node.op_type == "Sigmoid":
@@ -62,18 +62,15 @@ def output_kind_of_graph(model: onnx.ModelProto, raw_output: str) -> OutputKind 
 
 def is_unbounded(model: onnx.ModelProto, raw_output: str) -> bool:
     """Return whether a graph ends in an operator whose values have no bounds: Gemm, MatMul, Conv, or a bias after one."""
-    keeping_bounds = tuple(op for op in _PASS_THROUGH if op != "Clip")
-    node = _last_operator(model, raw_output, keeping_bounds)
+    node = _last_operator(model, raw_output, _PASS_THROUGH)
     if node is not None and node.op_type == "Add":
         weights = {t.name for t in model.graph.initializer}
         computed = [name for name in node.input if name not in weights]
-        node = _last_operator(model, computed[0], keeping_bounds) if len(computed) == 1 else None
+        node = _last_operator(model, computed[0], _PASS_THROUGH) if len(computed) == 1 else None
     return node is not None and node.op_type in _UNBOUNDED
 
 
-def _last_operator(
-    model: onnx.ModelProto, tensor: str, passing: tuple[str, ...] = _PASS_THROUGH
-) -> onnx.NodeProto | None:
+def _last_operator(model: onnx.ModelProto, tensor: str, passing: tuple[str, ...]) -> onnx.NodeProto | None:
     """Return the node of ONNX's own that computes `tensor`, behind those of `passing`, which keep its values in place."""
     producers = {out: node for node in model.graph.node for out in node.output}
     # A node passed twice is one of a loop, which ONNX Runtime refuses.
@@ -83,7 +80,7 @@ def _last_operator(
 
 
 def remove(model: onnx.ModelProto, raw_output: onnx.ValueInfoProto) -> None:
-    """Takes a head that `fuse` added out again, so that `raw_output` is the model's output as before."""
+    """Take a head that `fuse` added out again, so that `raw_output` is the model's output as before."""
     rest = [n for n in model.graph.node if not n.name.startswith(NODE_PREFIX)]
     constants = [t for t in model.graph.initializer if not t.name.startswith(NODE_PREFIX)]
     del model.graph.node[:], model.graph.initializer[:], model.graph.output[:]
@@ -95,7 +92,7 @@ def remove(model: onnx.ModelProto, raw_output: onnx.ValueInfoProto) -> None:
 def fuse(
     model: onnx.ModelProto, raw_output: str, kind: OutputKind, temperature: float, classes: int
 ) -> tuple[str, str | None]:
-    """Appends the head to `model`, in place; the distributions become its first output.
+    """Append the head to `model`, in place; the distributions become its first output.
 
     Args:
         model: The model, with or without its external data loaded.
@@ -108,99 +105,82 @@ def fuse(
         The name of the output with distributions (n, k) and of the one with logits (n, k), both float32; the second is
         ``None`` where `kind` has no logits. Rows that are no distribution come out as NaN.
     """
+    import numpy as np
     import onnx
 
-    opset = opset_of(model)
+    opset, graph = opset_of(model), model.graph
     if opset < LEAST_OPSET:
         raise ModelError(
             f"the model is of operator set {opset}; at least {LEAST_OPSET} is needed to add the probability head. "
             "Convert it with onnx.version_converter."
         )
-    builder = _Builder(model, opset)
-    z = builder.node("Cast", [raw_output], "raw32", to=int(onnx.TensorProto.FLOAT))
-    if kind in ("binary_logits", "binary_probs"):
-        z = builder.node("Reshape", [z, builder.constant("column", [-1, 1], "int64")], "column_of")
-    probs, logits = _head_nodes(builder, z, kind, temperature)
-    probs = builder.node("Identity", [probs], builder.free("probs"), final=True)
-    outputs = [probs]
-    if kind in LOGIT_KINDS:
-        logits = builder.node("Identity", [logits], builder.free("logits"), final=True)
-        outputs.append(logits)
-    rows = builder.batch_axis(raw_output)
-    del model.graph.output[:]
-    model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(o, onnx.TensorProto.FLOAT, [rows, classes]) for o in outputs
+    # What lies between the raw output and the distributions gets a prefix; the names at the ends are the graph's.
+    taken = {o for n in graph.node for o in n.output} | {v.name for v in (*graph.input, *graph.initializer)}
+    names = {"raw": raw_output}
+    outputs = ["probs", "logits"] if kind in LOGIT_KINDS else ["probs"]
+    for output in outputs:
+        names[output] = output
+        while names[output] in taken:
+            names[output] = "fo_onnx_" + names[output]
+    nodes = onnx.parser.parse_graph(f"head (float[N] raw) => (float[N] probs) {{ {_head_text(kind, opset)} }}").node
+    used = {name for node in nodes for name in node.input}
+    for node in nodes:
+        node.name = NODE_PREFIX + node.output[0]
+        node.input[:] = [names.get(name, NODE_PREFIX + name) for name in node.input]
+        node.output[:] = [names.get(name, NODE_PREFIX + name) for name in node.output]
+        graph.node.append(node)
+    floats = {"zero": 0, "one": 1, "nan": np.nan, "temperature": temperature, "tolerance": UNIT_SUM_TOLERANCE}
+    constants = {name: np.asarray(value, np.float32) for name, value in floats.items()}
+    constants |= {"class_axis": np.array([1]), "column_shape": np.array([-1, 1])}
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(value, NODE_PREFIX + name) for name, value in constants.items() if name in used
     )
-    return probs, logits if kind in LOGIT_KINDS else None
+    # The batch axis keeps its length or its name.
+    batch = next(v for v in graph.output if v.name == raw_output).type.tensor_type.shape.dim[:1]
+    rows = (batch[0].dim_value or batch[0].dim_param or "batch") if batch else "batch"
+    del graph.output[:]
+    graph.output.extend(
+        onnx.helper.make_tensor_value_info(names[o], onnx.TensorProto.FLOAT, [rows, classes]) for o in outputs
+    )
+    return names["probs"], names.get("logits")
 
 
-def _head_nodes(b: _Builder, z: str, kind: OutputKind, temperature: float) -> tuple[str, str]:
-    """Adds the nodes between the float32 output `z` and the distributions; returns these and the logits."""
-    if kind == "binary_probs":
-        rest = b.node("Sub", [b.constant("one", 1.0), z], "rest")
-        negative = b.node("Greater", [b.constant("zero", 0.0), z], "negative")
-        above = b.node("Greater", [z, b.constant("one_", 1.0)], "above")
-        pair = b.node("Concat", [rest, z], "pair", axis=1)
-        return b.nan_where(b.node("Or", [negative, above], "invalid"), pair), z
-    if kind == "probs":
-        mass = b.reduce("ReduceSum", z, "mass")
-        negative = b.node("Greater", [b.constant("zero", 0.0), b.reduce("ReduceMin", z, "least")], "negative")
-        invalid = b.node("Or", [negative, b.far_from_one(mass)], "invalid")
-        return b.nan_where(invalid, b.node("Div", [z, mass], "renormalised")), z
-    if kind == "binary_logits":
-        # Not z · 0, which is NaN for an infinite score.
-        zeros = b.node("ConstantOfShape", [b.node("Shape", [z], "shape")], "zeros")
-        z = b.node("Concat", [zeros, z], "two_logits", axis=1)
-    scaled = z if temperature == 1 else b.node("Div", [z, b.constant("temperature", temperature)], "scaled")
-    probs = b.node("Softmax", [scaled], "softmax", axis=1)
-    if kind == "log_probs":
-        mass = b.reduce("ReduceSum", b.node("Exp", [z], "exp"), "mass")
-        probs = b.nan_where(b.far_from_one(mass), probs)
-    return probs, z
+def _head_text(kind: OutputKind, opset: int) -> str:
+    """Return the nodes from ``raw`` to ``probs``, and to ``logits`` if there are any, in ONNX's text syntax."""
 
+    def reduce(op: str, tensor: str, since: int) -> str:
+        # From the operator set `since` on axes are an input.
+        return (
+            f"{op} <keepdims=1> ({tensor}, class_axis)" if opset >= since else f"{op} <axes=[1], keepdims=1> ({tensor})"
+        )
 
-class _Builder:
-    """Adds named nodes and constants to a graph."""
-
-    def __init__(self, model: onnx.ModelProto, opset: int) -> None:
-        self._graph = model.graph
-        self._opset = opset
-        self._taken = {o for n in model.graph.node for o in n.output}
-        self._taken |= {v.name for v in model.graph.input} | {t.name for t in model.graph.initializer}
-
-    def free(self, name: str) -> str:
-        while name in self._taken:
-            name = "fo_onnx_" + name
-        return name
-
-    def batch_axis(self, output: str) -> Any:
-        value = next(v for v in self._graph.output if v.name == output)
-        first = value.type.tensor_type.shape.dim[:1]
-        return (first[0].dim_value or first[0].dim_param or "batch") if first else "batch"
-
-    def node(self, op: str, inputs: list[str], name: str, *, final: bool = False, **attributes: Any) -> str:
-        import onnx
-
-        output = name if final else NODE_PREFIX + name
-        self._graph.node.append(onnx.helper.make_node(op, inputs, [output], NODE_PREFIX + name, **attributes))
-        return output
-
-    def constant(self, name: str, value: Any, dtype: str = "float32") -> str:
-        import numpy as np
-        import onnx
-
-        self._graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value, dtype), NODE_PREFIX + name))
-        return NODE_PREFIX + name
-
-    def reduce(self, op: str, tensor: str, name: str) -> str:
-        # Axes became an input with operator set 13 for ReduceSum, and with 18 for the other reductions.
-        if self._opset >= (13 if op == "ReduceSum" else 18):
-            return self.node(op, [tensor, self.constant(name + "_axes", [1], "int64")], name, keepdims=1)
-        return self.node(op, [tensor], name, axes=[1], keepdims=1)
-
-    def far_from_one(self, mass: str) -> str:
-        gap = self.node("Abs", [self.node("Sub", [mass, self.constant("unit", 1.0)], "excess")], "gap")
-        return self.node("Greater", [gap, self.constant("tolerance", UNIT_SUM_TOLERANCE)], "far")
-
-    def nan_where(self, invalid: str, tensor: str) -> str:
-        return self.node("Where", [invalid, self.constant("nan", float("nan")), tensor], "valid_or_nan")
+    softmax = "scaled = Div (logits, temperature)  softmax = Softmax <axis=1> (scaled)"
+    mass = f"""
+        mass = {reduce("ReduceSum", "masses", 13)}
+        excess = Sub (mass, one)
+        gap = Abs (excess)
+        is_far_from_one = Greater (gap, tolerance)"""
+    # For binary scores not scores · 0, which is NaN for an infinite one.
+    nodes: dict[OutputKind, str] = {
+        "logits": f"logits = Identity (scores)  {softmax}  probs = Identity (softmax)",
+        "log_probs": f"""logits = Identity (scores)  {softmax}  masses = Exp (scores) {mass}
+        probs = Where (is_far_from_one, nan, softmax)""",
+        "probs": f"""masses = Identity (scores) {mass}
+        least = {reduce("ReduceMin", "scores", 18)}
+        is_negative = Less (least, zero)
+        is_invalid = Or (is_negative, is_far_from_one)
+        renormalised = Div (scores, mass)
+        probs = Where (is_invalid, nan, renormalised)""",
+        "binary_logits": f"""shape = Shape (scores)
+        zeros = ConstantOfShape (shape)
+        logits = Concat <axis=1> (zeros, scores)
+        {softmax}  probs = Identity (softmax)""",
+        "binary_probs": """rest = Sub (one, scores)
+        is_negative = Less (scores, zero)
+        is_above = Greater (scores, one)
+        is_invalid = Or (is_negative, is_above)
+        pair = Concat <axis=1> (rest, scores)
+        probs = Where (is_invalid, nan, pair)""",
+    }
+    column = "Reshape (raw32, column_shape)" if kind.startswith("binary") else "Identity (raw32)"
+    return f"raw32 = Cast <to=1> (raw)  scores = {column}  {nodes[kind]}"

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError, ModelNotFoundError, reading
+from ..errors import ModelError, ModelNotFoundError, first_line, reading
 from ..guards.limits import check_regular, check_unfolding, limit
+from ..plugin_kit.graph_checks import messages_in
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +32,7 @@ _SHOWN_CHARACTERS = 100
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
-    """The protobuf of a model file, without its external data, of which it is checked that it may be read.
+    """Return the protobuf of a model file without its external data, of which it is checked that it may be read.
 
     Raises:
         ModelNotFoundError: No file there, or its external data is missing.
@@ -51,7 +52,7 @@ def load_proto(path: Path) -> onnx.ModelProto:
 
 
 def parse(path: Path) -> onnx.ModelProto:
-    """The protobuf as it stands in the file, of which nothing is checked but that it is one.
+    """Return the protobuf as it stands in the file, of which nothing is checked but that it is one.
 
     Raises:
         ModelNotFoundError: No file there.
@@ -75,14 +76,14 @@ def parse(path: Path) -> onnx.ModelProto:
         except OSError:
             raise
         except Exception as err:
-            said = (str(err).strip().splitlines() or [type(err).__name__])[0]
+            said = first_line(err, with_kind=False)
             raise ModelError(
                 f"{DOING} {path}: it is no ONNX file, or it is truncated ({said}). Copy or export it again."
             ) from err
 
 
 def file_sha256(path: Path) -> str:
-    """The digest of a file's content."""
+    """Return the digest of a file's content."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -91,30 +92,25 @@ def file_sha256(path: Path) -> str:
 
 
 def external_locations(proto: onnx.ModelProto) -> list[str]:
-    """Where a model's external data lie, relative to it: each location once, in order of first use."""
+    """Return where a model's external data lie, relative to it: each location once, in order of first use."""
     return list(dict.fromkeys(_entries(tensor).get("location", "") for tensor in _external_tensors(proto)))
 
 
 def external_files(proto: onnx.ModelProto, folder: Path) -> list[Path]:
-    """The files of external data that a model in `folder` needs, each once, in order of first use."""
+    """Return the files of external data that a model in `folder` needs, each once, in order of first use."""
     return list(dict.fromkeys(folder / location for location in external_locations(proto)))
 
 
 def rename_external_data(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
-    """Lets a model find its external data under other names: `names` has the new one by the old one."""
+    """Let a model find its external data under other names: `names` has the new one by the old one."""
     for tensor in _external_tensors(proto):
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = names.get(entry.value, entry.value)
 
 
-def has_external_data(proto: onnx.ModelProto) -> bool:
-    """Whether a tensor of the model lies beside the file."""
-    return next(_external_tensors(proto), None) is not None
-
-
 def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuses external data that is missing, too short, or that lies outside the model's folder.
+    """Refuse external data that is missing, too short, or that lies outside the model's folder.
 
     ONNX Runtime loads hard links and followed links of older versions without a word; onnx's own loader refuses them
     since onnx 1.21, and so does this. A location that begins with ``*/`` is ONNX Runtime's own for an address in memory.
@@ -139,7 +135,7 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _checked_size(path: Path, location: str) -> int:
-    """The size of a file of external data that may be read."""
+    """Return the size of a file of external data that may be read."""
     shown = f"its external data {_shown(location)}"
     file = path.parent / location
     plain = bool(location) and "\0" not in location and not os.path.isabs(location) and not location.startswith("*")
@@ -167,11 +163,12 @@ def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
 def _external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     import onnx
 
-    return (t for t in _tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL)
+    # Wherever they stand; onnx's own walk leaves some out.
+    return (t for t in messages_in(proto, onnx.TensorProto) if t.data_location == onnx.TensorProto.EXTERNAL)
 
 
 def _tensor_bytes(tensor: onnx.TensorProto | onnx.SparseTensorProto, data_type: int | None = None) -> int:
-    """What a tensor of such a shape takes in memory."""
+    """Return what a tensor of such a shape takes in memory."""
     import onnx
 
     if any(d < 0 for d in tensor.dims):
@@ -185,40 +182,26 @@ def _tensor_bytes(tensor: onnx.TensorProto | onnx.SparseTensorProto, data_type: 
 
 
 def _check_names(proto: onnx.ModelProto) -> None:
-    """Raises a `ValueError` for a name that is no UTF-8, which protobuf hands out as bytes."""
-    for name in _names(proto):
-        if not isinstance(name, str):
-            raise ValueError(f"a name in it is no UTF-8: {name!r:.100}")
+    """Raise a `ValueError` for a name that is no UTF-8, which protobuf hands out as bytes."""
+    from google.protobuf.message import Message
 
-
-def _names(proto: onnx.ModelProto) -> Iterator[str]:
-    """Every text of the model that is read somewhere."""
-    yield from (proto.producer_name, proto.producer_version)
-    yield from (o.domain for o in proto.opset_import)
-    for entry in proto.metadata_props:
-        yield from (entry.key, entry.value)
-    for function in proto.functions:
-        yield from (function.domain, function.name, *function.input, *function.output)
-    for node in _all_nodes(proto):
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-    for attribute in _attributes(proto):
-        yield from (attribute.name, attribute.ref_attr_name)
-    for graph in _graphs(proto):
-        yield graph.name
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            yield value.name
-            yield from (d.dim_param for d in value.type.tensor_type.shape.dim)
-    for tensor in _tensors(proto):
-        yield tensor.name
-        for entry in tensor.external_data:
-            yield from (entry.key, entry.value)
+    for message in (proto, *messages_in(proto, Message)):
+        for field in message.DESCRIPTOR.fields:
+            if field.type != field.TYPE_STRING or field.name == "doc_string":
+                continue
+            text = getattr(message, field.name)
+            for name in [text] if isinstance(text, str | bytes) else text:
+                if isinstance(name, bytes):
+                    raise ValueError(f"a name in it is no UTF-8: {name!r:.100}")
 
 
 def _check_nodes(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuses functions that call each other until they are too many nodes; ONNX Runtime unfolds them all.
+    """Refuse functions that call each other until they are too many nodes; ONNX Runtime unfolds them all.
 
     It takes minutes for some 100,000 in a row.
     """
+    import onnx
+
     if not proto.functions:
         return
     bodies: dict[tuple[str, str], list[onnx.NodeProto]] = {}
@@ -228,7 +211,7 @@ def _check_nodes(proto: onnx.ModelProto, path: Path) -> None:
 
     def count_unfolded(nodes: Iterable[onnx.NodeProto], callers: tuple[tuple[str, str], ...]) -> int:
         total = 0
-        for node in _nodes(nodes):
+        for node in (n for outer in nodes for n in (outer, *messages_in(outer, onnx.NodeProto))):
             key = _key(node.domain, node.op_type)
             if key not in bodies:
                 total += 1
@@ -250,8 +233,10 @@ def _check_nodes(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _check_sparse_tensors(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuses sparse tensors that are almost nothing but zeros; ONNX Runtime makes dense ones of them."""
-    for tensor in _sparse_tensors(proto):
+    """Refuse sparse tensors that are almost nothing but zeros; ONNX Runtime makes dense ones of them."""
+    import onnx
+
+    for tensor in messages_in(proto, onnx.SparseTensorProto):
         dense = _tensor_bytes(tensor, tensor.values.data_type)
         check_unfolding(path, dense, _tensor_bytes(tensor.values), ModelError, "a sparse tensor")
 
@@ -260,67 +245,8 @@ def _key(domain: str, name: str) -> tuple[str, str]:
     return ("" if domain == "ai.onnx" else domain, name)
 
 
-# Walks -----------------------------------------------------------------------------------------------------------
-
-
-def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    yield from _nodes(proto.graph.node)
-    for function in proto.functions:
-        yield from _nodes(function.node)
-        for attribute in function.attribute_proto:
-            for graph in _inner_graphs(attribute):
-                yield from _nodes(graph.node)
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Nodes, each with those of its inner graphs; a protobuf's depth is limited, and so is theirs."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in _inner_graphs(attribute):
-                yield from _nodes(graph.node)
-
-
-def _inner_graphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
-    return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-
-
-def _attributes(proto: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
-    for node in _all_nodes(proto):
-        yield from node.attribute
-    for function in proto.functions:
-        yield from function.attribute_proto
-
-
-def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    yield proto.graph
-    for attribute in _attributes(proto):
-        yield from _inner_graphs(attribute)
-
-
-def _sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
-    for graph in _graphs(proto):
-        yield from graph.sparse_initializer
-    for attribute in _attributes(proto):
-        yield from attribute.sparse_tensors
-        if attribute.HasField("sparse_tensor"):
-            yield attribute.sparse_tensor
-
-
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that is written in the model, wherever it stands; onnx's own walk leaves some out."""
-    for graph in _graphs(proto):
-        yield from graph.initializer
-    for attribute in _attributes(proto):
-        yield from attribute.tensors
-        if attribute.HasField("t"):
-            yield attribute.t
-    for sparse in _sparse_tensors(proto):
-        yield from (sparse.values, sparse.indices)
-
-
 def _shown(name: str) -> str:
-    """A name from the file for a message: quoted, escaped and not longer than a line."""
+    """Return a name from the file for a message: quoted, escaped and not longer than a line."""
     return repr(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…")
 
 
@@ -328,7 +254,7 @@ def _shown(name: str) -> str:
 
 
 def _take_maps_off(proto: onnx.ModelProto) -> None:
-    """Lets an output that is a sequence of maps from classes to scores be the tensor within, under the output's name.
+    """Let an output that is a sequence of maps from classes to scores be the tensor within, under the output's name.
 
     skl2onnx and onnxmltools write classifiers so, unless they are told ``zipmap=False`` (ZipMap, ai.onnx.ml). The
     names of the columns are left in the metadata under ``classes_of.<output>``.

@@ -26,7 +26,6 @@ from .onnx_file import (
     DOING,
     external_files,
     external_locations,
-    has_external_data,
     load_proto,
     parse,
     rename_external_data,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 METADATA_KEY = "fo_onnx"
 METADATA_VERSION = 1
 CHANGED = "the file changed after it was compared"
-NEVER_TIED = "the file does not say what it was when it was compared, as those of older versions do not"
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 
@@ -65,7 +63,7 @@ class OnnxModel:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, output_name: str | None = None) -> OnnxModel:
-        """Opens and checks a file without running it.
+        """Open and check a file without running it.
 
         Args:
             path: An ``.onnx`` file.
@@ -80,7 +78,7 @@ class OnnxModel:
 
     @property
     def parity(self) -> ParityReport | None:
-        """How the file compared with its original when it was exported; ``None`` if it was not compared.
+        """Return how the file compared with its original when it was exported; ``None`` if it was not compared.
 
         Raises:
             ModelError: The record is damaged.
@@ -92,7 +90,7 @@ class OnnxModel:
             return ParityReport.from_dict(record)
 
     def with_spec(self, **changes: Any) -> OnnxModel:
-        """A copy of this description with fields of the spec changed; the file stays as it is."""
+        """Return a copy of this description with fields of the spec changed; the file stays as it is."""
         return replace(self, spec=replace(self.spec, **changes))
 
 
@@ -114,12 +112,12 @@ class LoadedOnnx:
 
     @property
     def content(self) -> Path | bytes:
-        """What a session is opened from: the file, or the bytes of the edited graph."""
+        """Return what a session is opened from: the file, or the bytes of the edited graph."""
         return self.proto.SerializeToString() if self.is_edited else self.model.path
 
     @property
     def size_bytes(self) -> int:
-        """The size of the file with its external data."""
+        """Return the size of the file with its external data."""
         return sum(size for _, size, _ in self.stamps)
 
     def require_unchanged(self) -> None:
@@ -166,14 +164,8 @@ def _stamps(path: Path, proto: onnx.ModelProto) -> tuple[tuple[int, int, int], .
     return tuple((s.st_mtime_ns, s.st_size, s.st_ino) for s in states)
 
 
-def _mapped_classes(proto: onnx.ModelProto, output: str) -> tuple[str, ...] | None:
-    """The names of the columns of an output that was a map."""
-    text = next((p.value for p in proto.metadata_props if p.key == CLASSES_OF + output), None)
-    return None if text is None else tuple(json.loads(text))  # checked with the rest of the spec
-
-
 def _check(proto: onnx.ModelProto, path: Path) -> None:
-    """ONNX's own checker."""
+    """Raise a `ModelError` if ONNX's own checker refuses a model."""
     import onnx
 
     if not all(v.type.tensor_type.HasField("shape") for v in (*proto.graph.input, *proto.graph.output)):
@@ -181,15 +173,15 @@ def _check(proto: onnx.ModelProto, path: Path) -> None:
         # last word on every model, does not.
         return
     try:
-        onnx.checker.check_model(path if has_external_data(proto) else proto)
+        onnx.checker.check_model(path if external_locations(proto) else proto)
     except onnx.checker.ValidationError as err:
         raise ModelError(
-            f"opening the model {path}: ONNX's checker refuses it: {str(err).strip().splitlines()[0]}"
+            f"opening the model {path}: ONNX's checker refuses it: {first_line(err, with_kind=False)}"
         ) from err
 
 
 def describe(proto: onnx.ModelProto, model: OnnxModel, data_sha256: Sequence[str] | None = None) -> None:
-    """Writes what is known of `model` into the metadata of `proto`, in place.
+    """Write what is known of `model` into the metadata of `proto`, in place.
 
     Args:
         proto: The model.
@@ -211,7 +203,7 @@ def describe(proto: onnx.ModelProto, model: OnnxModel, data_sha256: Sequence[str
 
 
 def is_export(path: Path) -> bool:
-    """Whether a file is an ONNX model with the metadata of fo-onnx; its external data may be missing."""
+    """Return whether a file is an ONNX model with the metadata of fo-onnx; its external data may be missing."""
     try:
         proto = parse(path)
         with reading(path, ModelError, DOING):
@@ -228,7 +220,7 @@ def _remove_metadata(proto: onnx.ModelProto) -> None:
 
 
 def _digest_of_compared(proto: onnx.ModelProto, known: dict[str, Any], data_sha256: Sequence[str]) -> str:
-    """The digest of a model without the metadata of fo-onnx, of these metadata, and of its external data.
+    """Return the digest of a model without the metadata of fo-onnx, of these metadata, and of its external data.
 
     The names of external files do not count, so that a model and its data can be given other ones.
     """
@@ -247,22 +239,20 @@ def _trusted_provenance(proto: onnx.ModelProto, metadata: dict[str, Any], data_s
     provenance: dict[str, Any] = metadata["provenance"]
     if provenance.get("parity") is None:
         return provenance
-    if "compared" not in metadata:
-        return without_parity(provenance, NEVER_TIED)
     _remove_metadata(proto)
     as_written = {**metadata, "spec": metadata["spec"].to_dict()}
-    same = _digest_of_compared(proto, as_written, data_sha256) == metadata["compared"]
+    same = _digest_of_compared(proto, as_written, data_sha256) == metadata.get("compared")
     return provenance if same else without_parity(provenance, CHANGED)
 
 
 def without_parity(provenance: dict[str, Any], why: str) -> dict[str, Any]:
-    """A provenance of which the comparison says that it is unknown, and why; one without a comparison stays as it is."""
+    """Return a provenance whose comparison says that it is unknown, and why; one without a comparison stays as it is."""
     parity = provenance.get("parity")
     return provenance if parity is None else {**provenance, "parity": {**parity, "passed": None, "unknown": why}}
 
 
 def raw_output_info(proto: onnx.ModelProto, spec: ModelSpec) -> onnx.ValueInfoProto:
-    """The raw output of `spec` as the protobuf's own description of a graph output."""
+    """Return the raw output of `spec` as the protobuf's own description of a graph output."""
     import onnx
 
     info: onnx.ValueInfoProto
@@ -291,9 +281,10 @@ def _foreign_spec(proto: onnx.ModelProto, path: Path, output_name: str | None) -
         check_raw_shape(output.shape, None, None, f"the model {path}")
     last = output.shape[-1] if len(output.shape) == 2 else None
     classes = 2 if len(output.shape) == 1 or last == 1 else last
-    names = _mapped_classes(proto, output.name)
-    spec = ModelSpec(inputs=inputs, output=output, classes=classes, class_names=names, name=path.stem)
-    return ModelSpec.from_dict(spec.to_dict())
+    # The columns of an output that was a map have names.
+    text = next((p.value for p in proto.metadata_props if p.key == CLASSES_OF + output.name), "null")
+    spec = ModelSpec(inputs=inputs, output=output, classes=classes, name=path.stem)
+    return ModelSpec.from_dict({**spec.to_dict(), "class_names": json.loads(text)})
 
 
 def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> TensorSpec:
@@ -310,35 +301,32 @@ def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> T
 
 
 def _metadata(proto: onnx.ModelProto, path: Path) -> dict[str, Any] | None:
-    """What the file says of itself, every value checked; ``None`` for a file that is not ours."""
+    """Return what the file says of itself, every value checked; ``None`` for a file that is not ours."""
     text = next((p.value for p in proto.metadata_props if p.key == METADATA_KEY), None)
     if text is None:
         return None
     try:
-        known = json.loads(text)
+        known = {"provenance": {}, "probs_output": None, "logits_output": None, **json.loads(text)}
         version = known["version"]
         if type(version) is not int:
             raise ValueError(f"version is {version!r:.100}; a whole number was expected")
         if version <= METADATA_VERSION:
             known["spec"] = ModelSpec.from_dict(known["spec"])
-            for key in ("provenance", "probs_output", "logits_output"):
-                known.setdefault(key, {} if key == "provenance" else None)
             _check_provenance(known["provenance"])
             _check_against_graph(proto, known)
+            return known
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise ModelError(
             f"{DOING} {path}: its fo-onnx metadata is damaged ({first_line(err)}). Export it again."
         ) from err
-    if version > METADATA_VERSION:
-        raise ModelError(
-            f"{DOING} {path}: it was written by a newer fo-onnx (metadata version {version}; this one reads up "
-            f"to {METADATA_VERSION}). Upgrade fo-onnx."
-        )
-    return known  # type: ignore[no-any-return]
+    raise ModelError(
+        f"{DOING} {path}: it was written by a newer fo-onnx (metadata version {version}; this one reads up "
+        f"to {METADATA_VERSION}). Upgrade fo-onnx."
+    )
 
 
 def _check_provenance(provenance: Any) -> None:
-    """Raises a `ValueError` for values of another type than an export records."""
+    """Raise a `ValueError` for values of another type than an export records."""
     kinds = {"created": str, "output_name": str, "versions": dict, "parity": dict}
     if not isinstance(provenance, dict):
         raise ValueError("its provenance is no table")
@@ -348,38 +336,34 @@ def _check_provenance(provenance: Any) -> None:
 
 
 def _check_against_graph(proto: onnx.ModelProto, known: dict[str, Any]) -> None:
-    """Raises a `ValueError` where the metadata speak of another graph than the one they lie in."""
+    """Raise a `ValueError` where the metadata speak of another graph than the one they lie in."""
     spec: ModelSpec = known["spec"]
-    graph = {i.name: i for i in graph_inputs(proto)}
-    if set(graph) != {i.name for i in spec.inputs}:
-        raise ValueError(f"its inputs are {sorted(i.name for i in spec.inputs)}, and the graph has {sorted(graph)}")
-    for tensor in spec.inputs:
-        own = graph[tensor.name]
-        if (own.dtype and own.dtype != tensor.dtype) or not _fit(own.shape, tensor.shape):
-            raise ValueError(f"its input is {tensor}, and the graph has {own}")
-    outputs = {v.name: tensor_spec(v) for v in proto.graph.output}
     heads = [name for name in (known["probs_output"], known["logits_output"]) if name is not None]
     if heads and (known["probs_output"] is None or spec.output_kind is None or spec.classes is None):
         raise ValueError("it has a head, and does not say what it gives")
-    for name in heads or [spec.output.name]:
-        if name not in outputs:
-            raise ValueError(f"its output is {name!r:.100}, and the graph has {sorted(outputs)}")
-        columns = None if spec.classes is None or not heads else (None, spec.classes)
-        if columns and not _fit(outputs[name].shape, columns):
-            raise ValueError(f"it has {spec.classes} classes, and the graph has {outputs[name]}")
-    if not heads and not _fit(outputs[spec.output.name].shape, spec.output.shape):
-        raise ValueError(f"its output is {spec.output}, and the graph has {outputs[spec.output.name]}")
+    inputs = {i.name: i for i in graph_inputs(proto)}
+    outputs = {v.name: tensor_spec(v) for v in proto.graph.output}
+    if set(inputs) != {i.name for i in spec.inputs}:
+        raise ValueError(f"its inputs are {sorted(i.name for i in spec.inputs)}, and the graph has {sorted(inputs)}")
+    results = [TensorSpec(name, "", (None, spec.classes)) for name in heads] or [replace(spec.output, dtype="")]
+    for tensor, graph in (*((i, inputs) for i in spec.inputs), *((r, outputs) for r in results)):
+        own = graph.get(tensor.name)
+        if own is None or not _fit(own, tensor):
+            raise ValueError(f"it has the tensor {tensor!s:.200}, and the graph has {own or sorted(graph)}")
     if heads and not any(spec.output.name in node.output for node in proto.graph.node):
         raise ValueError(f"no node gives its output {spec.output.name!r:.100}")
     if spec.output_kind is not None and spec.output.shape:
         check_raw_shape(spec.output.shape, spec.output_kind, None, spec.name)
 
 
-def _fit(one: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:
-    """Whether two shapes can be one tensor's; an unknown shape is ``()``."""
-    if not one or not other:
+def _fit(one: TensorSpec, other: TensorSpec) -> bool:
+    """Return whether two descriptions can be of one tensor; an unknown dtype is ``""``, an unknown shape ``()``."""
+    if one.dtype and other.dtype and one.dtype != other.dtype:
+        return False
+    if not one.shape or not other.shape:
         return True
-    return len(one) == len(other) and all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+    lengths = zip(one.shape, other.shape, strict=False)
+    return one.rank == other.rank and all(a is None or b is None or a == b for a, b in lengths)
 
 
 def _digests(path: Path, proto: onnx.ModelProto) -> tuple[str, list[str]]:

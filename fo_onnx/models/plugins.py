@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("fo_onnx.models.plugins")
 EXPORTERS = "fo_onnx.exporters"
 SOURCES = "fo_onnx.sources"
-_KINDS = {EXPORTERS: "exporter", SOURCES: "source"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def exporter(name: str) -> Exporter:
         OptionError: There is none; the message lists those there are.
         PluginError: It cannot be loaded, or two have this name.
     """
-    known = _entry_points(EXPORTERS)
+    known = _all_entry_points(EXPORTERS)
     if name not in known:
         listed = ", ".join(map(repr, [*known, "callable"]))
         raise OptionError(f"framework={name!r} is not known; known are {listed}.")
@@ -146,32 +145,25 @@ def prefer_native(exporter: Exporter, model: Any, example: Inputs) -> str | None
 
 def states() -> list[PluginState]:
     """Return every plugin of both groups, loaded once to see whether it works."""
-    return [
-        PluginState(name, _KINDS[group], point.value, point.dist.name if point.dist else "?", _problem(group, name))
-        for group in (EXPORTERS, SOURCES)
-        for name, points in _all_entry_points(group).items()
-        for point in points[:1]
-    ]
+    plugins = []
+    for kind, group in (("exporter", EXPORTERS), ("source", SOURCES)):
+        for name, (point, *_) in _all_entry_points(group).items():
+            problem = None
+            try:
+                _load(group, name)
+            except PluginError as err:
+                problem = str(err)
+            package = point.dist.name if point.dist else "?"
+            plugins.append(PluginState(name, kind, point.value, package, problem))
+    return plugins
 
 
 def _working(group: str) -> Iterator[Any]:
-    for name in _entry_points(group):
+    for name in _all_entry_points(group):
         try:
             yield _load(group, name)
         except PluginError as err:
             log.warning("%s", err)
-
-
-def _problem(group: str, name: str) -> str | None:
-    try:
-        _load(group, name)
-    except PluginError as err:
-        return str(err)
-    return None
-
-
-def _entry_points(group: str) -> list[str]:
-    return sorted(_all_entry_points(group))
 
 
 @cache
@@ -179,7 +171,7 @@ def _all_entry_points(group: str) -> dict[str, list[EntryPoint]]:
     from importlib.metadata import entry_points
 
     by_name: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=group):
+    for point in sorted(entry_points(group=group), key=lambda p: p.name):
         known = by_name.setdefault(point.name, [])
         # An editable install and a wheel of the same package can both be seen; they are one plugin.
         if all(p.value != point.value for p in known):

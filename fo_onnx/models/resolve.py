@@ -31,7 +31,7 @@ class ResolvedModel:
 
     @property
     def onnx(self) -> OnnxModel | None:
-        """The file; ``None`` for a model of a framework."""
+        """Return the file; ``None`` for a model of a framework."""
         if self.plugin is not None:
             return None
         model: OnnxModel = self.model.model if isinstance(self.model, LoadedOnnx) else self.model
@@ -39,12 +39,12 @@ class ResolvedModel:
 
     @property
     def spec(self) -> ModelSpec | None:
-        """The spec of a file; ``None`` for a model of a framework."""
+        """Return the spec of a file; ``None`` for a model of a framework."""
         return None if self.onnx is None else self.onnx.spec
 
     @property
     def signature(self) -> InputSignature | None:
-        """The inputs that the model takes, as far as they are known."""
+        """Return the inputs that the model takes, as far as they are known."""
         if self.plugin is not None:
             return self.plugin.signature(self.model)
         return None if self.spec is None else self.spec.signature

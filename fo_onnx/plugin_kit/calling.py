@@ -33,7 +33,7 @@ class Call:
         """Return positional and keyword arguments for tensors in the order of `keys`."""
         nested = nest(dict(zip(self.keys, tensors, strict=True)))
         if self.form == "positional":
-            return tuple(nested[k] for k in sorted(nested, key=int)), {}
+            return _number(nested), {}
         return ((nested,), {}) if self.form == "dict" else ((), nested)
 
     def arrays(self, inputs: Mapping[str, Any]) -> list[Any]:
@@ -100,13 +100,12 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
             groups.setdefault(top, {})[rest] = value
         else:
             groups[top] = value
-    for key, value in groups.items():
-        if isinstance(value, dict):
-            inner = nest(value)
-            groups[key] = (
-                tuple(inner[k] for k in sorted(inner, key=int)) if all(k.isdecimal() for k in inner) else inner
-            )
-    return groups
+    return {key: _number(nest(value)) if isinstance(value, dict) else value for key, value in groups.items()}
+
+
+def _number(values: dict[str, Any]) -> Any:
+    """Return values as a tuple if their keys are their places."""
+    return tuple(values[k] for k in sorted(values, key=int)) if all(k.isdecimal() for k in values) else values
 
 
 def _tensors(output: Any, path: str, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:

@@ -12,13 +12,9 @@ from ..contracts.spec import InputSignature
 
 def signature_of(function: Any) -> InputSignature | None:
     """Return the names of a callable's parameters, without ``self``; ``None`` if they are not known or it takes any."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return None
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if len(named) < len(parameters):
-        # *args and **kwargs take anything.
+    parameters = _parameters_of(function)
+    named = [p for p in parameters or () if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if parameters is None or len(named) < len(parameters):
         return None
     required = tuple(p.name for p in named if p.default is p.empty)
     return InputSignature(required, tuple(p.name for p in named if p.default is not p.empty))
@@ -26,11 +22,14 @@ def signature_of(function: Any) -> InputSignature | None:
 
 def takes_keywords(function: Any) -> bool:
     """Return whether a callable has a parameter like ``**kwargs``."""
+    return any(p.kind == p.VAR_KEYWORD for p in _parameters_of(function) or ())
+
+
+def _parameters_of(function: Any) -> list[inspect.Parameter] | None:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        return False
-    return any(p.kind == p.VAR_KEYWORD for p in parameters)
+        return None
 
 
 def captured_values(function: Any) -> Iterator[Any]:

@@ -91,22 +91,19 @@ def of_callable(function: Any) -> Iterator[bytes]:
         yield from _of_named(function.keywords)
     elif inspect.ismethod(function):
         yield from of_callable(function.__func__)
-        yield from of_attributes(function.__self__)
+        yield from _of_attributes(function.__self__)
     elif inspect.isfunction(function):
         yield from _of_function(function)
-    elif inspect.isclass(function):
-        yield qualified_name(function).encode()
-        yield from of_class_code(function.__mro__)
     else:
         yield qualified_name(function).encode()  # where it has one, as what is compiled has
-        yield from of_attributes(function)
+        yield from _of_attributes(function)
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:
         yield from of_callable(wrapped)
 
 
-def of_attributes(owner: Any) -> Iterator[bytes]:
-    """Yield the class of an object with its code, and the object's attributes that are plain values or arrays."""
+def _of_attributes(owner: Any) -> Iterator[bytes]:
+    """Yield a class, or that of an object, with its code, and the object's attributes that are plain values or arrays."""
     kind = owner if inspect.isclass(owner) else type(owner)
     yield qualified_name(kind).encode()
     yield from of_class_code(kind.__mro__)
@@ -128,10 +125,10 @@ def of_class_code(classes: Iterable[type]) -> Iterator[bytes]:
                 yield from of_callable(function)
 
 
-def is_plain(value: Any, deepest: int = 4) -> bool:
+def is_plain(value: Any) -> bool:
     """Return whether a value is a constant, or a tuple of such."""
     if type(value) in (tuple, frozenset):
-        return deepest > 0 and all(is_plain(item, deepest - 1) for item in value)
+        return all(map(is_plain, value))
     return type(value) in PLAIN
 
 

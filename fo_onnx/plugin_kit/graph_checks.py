@@ -6,8 +6,9 @@ name, which shows as an error when a session is opened, or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,28 @@ from ..errors import ExportError
 
 if TYPE_CHECKING:
     import onnx
+
+T = TypeVar("T")
+
+
+def messages_in(message: Any, kind: type[T]) -> Iterator[T]:
+    """Yield the messages of one kind that lie in a protobuf message, at any depth: nodes, tensors, graphs."""
+    from google.protobuf.message import Message
+
+    for name in _message_fields(message.DESCRIPTOR):
+        value = getattr(message, name)
+        if isinstance(value, Message) and not message.HasField(name):
+            continue
+        for inner in [value] if isinstance(value, Message) else value:
+            if isinstance(inner, kind):
+                yield inner
+            yield from messages_in(inner, kind)
+
+
+@functools.cache
+def _message_fields(descriptor: Any) -> list[str]:
+    # The other fields hold the content of tensors, which would be copied.
+    return [field.name for field in descriptor.fields if field.message_type is not None]
 
 
 def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
@@ -37,18 +60,18 @@ def graph_inputs(proto: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 
 def unknown_operators(proto: onnx.ModelProto) -> list[str]:
     """Return the operators of a model that neither ONNX nor the model itself defines, each once, as ``"Erfinv (opset 18)"``."""
-    from onnx import defs
+    import onnx
 
     versions = {o.domain or "ai.onnx": o.version for o in proto.opset_import}
     local = {(f.domain, f.name) for f in proto.functions}
     unknown: dict[str, None] = {}
-    for node in _nodes(proto.graph.node):
+    for node in messages_in(proto.graph, onnx.NodeProto):
         domain = node.domain if node.domain != "ai.onnx" else ""
         version = versions.get(domain or "ai.onnx")
         if (node.domain, node.op_type) in local or domain == "com.microsoft":
             # onnxruntime's own operators are in no list of ONNX; sessions refuse those that they lack.
             continue
-        if version is None or not defs.has(node.op_type, version, domain):
+        if version is None or not onnx.defs.has(node.op_type, version, domain):
             unknown[f"{f'{domain}.' if domain else ''}{node.op_type} (opset {version})"] = None
     return list(unknown)
 
@@ -64,11 +87,3 @@ def require_known_operators(proto: onnx.ModelProto, converter: str, model_name: 
     unknown = unknown_operators(proto)
     if unknown:
         raise ExportError(f"{converter} cannot convert {model_name}: ONNX has no operator for {', '.join(unknown)}.")
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
-                yield from _nodes(graph.node)

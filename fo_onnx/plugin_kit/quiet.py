@@ -15,7 +15,7 @@ _one_at_a_time = threading.RLock()
 
 @contextlib.contextmanager
 def quiet(*packages: str, level: int = logging.ERROR) -> Iterator[list[logging.Logger]]:
-    """Silences standard output, standard error, warnings, and packages' loggers; puts everything back, also after an error.
+    """Silence standard output, standard error, warnings, and packages' loggers; put everything back, also after an error.
 
     Loggers say nothing below `level` meanwhile, and the handlers that are added to them or to the root go again. Another
     thread that asks for silence waits until the first has put everything back.
@@ -29,27 +29,23 @@ def quiet(*packages: str, level: int = logging.ERROR) -> Iterator[list[logging.L
     """
     with (
         _one_at_a_time,
-        _loggers_at(level, packages) as loggers,
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        yield loggers
-
-
-@contextlib.contextmanager
-def _loggers_at(level: int, packages: tuple[str, ...]) -> Iterator[list[logging.Logger]]:
-    names = {*packages, *(n for n in logging.root.manager.loggerDict if n.partition(".")[0] in packages)}
-    # Children, too: some have levels of their own, so that the parent's does not reach them.
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in (*loggers, logging.root)]
-    for logger in loggers:
-        logger.setLevel(level)
-    try:
-        yield loggers
-    finally:
-        for logger, level_before, propagate, handlers in before:
-            logger.setLevel(level_before)
-            logger.propagate = propagate
-            logger.handlers[:] = handlers
+        # Children, too: some have levels of their own, so that the parent's does not reach them.
+        names = {*packages, *(n for n in logging.root.manager.loggerDict if n.partition(".")[0] in packages)}
+        loggers = [logging.getLogger(name) for name in names]
+        before = [
+            (logger, logger.level, logger.propagate, list(logger.handlers)) for logger in (*loggers, logging.root)
+        ]
+        try:
+            for logger in loggers:
+                logger.setLevel(level)
+            yield loggers
+        finally:
+            for logger, level_before, propagate, handlers in before:
+                logger.setLevel(level_before)
+                logger.propagate = propagate
+                logger.handlers[:] = handlers

@@ -13,7 +13,7 @@ import numpy as np
 
 from fo_onnx.errors import ExportError
 
-from .graph import DOUBLE, FLOAT, INT64, Graph
+from .graph import INT64, Graph
 
 
 @contextmanager
@@ -45,18 +45,13 @@ def _interpolate(scope: Any, container: Any, model: Any, scores: str, k: int, dt
     x, y = np.asarray(calibrator.X_thresholds_, np.float64), np.asarray(calibrator.y_thresholds_, np.float64)
     widths = np.diff(x)
     slopes = np.divide(np.diff(y), widths, out=np.zeros_like(widths), where=widths > 0)
-    kind = DOUBLE if dtype == np.float64 else FLOAT
     graph = Graph(scope, None, container)
-
-    def node(op: str, *inputs: str) -> str:
-        return graph.node(op, inputs)
-
-    def constant(values: Any) -> str:
-        return graph.constant(values, kind)
-
-    column = node("Reshape", scores, graph.constant([-1, 1], INT64))
+    column = graph.node("Reshape", [scores, graph.constant([-1, 1], INT64)])
     if len(x) < 2:
-        return node("Add", node("Mul", column, constant(0.0)), constant(y[0]))
-    above = node("Max", node("Sub", column, constant(x[None, :-1])), constant(0.0))
-    within = node("Min", above, constant(widths[None, :]))
-    return node("Add", node("MatMul", within, constant(slopes[:, None])), constant(y[0]))
+        rise = graph.node("Mul", [column, graph.constant(0.0)])
+    else:
+        above = graph.node("Sub", [column, graph.constant(x[None, :-1])])
+        above = graph.node("Max", [above, graph.constant(0.0)])
+        within = graph.node("Min", [above, graph.constant(widths[None, :])])
+        rise = graph.node("MatMul", [within, graph.constant(slopes[:, None])])
+    return graph.node("Add", [rise, graph.constant(y[0])])

@@ -1,4 +1,4 @@
-"""Converters of classifiers: trees, forests, boosting, bagging, votes, and linear discriminant analysis.
+"""Converters of classifiers: trees, forests, boosting, votes, and linear discriminant analysis.
 
 Each takes what skl2onnx gives a converter (scope, operator, container) and writes the estimator in float64. A comment says
 what skl2onnx 1.20 does otherwise.
@@ -24,14 +24,17 @@ def classifier_converters() -> dict[type, Converter]:
     from sklearn import discriminant_analysis, ensemble, pipeline, tree
 
     return {
-        tree.DecisionTreeClassifier: _converter(_decision_tree),
-        tree.ExtraTreeClassifier: _converter(_decision_tree),
-        ensemble.RandomForestClassifier: _converter(_forest),
-        ensemble.ExtraTreesClassifier: _converter(_forest),
-        ensemble.GradientBoostingClassifier: _converter_of_scores(_gradient_boosting),
+        tree.DecisionTreeClassifier: _converter(_mean_of_trees),
+        tree.ExtraTreeClassifier: _converter(_mean_of_trees),
+        ensemble.RandomForestClassifier: _converter(_mean_of_trees),
+        ensemble.ExtraTreesClassifier: _converter(_mean_of_trees),
+        # The exponential loss is fitted by half the log odds (Friedman et al., Additive logistic regression, 2000, section 4.1).
+        ensemble.GradientBoostingClassifier: _converter_of_scores(
+            _gradient_boosting, lambda e: 2.0 if e.loss == "exponential" else 1.0
+        ),
         ensemble.HistGradientBoostingClassifier: _converter_of_scores(_hist_gradient_boosting),
-        ensemble.AdaBoostClassifier: _converter(_ada_boost, _ada_boost_scores),
-        ensemble.BaggingClassifier: _converter(_bagging),
+        # SAMME's distributions (Zhu et al., Multi-class AdaBoost, 2009, algorithm 2).
+        ensemble.AdaBoostClassifier: _converter_of_scores(_ada_boost, lambda e: 1 / (len(e.classes_) - 1)),
         ensemble.VotingClassifier: _converter(_voting),
         discriminant_analysis.LinearDiscriminantAnalysis: _converter_of_scores(_lda),
         pipeline.Pipeline: _pipeline,
@@ -43,33 +46,26 @@ def _converter(probabilities: Writer, scores: Writer | None = None) -> Converter
 
     Args:
         probabilities: Writes the distributions (n, k).
-        scores: Writes the decision function instead, (n, k), of two classes [−z, z]; asked for by ``raw_scores``, as calibration
-            does, which prefers it to distributions.
+        scores: Writes the decision function instead, (n, k), of two classes [−z, z], if there is one; asked for by
+            ``raw_scores``, as calibration does, which prefers it to distributions.
     """
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
         graph, estimator = Graph(scope, operator, container), operator.raw_operator
-        write = probabilities
-        if hasattr(estimator, "decision_function") and _raw_scores_asked(estimator, container):
-            if scores is None:
-                raise NotImplementedError(f"the decision function of {type(estimator).__name__}")
-            write = scores
+        write = scores if scores is not None and _raw_scores_asked(estimator, container) else probabilities
         graph.finish(write(graph, estimator), np.asarray(estimator.classes_))
 
     return convert
 
 
-def _converter_of_scores(write: Writer) -> Converter:
-    """Return a converter of an estimator by its raw scores: (n, 1) of two classes, else (n, k)."""
+def _converter_of_scores(write: Writer, factor: Callable[[Any], float] = lambda estimator: 1.0) -> Converter:
+    """Return a converter of an estimator by its raw scores, (n, 1) of two classes, else (n, k); `factor` makes them logits."""
 
     def probabilities(graph: Graph, estimator: Any) -> str:
-        raw = write(graph, estimator)
-        if getattr(estimator, "loss", None) == "exponential":
-            # It gives half the log odds; see Friedman et al., Additive logistic regression, 2000, section 4.1.
-            raw = graph.node("Mul", [raw, graph.constant(2.0)])
+        logits = graph.node("Mul", [write(graph, estimator), graph.constant(factor(estimator))])
         if len(estimator.classes_) > 2:
-            return graph.node("Softmax", [raw], axis=1)
-        second = graph.node("Sigmoid", [raw])
+            return graph.node("Softmax", [logits], axis=1)
+        second = graph.node("Sigmoid", [logits])
         return graph.node("Concat", [graph.node("Sub", [graph.constant(1.0), second]), second], axis=1)
 
     def scores(graph: Graph, estimator: Any) -> str:
@@ -106,29 +102,27 @@ def _pipeline(scope: Any, operator: Any, container: Any) -> None:
 # Trees and sums of trees -----------------------------------------------------------------------------------------
 
 
-def _sum_of_trees(graph: Graph, trees: Sequence[TreeArrays], *, double: bool = False) -> str:
-    """Write the sum over all trees' leaves, (n, targets), in float64."""
-    rows = graph.rows()
-    rows = rows if double else graph.cast(rows, FLOAT)
-    total = graph.ml_node("TreeEnsembleRegressor", 3, [rows], **node_attributes(trees, double=double))
+def _sum_of_trees(graph: Graph, trees: Sequence[TreeArrays], rows: str | None = None) -> str:
+    """Write the sum over all trees' leaves, (n, targets), in float64; of the rows rounded to float32, if no others are given."""
+    rows = rows or graph.cast(graph.cast(graph.rows(), FLOAT), DOUBLE)
+    attributes = node_attributes(trees)
+    total = graph.node("TreeEnsembleRegressor", [rows], domain="ai.onnx.ml", op_version=3, **attributes)
     return graph.cast(total, DOUBLE)
 
 
-def _distributions(tree: Any) -> NDArray[np.float64]:
-    """Return the distribution of each node of a tree of one output, (m, k)."""
-    values = tree.value[:, 0, :]
-    return np.asarray(values / values.sum(axis=1, keepdims=True), np.float64)
+def _spread(values: NDArray[Any], target: int, targets: int) -> NDArray[np.float64]:
+    """Return what the nodes of a tree add, (m,), as the column `target` of zeros (m, targets)."""
+    return np.where(np.arange(targets) == target, values[:, None], 0.0)
 
 
-def _decision_tree(graph: Graph, estimator: Any) -> str:
-    # skl2onnx declares float64 for what the operator gives in float32, which ONNX Runtime refuses.
-    return _sum_of_trees(graph, [from_tree(estimator.tree_, _distributions(estimator.tree_))])
-
-
-def _forest(graph: Graph, estimator: Any) -> str:
+def _mean_of_trees(graph: Graph, estimator: Any) -> str:
     # On rows in float64 skl2onnx rounds thresholds to float32 and compares float64 with them: one row in ten flips.
-    count = len(estimator.estimators_)
-    return _sum_of_trees(graph, [from_tree(e.tree_, _distributions(e.tree_) / count) for e in estimator.estimators_])
+    members = getattr(estimator, "estimators_", [estimator])
+    trees = []
+    for member in members:
+        values = np.asarray(member.tree_.value[:, 0, :], np.float64)
+        trees.append(from_tree(member.tree_, values / values.sum(axis=1, keepdims=True) / len(members)))
+    return _sum_of_trees(graph, trees)
 
 
 def _gradient_boosting(graph: Graph, estimator: Any) -> str:
@@ -139,13 +133,12 @@ def _gradient_boosting(graph: Graph, estimator: Any) -> str:
             f"GradientBoostingClassifier starts from another estimator, {type(estimator.init_).__name__}"
         )
     # The trees of each stage add to one of the scores, in steps of the learning rate.
-    targets = estimator.estimators_.shape[1]
-    trees = []
-    for stage in estimator.estimators_:
-        for target, member in enumerate(stage):
-            values = np.zeros((member.tree_.node_count, targets))
-            values[:, target] = estimator.learning_rate * member.tree_.value[:, 0, 0]
-            trees.append(from_tree(member.tree_, values))
+    rate, targets = estimator.learning_rate, estimator.estimators_.shape[1]
+    trees = [
+        from_tree(member.tree_, _spread(rate * member.tree_.value[:, 0, 0], target, targets))
+        for stage in estimator.estimators_
+        for target, member in enumerate(stage)
+    ]
     start = np.asarray(estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), np.float32)), np.float64)
     return graph.node("Add", [_sum_of_trees(graph, trees), graph.constant(start.reshape(1, targets))])
 
@@ -155,58 +148,31 @@ def _hist_gradient_boosting(graph: Graph, estimator: Any) -> str:
     if estimator.is_categorical_ is not None:
         raise NotImplementedError("HistGradientBoostingClassifier was fitted with categorical_features")
     targets = estimator.n_trees_per_iteration_
-    trees = [from_predictor(p, target, targets) for stage in estimator._predictors for target, p in enumerate(stage)]
+    trees = [
+        from_predictor(predictor, _spread(predictor.nodes["value"], target, targets))
+        for stage in estimator._predictors
+        for target, predictor in enumerate(stage)
+    ]
     start = graph.constant(np.asarray(estimator._baseline_prediction, np.float64).reshape(1, targets))
-    return graph.node("Add", [_sum_of_trees(graph, trees, double=True), start])
+    return graph.node("Add", [_sum_of_trees(graph, trees, graph.rows()), start])
 
 
 def _ada_boost(graph: Graph, estimator: Any) -> str:
-    """Write SAMME: the softmax of the weighted votes (Zhu et al., Multi-class AdaBoost, 2009, algorithm 2)."""
-    return graph.node("Softmax", [_votes(graph, estimator, 1 / (len(estimator.classes_) - 1))], axis=1)
-
-
-def _ada_boost_scores(graph: Graph, estimator: Any) -> str:
-    # Of two classes scikit-learn gives the difference of the votes, which is twice the second.
-    return _votes(graph, estimator, 2.0 if len(estimator.classes_) == 2 else 1.0)
-
-
-def _votes(graph: Graph, estimator: Any, factor: float) -> str:
-    """Write the weighted mean of the members' votes, times `factor`.
+    """Write the weighted mean of the members' votes, of two classes their difference.
 
     A vote is decided here, in float64: two classes of a leaf that are equal but for their last bits would be a tie in
     float32. skl2onnx mixes float32 and float64.
     """
-    classes, total = estimator.classes_, estimator.estimator_weights_.sum()
+    count, total = len(estimator.classes_), estimator.estimator_weights_.sum()
+    classes, factor = (estimator.classes_, 1.0) if count > 2 else (estimator.classes_[1:], 2.0)
     trees = []
     for weight, member in zip(estimator.estimator_weights_, estimator.estimators_, strict=False):
         if not hasattr(member, "tree_"):
             raise NotImplementedError(f"AdaBoostClassifier of {type(member).__name__} has no converter in float64")
         best = member.classes_[member.tree_.value[:, 0, :].argmax(axis=1)]
-        votes = np.where(best[:, None] == classes[None, :], weight, -weight / (len(classes) - 1))
+        votes = np.where(best[:, None] == classes[None, :], weight, -weight / (count - 1))
         trees.append(from_tree(member.tree_, votes / total * factor))
     return _sum_of_trees(graph, trees)
-
-
-def _bagging(graph: Graph, estimator: Any) -> str:
-    """Write the mean of the members' distributions; a member that has not seen a class gives it no mass."""
-    # Members that are trees become one operator; others are written one by one, where they fit.
-    classes, members = estimator.classes_, estimator.estimators_
-    places = [np.asarray(m.classes_, np.int64) for m in members]  # members are fitted on the numbers of the classes
-    if all(hasattr(m, "tree_") for m in members):
-        trees = []
-        for member, place, columns in zip(members, places, estimator.estimators_features_, strict=True):
-            values = np.zeros((member.tree_.node_count, len(classes)))
-            values[:, place] = _distributions(member.tree_) / len(members)
-            trees.append(from_tree(member.tree_, values, columns))
-        return _sum_of_trees(graph, trees)
-    if any(len(p) != len(classes) for p in places) or not all(hasattr(m, "predict_proba") for m in members):
-        raise NotImplementedError(
-            "BaggingClassifier has members without predict_proba, or that have not seen every class"
-        )
-    if any(not np.array_equal(f, np.arange(estimator.n_features_in_)) for f in estimator.estimators_features_):
-        raise NotImplementedError("BaggingClassifier has members on parts of the columns that are no trees")
-    total = graph.node("Sum", [graph.member(m) for m in members])
-    return graph.node("Div", [total, graph.constant(float(len(members)))])
 
 
 def _voting(graph: Graph, estimator: Any) -> str:

@@ -39,10 +39,6 @@ class Graph:
         self._container.add_node(op, list(inputs), [output], op_domain=domain, name=name, **attributes)
         return output
 
-    def ml_node(self, op: str, version: int, inputs: Sequence[str], **attributes: Any) -> str:
-        """Add a node of ``ai.onnx.ml`` and return the name of its output."""
-        return self.node(op, inputs, domain="ai.onnx.ml", op_version=version, **attributes)
-
     def constant(self, values: Any, kind: int = DOUBLE) -> str:
         """Add a constant tensor and return its name."""
         name = str(self._scope.get_unique_variable_name("constant"))

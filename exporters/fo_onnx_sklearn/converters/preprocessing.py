@@ -104,7 +104,6 @@ def _polynomial(graph: Graph, estimator: Any) -> str:
 
 
 def _one_hot(graph: Graph, estimator: Any) -> str:
-    _refuse_infrequent(estimator)
     dropped = estimator.drop_idx_ if estimator.drop_idx_ is not None else [None] * len(estimator.categories_)
     columns = []
     for i, matches in enumerate(_matches(graph, estimator)):
@@ -115,8 +114,7 @@ def _one_hot(graph: Graph, estimator: Any) -> str:
 
 
 def _ordinal(graph: Graph, estimator: Any) -> str:
-    _refuse_infrequent(estimator)
-    if any(_is_missing(c) for categories in estimator.categories_ for c in categories):
+    if any(c is None or c != c for categories in estimator.categories_ for c in categories):
         raise NotImplementedError("OrdinalEncoder with missing values among its categories")
     columns = []
     for matches, categories in zip(_matches(graph, estimator), estimator.categories_, strict=True):
@@ -131,6 +129,8 @@ def _ordinal(graph: Graph, estimator: Any) -> str:
 
 def _matches(graph: Graph, estimator: Any) -> list[str]:
     """Return for each column which of its categories a row has, (n, categories) in float64; refuse unknown ones on demand."""
+    if any(indices is not None for indices in getattr(estimator, "_infrequent_indices", ())):
+        raise NotImplementedError(f"{type(estimator).__name__} with a group of infrequent categories")
     columns = []
     for (column, text), categories in zip(graph.columns(), estimator.categories_, strict=True):
         matches = graph.cast(_equal(graph, column, text, np.asarray(categories)), DOUBLE)
@@ -146,8 +146,11 @@ def _equal(graph: Graph, column: str, text: bool, categories: NDArray[Any]) -> s
             raise NotImplementedError("an encoder of text with missing values among its categories")
         # ONNX compares text from operator set 19 on only; numbering it works in all.
         places = list(range(len(categories)))
-        keys = {"keys_strings": [str(c) for c in categories], "values_int64s": places, "default_int64": -1}
-        numbers = graph.ml_node("LabelEncoder", 2, [column], **keys)
+        keys = [str(c) for c in categories]
+        numbers = graph.node(
+            "LabelEncoder", [column], domain="ai.onnx.ml", op_version=2,
+            keys_strings=keys, values_int64s=places, default_int64=-1,
+        )  # fmt: skip
         return graph.node("Equal", [numbers, graph.constant([places], INT64)])
     if categories.dtype.kind not in "biuf":
         raise NotImplementedError("an encoder of numbers that was fitted on objects")
@@ -162,14 +165,3 @@ def _equal(graph: Graph, column: str, text: bool, categories: NDArray[Any]) -> s
 
 def _count_matches(graph: Graph, matches: str) -> str:
     return graph.node("ReduceSum", [matches, graph.constant([1], INT64)], keepdims=1)
-
-
-def _is_missing(category: Any) -> bool:
-    return category is None or (isinstance(category, float | np.floating) and bool(np.isnan(category)))
-
-
-def _refuse_infrequent(estimator: Any) -> None:
-    if getattr(estimator, "_infrequent_enabled", False) and any(
-        indices is not None for indices in estimator._infrequent_indices
-    ):
-        raise NotImplementedError(f"{type(estimator).__name__} with a group of infrequent categories")

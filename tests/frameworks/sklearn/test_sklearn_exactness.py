@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fo_onnx_sklearn.converters.trees import round_down
 from sklearn import (
     calibration,
     compose,
@@ -222,15 +221,6 @@ def test_an_unknown_category_that_is_taken() -> None:
         preprocessing.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
     ):
         assert furthest(fit(pipeline.make_pipeline(encoder, a_tree())), x) <= CLOSE
-
-
-def test_thresholds_are_round_down() -> None:
-    thresholds = np.array([1 / 3, -1 / 3, 0.5, 2 / 3, 1e300, -1e300, 1e-300, -1e-300])
-    rounded = round_down(thresholds)
-
-    assert (rounded <= thresholds).all()
-    with np.errstate(over="ignore"):
-        assert (np.nextafter(rounded, np.float32(np.inf)).astype(np.float64) > thresholds).all()
 
 
 @pytest.mark.parametrize(
