@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from .shared.failures import FAILED
 from .shared.options import PATH, common
 from .shared.output import pairs, show
 
@@ -14,8 +13,7 @@ from .shared.output import pairs, show
 @click.command()
 @click.argument("path", type=PATH)
 @common
-@click.pass_context
-def command(ctx: click.Context, path: Path) -> None:
+def command(path: Path) -> None:
     """Read a file of results or a run folder whole, and say what is wrong with it.
 
     Hashes, checksums, sums, ids, labels, counts and metrics are compared with what is recorded. The exit code is 1 if
@@ -32,6 +30,4 @@ def command(ctx: click.Context, path: Path) -> None:
         ("complete", None if report.complete else "no: the run has not ended; generate --resume resumes it"),
         ("verdict", "sound" if report.ok else ["DAMAGED: " + report.problems[0], *report.problems[1:]]),
     ]
-    show(report.as_dict(), pairs(lines))
-    if not report.ok:
-        ctx.exit(FAILED)
+    show(report.as_dict(), pairs(lines), failed=not report.ok)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .shared.failures import FAILED
 from .shared.options import common
 from .shared.output import pairs, plural, show, size_text
 
@@ -21,13 +21,14 @@ PACKAGES = (
     "tf2onnx", "jax", "jaxlib", "jax2onnx", "flax", "equinox", "dm-haiku", "scikit-learn",
 )  # fmt: skip
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
+SMALLEST_MODEL = '<ir_version: 10, opset_import: ["": 18]> smallest (float[n, 2] x) => (float[n, 2] y) {y = Softmax(x)}'
+"""A graph of one node, in ONNX's text syntax."""
 
 
 @click.command()
 @click.option("--clear-cache", is_flag=True, help="Remove every export in the cache; later runs export again.")
 @common
-@click.pass_context
-def command(ctx: click.Context, clear_cache: bool) -> None:
+def command(clear_cache: bool) -> None:
     """Show versions, plugins, devices and the cache of exports, and what is wrong with them.
 
     Temporary folders that your killed runs left behind are removed. The exit code is 1 if something is to be mended.
@@ -57,14 +58,12 @@ def command(ctx: click.Context, clear_cache: bool) -> None:
         ("telemetry", state["telemetry"]),
         ("verdict", ["TO BE MENDED: " + problems[0], *problems[1:]] if problems else "all is well"),
     ]
-    show(state, pairs(lines))
-    if problems:
-        ctx.exit(FAILED)
+    show(state, pairs(lines), failed=bool(problems))
 
 
 def examine() -> dict[str, Any]:
     """Return everything that the command shows, as JSON types; ``problems`` holds a text per thing that has to be repaired."""
-    from ..conversion import cache
+    from ..conversion.cache import ExportCache
     from ..models import plugins
     from ..runtime.devices import cpu_cores, installed_wheels
 
@@ -73,7 +72,7 @@ def examine() -> dict[str, Any]:
     states = plugins.states()
     wheels = installed_wheels()
     providers, devices, problems = _try_devices()
-    cache_state = cache.state()
+    cache_state = ExportCache.of_user().state()
     # List what has to be repaired.
     problems += [s.problem for s in states if s.problem is not None]
     if cache_state["problem"] is not None:
@@ -85,11 +84,8 @@ def examine() -> dict[str, Any]:
         )
     return {
         "python": platform.python_version(), "platform": platform.platform(), "cores": cpu_cores(), "packages": _versions(),
-        "plugins": [
-            {"name": s.name, "kind": s.kind, "target": s.target, "package": s.package, "problem": s.problem} for s in states
-        ],
-        "wheels": wheels, "providers": providers, "devices": devices, "cache": cache_state, "telemetry": telemetry,
-        "problems": problems,
+        "plugins": [asdict(state) for state in states], "wheels": wheels, "providers": providers, "devices": devices,
+        "cache": cache_state, "telemetry": telemetry, "problems": problems,
     }  # fmt: skip
 
 
@@ -126,27 +122,19 @@ def _try_devices() -> tuple[list[str], list[dict[str, Any]], list[str]]:
 
 def _try_device(kind: str, providers: list[str]) -> str | None:
     """Return why a session on a device cannot be opened; ``None`` if it can."""
+    import onnx.parser
+
     from ..errors import FoOnnxError
     from ..runtime.devices import placements
     from ..runtime.session import Session
 
     try:
         (place,) = placements(kind, "float32", providers)
-        Session(_smallest_model(), Path(), place, 1, "a model of one node")
+        model = onnx.parser.parse_model(SMALLEST_MODEL).SerializeToString()
+        Session(model, Path(), place, 1, "a model of one node")
     except FoOnnxError as err:
         return str(err)
     return None
-
-
-def _smallest_model() -> bytes:
-    import onnx
-    from onnx import TensorProto, helper
-
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, 2]) for n in "xy")
-    graph = helper.make_graph([helper.make_node("Softmax", ["x"], ["y"])], "smallest", [x], [y])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 def _telemetry() -> str:

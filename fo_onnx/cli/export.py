@@ -11,10 +11,10 @@ from .shared.options import (
     DATA_HELP,
     PATH,
     common,
-    image_options,
-    model_options,
+    opening_options,
     output_options,
     shape_options,
+    take_images,
     tolerance_option,
 )
 from .shared.output import pairs, say, show, size_of, size_text
@@ -25,25 +25,15 @@ from .shared.output import pairs, say, show, size_of, size_text
 @click.option("-o", "--out", type=PATH, required=True, metavar="OUT.onnx", help="The file to write.")
 @click.option("--example", metavar="DATA", help=f"{DATA_HELP} The first 256 rows trace and check the model.")
 @shape_options
-@model_options
+@opening_options
 @output_options
 @click.option("--opset", type=int, default=18, show_default=True, help="The ONNX operator set.")
 @tolerance_option
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with the model.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.onnx.")
-@image_options
 @common
 def command(
-    model: str,
-    out: Path,
-    example: str | None,
-    input_shapes: Any,
-    input_dtypes: Any,
-    weights: Path | None,
-    params: str | None,
-    no_verify: bool,
-    images: dict[str, Any],
-    **options: Any,
+    model: str, out: Path, example: str | None, input_shapes: Any, input_dtypes: Any, no_verify: bool, **options: Any
 ) -> None:
     """Convert a model to an ONNX file that gives distributions, and compare the two.
 
@@ -52,7 +42,7 @@ def command(
     from .. import api
     from ..contracts.parity_report import ParityReport
     from .shared.data import load_data, random_rows
-    from .shared.models import load_model, load_params
+    from .shared.models import open_model
     from .shared.records import spec_lines
 
     # Rows of the user, or made-up ones.
@@ -60,10 +50,11 @@ def command(
         raise click.UsageError("Give the model's input with either --example or --input-shape.")
     if input_dtypes and not input_shapes:
         raise click.UsageError("--input-dtype is for --input-shape.")
+    images = take_images(options)
     rows = random_rows(input_shapes, input_dtypes) if example is None else load_data(example, images)
     # Export and compare.
-    original = load_model(model, weights=weights, framework=options["framework"], trust=options["trust"])
-    exported = api.export(original, rows, out, params=load_params(params), verify=not no_verify, **options)
+    original = open_model(model, options)
+    exported = api.export(original, rows, out, verify=not no_verify, **options)
     parity = exported.provenance.get("parity")
     if example is None and parity is not None:
         say("the two were compared on random rows; fo-onnx verify compares them on real ones.")

@@ -16,27 +16,18 @@ from .shared.options import (
     PATH,
     Parsed,
     common,
-    image_options,
-    model_options,
+    opening_options,
     output_options,
+    split_commas,
+    take_images,
     together,
 )
 from .shared.output import pairs, rate_text, show, size_of, size_text, time_text
-from .shared.records import class_text, metrics_lines, parity_line, reason_lines, runner_lines, session_text
-
-
-def _read_devices(text: str) -> str | tuple[str, ...]:
-    names = tuple(n.strip() for n in text.split(","))
-    return names[0] if len(names) == 1 else names
-
-
-def _read_batch_size(text: str) -> int | str:
-    return text if text == "auto" else int(text)
-
+from .shared.records import class_text, lost_text, parity_line, reason_lines, run_lines, session_text
 
 run_options = together(
     click.option(
-        "--device", default="auto", show_default=True, type=Parsed(_read_devices, "devices"),
+        "--device", default="auto", show_default=True, type=split_commas(str.strip, "devices"),
         help="cpu, cuda, cuda:N, tensorrt, openvino, or several, separated by commas.",
     ),
     click.option(
@@ -44,8 +35,8 @@ run_options = together(
         help="ONNX, the model's own framework, or the first that works.",
     ),
     click.option(
-        "--batch-size", default="auto", show_default=True, type=Parsed(_read_batch_size, "a number of rows, or auto,"),
-        help="Rows per run of the model.",
+        "--batch-size", default="auto", show_default=True, help="Rows per run of the model.",
+        type=Parsed(lambda text: text if text == "auto" else int(text), "a number of rows, or auto,"),
     ),
     click.option("--precision", type=click.Choice(["float32", "tf32"]), default="float32", show_default=True),
     click.option("--num-workers", type=int, default=0, show_default=True, help="Threads that read rows ahead."),
@@ -75,36 +66,19 @@ run_options = together(
 @click.option("--keep-logits", is_flag=True, help="Keep the logits beside the distributions.")
 @click.option("--meta", multiple=True, type=KEY_VALUE, metavar="KEY=VALUE", help="Your own record, kept in the file.")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
-@model_options
+@opening_options
 @output_options
-@image_options
 @common
-@click.pass_context
-def command(
-    ctx: click.Context,
-    /,
-    model: str,
-    data: str,
-    labels: Path | None,
-    ids: Path | None,
-    out: Path | None,
-    dry_run: bool,
-    weights: Path | None,
-    params: str | None,
-    images: dict[str, Any],
-    meta: tuple[tuple[str, Any], ...],
-    **options: Any,
-) -> None:
+def command(model: str, data: str, ids: Path | None, out: Path | None, dry_run: bool, **options: Any) -> None:
     """Write one class distribution per row of a dataset.
 
     A model of a framework is exported and compared on the first rows; if that fails it runs natively, and says why.
     A run that stops early keeps its finished rows, and --resume continues after them.
     """  # fmt: skip
-    from .. import api
     from ..contracts.options import split_arguments
     from ..engine import Engine
     from .shared.data import load_data, load_ids
-    from .shared.models import load_model, load_params
+    from .shared.models import open_model
 
     # Check what click cannot check.
     if options["resume"] and options["overwrite"]:
@@ -115,32 +89,28 @@ def command(
         # The command's own time counts too.
         with begin(options["timeout_s"]) as control:
             with control.calling("the opening of the model"):
-                opened = load_model(model, weights=weights, framework=options["framework"], trust=options["trust"])
-                options["params"] = load_params(params)
+                opened = open_model(model, options)
             with control.calling("the opening of the data"):
-                rows = load_data(data, images)
-                options |= {"labels": None if labels is None else str(labels), "ids": load_ids(ids)}
-            arguments: Any = {**options, "out": out, "meta": dict(meta)}
+                rows = load_data(data, take_images(options))
+                arguments: Any = {**options, "ids": load_ids(ids), "out": out, "meta": dict(options["meta"])}
+            of_engine, of_dataset = split_arguments(arguments)
             # Run, or say what a run would do.
-            if dry_run:
-                of_engine, of_dataset = split_arguments(arguments)
-                with Engine(opened, **of_engine) as engine:
-                    show(*_describe_plan(engine.plan(rows, **of_dataset)))
-                return
-            assert out is not None
-            dists = api.generate(opened, rows, **arguments)
+            with Engine(opened, **of_engine) as engine:
+                result = engine.plan(rows, **of_dataset) if dry_run else engine.generate(rows, **of_dataset)
     except (FoOnnxError, KeyboardInterrupt) as err:
         # Finished rows are kept, unless the run was refused as a whole.
         can_go_on = not dry_run and not isinstance(err, ResumeError | StoreExistsError | OptionError)
         if out is not None and can_go_on and _has_unfinished_run(out):
-            again = [a for a in ctx.meta["fo_onnx.arguments"] if a not in ("--overwrite", "--resume")]
+            again = [
+                a for a in click.get_current_context().meta["fo_onnx.arguments"] if a not in ("--overwrite", "--resume")
+            ]
             way = "resume it with"
             if isinstance(err, DataError) and err.position is not None and options["on_error"] == "fail":
                 # The same command would stop at the same row.
                 again, way = [*again, "--on-error", "skip"], "resume it past such rows with"
             err.add_note(f"{way}: {shlex.join(['fo-onnx', *again, '--resume'])}")
         raise
-    show(*_describe_result(dists, out))
+    show(*(_describe_plan(result) if out is None or dry_run else _describe_result(result, out)))
 
 
 def _has_unfinished_run(out: Path) -> bool:
@@ -172,23 +142,12 @@ def _describe_plan(plan: Any) -> tuple[dict[str, Any], str]:
 
 
 def _describe_result(dists: Any, out: Path) -> tuple[dict[str, Any], str]:
-    meta, metrics, size = dists.meta, dists.metrics(), size_of(out)
+    meta, size = dists.meta, size_of(out)
     document = {
-        "path": str(out), "size_bytes": size, "rows": len(dists), "classes": dists.classes, "metrics": metrics, "meta": meta,
+        "path": str(out), "size_bytes": size, "rows": len(dists), "classes": dists.classes, "metrics": dists.metrics(),
+        "meta": meta,
     }  # fmt: skip
     # For people: rows that were left out stand beside those that were written.
-    counts, timing = meta.get("rows") or {}, meta.get("timing") or {}
-    lost = "".join(f", {counts[k]} {k}" for k in ("skipped", "quarantined") if counts.get(k))
-    where = f"; see {out}.errors.jsonl" if counts.get("quarantined") else ""
-    export = f", export and comparison {time_text(timing['export_s'])}" if timing.get("export_s") else ""
-    speed = timing.get("rows_per_s")
-    lines = [
-        ("rows", f"{len(dists)} written{lost}{where}"),
-        ("classes", class_text(dists.classes, dists.class_names)),
-        ("file", f"{out} ({size_text(size)})"),
-        ("runner", runner_lines(meta)),
-        ("parity", parity_line(meta.get("parity"))),
-        ("metrics", metrics_lines(metrics)),
-        ("speed", f"{rate_text(speed)} ({time_text(timing['total_s'])}{export})" if speed else None),
-    ]
-    return document, pairs(lines)
+    where = f"; see {out}.errors.jsonl" if (meta.get("rows") or {}).get("quarantined") else ""
+    lines = [("rows", f"{len(dists)} written{lost_text(meta)}{where}"), ("file", f"{out} ({size_text(size)})")]
+    return document, pairs([*lines, *run_lines(dists)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ import click
 from ..errors import ModelError, StoreError, reading
 from .shared.options import PATH, common, shape_options
 from .shared.output import columns, pairs, rate_text, say, show, size_of, size_text
-from .shared.records import class_text, metrics_lines, parity_line, runner_lines, spec_lines
+from .shared.records import lost_text, parity_line, run_lines, spec_lines
 
 SHOWN_ROWS = 5
 SHOWN_COLUMNS = 10
 TIMED_BATCHES = (1, 16, 64, 256)
-_TIMED_SECONDS = 0.3
 
 
 @click.command()
@@ -47,7 +45,7 @@ def command(
     loaded = load_onnx(file, output_name=output_name)
     document, text = _describe_model(loaded)
     if timing:
-        document["timing"] = _time_batches(loaded, output_name, device, input_shapes, input_dtypes)
+        document["timing"] = _time_batches(loaded.model, output_name, device, input_shapes, input_dtypes)
         cells = [
             (str(t["batch_size"]), rate_text(t["rows_per_s"]).split()[0], f"{t['batch_ms']:.3g}")
             for t in document["timing"]
@@ -85,16 +83,13 @@ def _describe_model(loaded: Any) -> tuple[dict[str, Any], str]:
     return document, pairs(lines)
 
 
-def _time_batches(loaded: Any, output_name: str | None, device: str, shapes: Any, dtypes: Any) -> list[dict[str, Any]]:
+def _time_batches(model: Any, output_name: str | None, device: str, shapes: Any, dtypes: Any) -> list[dict[str, Any]]:
     """Return the rows per second of one session over all cores, by batch size, on made-up rows."""
-    from ..contracts.options import DataOptions, ModelOptions, OutputOptions, RunOptions
-    from ..engine.choose_runner import open_file
-    from ..runtime.request import RunRequest
-    from ..sources import open_source
+    from ..engine import Engine
     from .shared.data import random_rows
 
     # Make rows for every input.
-    spec = loaded.model.spec
+    spec = model.spec
     if not shapes:
         unknown = [str(i) for i in spec.inputs if None in i.shape[1:]]
         if unknown:
@@ -105,65 +100,43 @@ def _time_batches(loaded: Any, output_name: str | None, device: str, shapes: Any
         dtypes = [(i.name, i.dtype) for i in spec.inputs]
     say("timing on made-up rows.")
     sizes = TIMED_BATCHES if spec.fixed_batch is None else (spec.fixed_batch,)
-    source = open_source(random_rows(shapes, dtypes, max(sizes)), DataOptions(signature=spec.signature), ())
-
-    # A session for one row takes all cores.
-    request = RunRequest(
-        loaded, None, source.peek(max(sizes)).inputs, 1, ModelOptions(), OutputOptions(output_name=output_name),
-        RunOptions(device=device),
-    )  # fmt: skip
-    opened = open_file(request)
-    try:
-        return [_time_batch(opened.runners[0], source.peek(size).inputs, size) for size in sizes]
-    finally:
-        opened.close()
-
-
-def _time_batch(runner: Any, inputs: Any, size: int) -> dict[str, Any]:
-    runner.run(inputs)  # warms up
-    # At least three runs, and as many as there is time for.
-    seconds: list[float] = []
-    begun = time.perf_counter()
-    while len(seconds) < 3 or time.perf_counter() - begun < _TIMED_SECONDS:
-        start = time.perf_counter()
-        runner.run(inputs)
-        seconds.append(time.perf_counter() - start)
-    median = statistics.median(seconds)
-    return {"batch_size": size, "rows_per_s": size / median, "batch_ms": median * 1e3, "runs": len(seconds)}
+    with Engine(model, output_name=output_name, device=device) as engine:
+        timings = engine.time_batches(random_rows(shapes, dtypes, max(sizes)), sizes)
+    medians = {size: statistics.median(seconds) for size, seconds in timings.items()}
+    return [
+        {"batch_size": size, "rows_per_s": size / median, "batch_ms": median * 1e3, "runs": len(timings[size])}
+        for size, median in medians.items()
+    ]
 
 
 def _describe_results(path: Path) -> tuple[dict[str, Any], str]:
     from .. import store
 
     dists = store.load(path)
-    meta, metrics = dists.meta, dists.metrics()
+    meta = dists.meta
     complete, size = meta.get("complete", True) is not False, size_of(path)
     first = dists.slice(0, SHOWN_ROWS)
     document = {
         "path": str(path), "kind": "results", "size_bytes": size, "complete": complete, "rows": len(dists),
         "classes": dists.classes, "class_names": dists.class_names, "id_kind": dists.id_kind,
-        "labels": dists.labels is not None, "logits": dists.source.layout.logits, "metrics": metrics, "meta": meta,
+        "labels": dists.labels is not None, "logits": dists.source.layout.logits, "metrics": dists.metrics(), "meta": meta,
         "first_rows": {str(k): p for k, p in first.to_dict().items()},
     }  # fmt: skip
-    with reading(path, StoreError, "reading the comparison that is recorded in"):
-        parity = parity_line(meta.get("parity"))
-    model, data, timing = meta.get("model") or {}, meta.get("data") or {}, meta.get("timing") or {}
+    with reading(path, StoreError, "reading the record of the run in"):
+        of_run = run_lines(dists)
+    model, data = meta.get("model") or {}, meta.get("data") or {}
     preprocessing = [f"{k} {v}" for k, v in (data.get("preprocessing") or {}).items() if v is not None]
-    lost = "".join(f", {v} {k}" for k, v in (meta.get("rows") or {}).items() if k != "written" and v)
     extra = " and ".join(name for name in ("labels", "logits") if document[name])
+    ids = "integers" if dists.id_kind == "int" else "text"
     # Lines for people: each part is left out if the record does not have it. An unfinished run knows less of its model.
     model_parts = [model.get("name"), model.get("framework") and f"from {model['framework']}", model.get("output")]
     lines = [
         ("file", f"{path} ({size_text(size)})"),
         ("state", None if complete else "UNFINISHED: these are its finished rows; generate --resume resumes it"),
-        ("rows", f"{len(dists)}{extra and f' with {extra}'}, {'integers' if dists.id_kind == 'int' else 'text'} as ids{lost}"),
-        ("classes", class_text(dists.classes, dists.class_names)),
+        ("rows", f"{len(dists)}{extra and f' with {extra}'}, {ids} as ids{lost_text(meta)}"),
         ("model", ", ".join(filter(None, model_parts)) or None),
         ("data", ", ".join(preprocessing) or None),
-        ("runner", runner_lines(meta)),
-        ("parity", parity),
-        ("metrics", metrics_lines(metrics)),
-        ("speed", rate_text(timing["rows_per_s"]) if timing.get("rows_per_s") else None),
+        *of_run,
         ("created", f"{meta['created']}, fo-onnx {meta.get('fo_onnx')}" if meta.get("created") else None),
         ("user", [f"{k} = {v}" for k, v in (meta.get("user") or {}).items()] or None),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import click
 
 from ..control import command_start
 from ..version import __version__
-from .shared.failures import as_lines, escaped_usage
+from .shared.failures import as_lines, escape_usage
 
 COMMANDS = {
     "export": "Convert a model to an ONNX file that gives distributions, and compare the two.",
@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # The advice to resume a run repeats the command that began it.
         ctx.meta["fo_onnx.arguments"] = list(args)
-        with escaped_usage():
+        with escape_usage():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from .shared.failures import FAILED
-from .shared.options import DATA_HELP, PATH, common, image_options, model_options, tolerance_option
+from .shared.options import DATA_HELP, PATH, common, opening_options, take_images, tolerance_option
 from .shared.output import show
 
 ADVICE = "If the file was exported with --weights, give the same --weights here, beside --against."
@@ -21,35 +20,22 @@ ADVICE = "If the file was exported with --weights, give the same --weights here,
 @click.option("--rows", type=int, default=256, show_default=True, help="How many rows are compared, from the first on.")
 @tolerance_option
 @click.option("--device", default="auto", show_default=True, help="Where the file runs.")
-@model_options
-@image_options
+@opening_options
 @common
-@click.pass_context
-def command(
-    ctx: click.Context,
-    /,
-    file: Path,
-    against: str,
-    data: str,
-    weights: Path | None,
-    params: str | None,
-    images: dict[str, Any],
-    **options: Any,
-) -> None:
+def command(file: Path, against: str, data: str, **options: Any) -> None:
     """Compare an exported file with the model it came from, on real rows.
 
     The exit code is 1 if they are not the same.
     """
     from .. import api
     from .shared.data import load_data
-    from .shared.models import load_model, load_params
+    from .shared.models import open_model
 
-    model = load_model(against, weights=weights, framework=options["framework"], trust=options["trust"])
-    report = api.verify(file, model, load_data(data, images), params=load_params(params), **options)
+    weights, images = options["weights"], take_images(options)
+    model = open_model(against, options)
+    report = api.verify(file, model, load_data(data, images), **options)
     # Forgotten weights are the commonest cause of a difference.
     differ = report.deterministic and report.problem is None and not report.passed
     advice = ADVICE if differ and weights is None else None
     document = {**report.to_dict(), "verdict": report.verdict(), "advice": advice}
-    show(document, report.table() + ("" if advice is None else f"\n\n{advice}"))
-    if not report.passed:
-        ctx.exit(FAILED)
+    show(document, report.table() + ("" if advice is None else f"\n\n{advice}"), failed=not report.passed)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..distributions import Distributions
-from ..engine.fallback import warn_at_caller
-from ..errors import DataError
+from ..errors import DataError, warn_at_caller
 
 _UNKNOWN = -1
 _OTHER_DATA = (
@@ -19,28 +18,20 @@ _OTHER_DATA = (
 
 
 class Agreement:
-    """Compares the labels of a dataset's samples with those of their distributions.
-
-    Attributes:
-        codes: (samples,) int64, the class of each sample by the file, −1 if it says none; ``None`` if it has no labels.
-    """
+    """Compares the labels of a dataset's samples with those of their distributions."""
 
     def __init__(self, distributions: Distributions, dataset: Any, samples: int) -> None:
-        """Compare the numbers of rows.
-
-        Args:
-            distributions: One per sample, by its position.
-            dataset: The samples; `classes`, if it has it, names its classes, as torchvision's datasets do.
-            samples: Their number.
+        """Compare the number of distributions with that of the dataset's `samples`.
 
         Raises:
             DataError: There are more or fewer samples than rows. Rows that a run left out as bad are a warning.
         """
         _require_count(distributions, samples)
         self._names = distributions.class_names
-        # Names by which the dataset counts its classes, perhaps in another order than the model.
+        # Names by which the dataset counts its classes (torchvision's have them), perhaps in another order than the model.
         own = getattr(dataset, "classes", None)
         self._own_names = tuple(own) if isinstance(own, list | tuple) and all(isinstance(n, str) for n in own) else None
+        # The class of each sample by the file, −1 if it says none.
         self.codes: NDArray[np.int64] | None = None
         if distributions.labels is not None and distributions.id_kind == "int":
             self.codes = np.full(samples, _UNKNOWN, np.int64)
@@ -52,19 +43,17 @@ class Agreement:
         if self._contradicts(position, label):
             raise DataError(f"{self._describe(position, label)} {_OTHER_DATA}", position=position)
 
-    def require_all(self, labels: Iterable[Any]) -> None:
-        """Compare the labels of all samples, in order.
+    def require_all(self, labels: Any) -> None:
+        """Compare the labels of all samples, in order: a list or an array, or ``None`` if they are not known up front.
 
         Raises:
             DataError: Labels contradict the file's; says how many, and which is the first.
         """
-        if self.codes is None:
+        if self.codes is None or labels is None:
             return
+        suspects: Iterable[int] = range(len(labels))
         if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
             suspects = np.flatnonzero(labels != self.codes).tolist()  # the quick way for millions of samples
-        else:
-            labels = list(labels)
-            suspects = list(range(len(labels)))
         wrong = [i for i in suspects if self._contradicts(i, labels[i])]
         if wrong:
             raise DataError(

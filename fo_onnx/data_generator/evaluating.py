@@ -13,15 +13,10 @@ from ..distributions import Distributions
 from ..errors import RunError, StoreError, StoreNotFoundError, reading
 from ..guards.limits import check_regular
 from ..store import files
-from .arguments import Arguments
-from .generator import OWN, FirstOrderDataGenerator, LastRun, make_parent
+from .arguments import TAKEN_BY_GENERATOR, rewrite_errors
+from .generator import FirstOrderDataGenerator, LastRun, make_parent
 
 SECTIONS = ("info", "metrics", "class_distribution", "confidence")
-ARGUMENTS = Arguments(
-    {},
-    {name: f"FirstOrderDataGenerator(model, {name}=…)" for name in OWN}
-    | {"labels": "generate_distributions() leaves labels out, and fo_onnx.generate(model, data, labels=…)"},
-)
 
 
 class DataGenerator:
@@ -62,7 +57,7 @@ class DataGenerator:
         Raises:
             FoOnnxError: As `FirstOrderDataGenerator.generate_distributions`; or a label is no class.
         """
-        with ARGUMENTS.in_errors():
+        with rewrite_errors(TAKEN_BY_GENERATOR):
             rows = self._generator.run(self.dataset, progress=progress)
         # The sections of the guide.
         info = {
@@ -74,7 +69,7 @@ class DataGenerator:
 
     def generate_distributions(self, dataset: Any = None, *, progress: bool = True) -> dict[int | str, list[float]]:
         """Return one distribution per sample of `dataset`, or of the generator's own; see `FirstOrderDataGenerator`."""
-        with ARGUMENTS.in_errors():
+        with rewrite_errors(TAKEN_BY_GENERATOR):
             return self._generator.generate_distributions(
                 self.dataset if dataset is None else dataset, progress=progress
             )
@@ -133,17 +128,13 @@ def _holds_results(path: Path) -> bool:
 
 def _measure(rows: Distributions) -> dict[str, Any]:
     metrics = rows.metrics()
-    confidence = rows.probs.max(axis=1).astype(np.float64)
-    classes = {"predicted": rows.probs.argmax(axis=1)}
+    counts = {"predicted": metrics["predicted_classes"]}
     if rows.labels is not None:
-        classes["ground_truth"] = rows.labels
-    counts = {name: np.unique(column, return_counts=True) for name, column in classes.items()}
+        counts["ground_truth"] = metrics.get("true_classes", [])
+    confidence = metrics["confidence"]
+    spread = float(rows.probs.max(axis=1).std(dtype=np.float64)) if len(rows) else None
     return {
         "metrics": {k: metrics[k] for k in ("accuracy", "nll", "brier", "ece") if k in metrics},
-        "class_distribution": {
-            name: dict(zip(values.tolist(), n.tolist(), strict=True)) for name, (values, n) in counts.items()
-        },
-        "confidence": {
-            k: float(getattr(confidence, k)()) if len(rows) else None for k in ("mean", "std", "min", "max")
-        },
+        "class_distribution": {name: {c: n for c, n in enumerate(table) if n} for name, table in counts.items()},
+        "confidence": {"mean": confidence["mean"], "std": spread, "min": confidence["min"], "max": confidence["max"]},
     }

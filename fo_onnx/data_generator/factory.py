@@ -22,15 +22,10 @@ _PLUGIN_NAMES = {"torch": "pytorch", "keras": "tensorflow"}
 def create_data_generator(
     framework: str, model: Any, dataset: Any, batch_size: int = 32, device: str | None = None
 ) -> DataGenerator:
-    """Return a generator for a model and its dataset.
+    """Return a generator for a model and its dataset; see `DataGenerator` for the other arguments.
 
-    Args:
-        framework: ``"pytorch"``, ``"tensorflow"``, ``"jax"``, ``"agnostic"``, or ``"auto"``, which goes by the model, and if
-            that holds nothing of a framework by the dataset.
-        model: The model.
-        dataset: The samples.
-        batch_size: Rows per run of the model.
-        device: Where the model runs; ``None`` leaves it where it is.
+    `framework` is ``"pytorch"``, ``"tensorflow"``, ``"jax"``, ``"agnostic"``, or ``"auto"``, which goes by the model, and if that
+    holds nothing of a framework by the dataset.
 
     Raises:
         OptionError: An unknown name; lists those that are known. It is a `ValueError`.

@@ -19,10 +19,10 @@ class FirstOrderDataGenerator(generator.FirstOrderDataGenerator):
     A callable gets the inputs of a batch as one array (n, …), or as a dict of them.
     """
 
-    def getter(self, data: Any) -> Callable[[Any], Any] | None:
+    def choose_getter(self, data: Any) -> Callable[[Any], Any] | None:
         """Return what takes the first part of a dataset's tuples: a callable does not say how many inputs it takes."""
-        if self.input_getter is None and is_sequence(self.readable(data)) and not is_arrays(self.readable(data)):
-            return _first_of_tuple
+        if self.input_getter is None and is_sequence(data) and not is_arrays(data):
+            return self.prepares_batch_inp
         return self.input_getter
 
 
@@ -32,29 +32,4 @@ class DataGenerator(evaluating.DataGenerator):
     generator = FirstOrderDataGenerator
 
 
-def output_dataloader(
-    base_dataset: Any,
-    distributions: Any,
-    *,
-    batch_size: int = 64,
-    shuffle: bool = False,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-    input_getter: Callable[[Any], Any] | None = None,
-) -> SimpleDataLoader:
-    """Return batches of samples with their distributions: lists of (input, label, row), or of (input, row) without labels.
-
-    Args:
-        base_dataset: Anything with ``__len__`` and ``__getitem__``.
-        distributions: A dict from position to row, a `Distributions`, or the path of a file of them.
-        batch_size: Samples per batch.
-        shuffle: Whether the order is another random one each time.
-        num_workers: Without effect here; torch's loader has it.
-        pin_memory: Likewise.
-        input_getter: Takes a sample and returns its input.
-    """
-    return SimpleDataLoader(FirstOrderDataset(base_dataset, distributions, input_getter), batch_size, shuffle)
-
-
-def _first_of_tuple(sample: Any) -> Any:
-    return sample[0] if isinstance(sample, tuple) and sample else sample
+output_dataloader = SimpleDataLoader.pair

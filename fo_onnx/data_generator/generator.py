@@ -16,18 +16,14 @@ from ..contracts.parity_report import ParityReport
 from ..contracts.spec import OUTPUT_KINDS, OutputKind
 from ..distributions import Distributions
 from ..distributions.probabilities import apply_head, check_raw_shape, decide_kind, invalid_rows
-from ..errors import OptionError, OutputError, StoreError
+from ..errors import DataError, OptionError, OutputError, StoreError
 from ..models.onnx_model import OnnxModel
 from ..runtime.devices import parse_device
 from ..store import load, save
 from ..store.schema import with_flat_keys
-from .arguments import Arguments, lacking
-from .pairing import SimpleDataLoader
-from .tensors import NumpyTensors, Tensors, map_tensors, to_distributions
-
-OWN = ("output_mode", "output_transform", "input_getter", "model_name", "runner")
-"""The generator's arguments beside the model, the device and the batch size."""
-ARGUMENTS = Arguments({"output": "output_mode"}, lacking("device", "batch_size", "labels", "progress", "output", *OWN))
+from .arguments import rewrite, rewrite_errors
+from .pairing import SimpleDataLoader, take_input
+from .tensors import NumpyTensors, Tensors, to_distributions
 
 
 @dataclass(frozen=True)
@@ -51,10 +47,10 @@ class LastRun:
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> LastRun:
         """Read the record of a run."""
-        runner, reason, parity = meta["runner"]["kind"], meta["runner"]["reason"], meta.get("parity")
+        reason, parity = meta["runner"]["reason"], meta.get("parity")
         return cls(
-            runner=runner,
-            reason=None if reason is None else ARGUMENTS.rewrite(reason),
+            runner=meta["runner"]["kind"],
+            reason=None if reason is None else rewrite(reason),
             parity=None if parity is None else ParityReport.from_dict(parity),
             output=meta["model"]["output"],
             meta=meta,
@@ -65,15 +61,14 @@ class LastRun:
 class FirstOrderDataGenerator:
     """Gives one class distribution per sample of a dataset, as a dict from position to row.
 
-    The modules of the frameworks bind it to their tensors. The rows are the engine's: the model is exported to ONNX, compared,
-    and run there, or natively with the reason in `last_run`.
+    The modules of the frameworks bind it to their tensors. The rows are those of `fo_onnx.generate`.
 
     Attributes:
         model: A model of the framework, a callable over its tensors, an `OnnxModel`, or the path of a model's file.
         device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"gpu"``, ``"tpu"``, ``"auto"`` …
         batch_size: Rows per run of the model, at most.
-        output_mode: What the model gives: ``"logits"``, ``"probs"``, or ``"auto"``, which decides once per run; likewise
-            ``"log_probs"``, ``"binary_logits"`` and ``"binary_probs"``.
+        output_mode: What the model gives: ``"logits"``, ``"probs"``, ``"log_probs"``, ``"binary_logits"``,
+            ``"binary_probs"``, or ``"auto"``, which decides once per run.
         output_transform: Takes the raw output (n, …) as a tensor and returns distributions (n, k); replaces `output_mode`.
         input_getter: Takes an element of the data and returns the model's input.
         model_name: A name for the model in files.
@@ -94,6 +89,8 @@ class FirstOrderDataGenerator:
 
     tensors: ClassVar[Tensors] = NumpyTensors()
     framework: ClassVar[str | None] = None
+    pair_types: ClassVar[tuple[Any, ...]] = (tuple,)
+    """Types of samples and batches whose first part is the input."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model or data. Raises `OptionError`, which is a `ValueError`."""
@@ -105,9 +102,6 @@ class FirstOrderDataGenerator:
 
     def generate_distributions(self, dataset_or_loader: Any, *, progress: bool = True) -> dict[int | str, list[float]]:
         """Return one distribution per sample, by its position in the dataset.
-
-        The rows are lists in memory. For more rows than that allows, `fo_onnx.generate` with ``out=`` writes them to a file, which
-        loaders take as well.
 
         Args:
             dataset_or_loader: A dataset or loader of the framework, arrays, or anything else that `fo_onnx.generate` takes.
@@ -125,41 +119,41 @@ class FirstOrderDataGenerator:
         return self.run(dataset_or_loader, labels=False, progress=progress).to_dict()
 
     def run(self, data: Any, *, labels: Any = None, progress: bool = True) -> Distributions:
-        """Return the same as a `Distributions`, with the labels that the data hold.
-
-        Args:
-            data: As `generate_distributions` takes it.
-            labels: As `fo_onnx.generate` takes them.
-            progress: Whether a bar is shown if standard error is a terminal.
-        """
+        """Return the same as a `Distributions`, with the labels that the data hold, or with `labels`."""
         # The caller's function takes and returns tensors, the core's arrays.
         transform = self.output_transform
         over_arrays = None if transform is None else lambda raw: self.tensors.array(transform(self.tensors.tensor(raw)))
         # A file says itself what it is of.
         from_file = isinstance(self.model, str | os.PathLike | OnnxModel)
-        with ARGUMENTS.in_errors():
+        with rewrite_errors():
+            data = self.unwrap_loader(data)
             rows = api.generate(
-                self.model, self.readable(data), labels=labels, device=self.device, runner=self.runner,
+                self.model, data, labels=labels, device=self.device, runner=self.runner,
                 batch_size=self.batch_size, framework=None if from_file else self.framework,
                 output="auto" if transform is not None else self.output_mode, output_transform=over_arrays,
-                input_getter=self.getter(data), model_name=self.model_name, progress=None if progress else False,
+                input_getter=self.choose_getter(data), model_name=self.model_name, progress=None if progress else False,
             )  # fmt: skip
         self.last_run, self._last_rows = LastRun.from_meta(rows.meta), rows
         return rows
 
-    def readable(self, data: Any) -> Any:
-        """Return what the engine reads in the place of `data`."""
-        return data.in_order() if isinstance(data, SimpleDataLoader) else data
+    def unwrap_loader(self, data: Any) -> Any:
+        """Return what the engine reads: the dataset of a `SimpleDataLoader`, which must not shuffle, else `data`."""
+        if not isinstance(data, SimpleDataLoader):
+            return data
+        if data.shuffle:
+            raise DataError(
+                "the loader was made with shuffle=True, so that results could not be matched with samples. Make it with "
+                "shuffle=False, or give its dataset."
+            )
+        return data.dataset
 
-    def getter(self, data: Any) -> Callable[[Any], Any] | None:
+    def choose_getter(self, data: Any) -> Callable[[Any], Any] | None:
         """Return what takes the model's input out of an element of `data`; ``None`` leaves it to the structure of the data."""
         return self.input_getter
 
     def prepares_batch_inp(self, batch: Any) -> Any:
         """Return the model's input in a sample or batch: by `input_getter`, else the first part of a tuple, else all of it."""
-        if self.input_getter is not None:
-            return self.input_getter(batch)
-        return batch[0] if isinstance(batch, tuple) and batch else batch
+        return take_input(batch, self.input_getter, self.pair_types)
 
     def to_device(self, value: Any) -> Any:
         """Return `value` with every tensor in it on the generator's device, through nested dicts, lists and tuples.
@@ -167,10 +161,15 @@ class FirstOrderDataGenerator:
         Raises:
             DeviceError: The device is not there.
         """
-        device = str(parse_device(self.device))
-        if device == "auto":
-            return value
-        return map_tensors(value, self.tensors, lambda tensor: self.tensors.moved(tensor, device))
+        if self.tensors.is_tensor(value):
+            device = str(parse_device(self.device))
+            return value if device == "auto" else self.tensors.moved(value, device)
+        if isinstance(value, Mapping):
+            return {k: self.to_device(v) for k, v in value.items()}
+        # A named tuple takes its parts one by one.
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*map(self.to_device, value))
+        return type(value)(map(self.to_device, value)) if isinstance(value, list | tuple) else value
 
     def to_probs(self, outputs: Any) -> Any:
         """Return the distributions (n, k) of a raw output, as a tensor on the same device.
@@ -192,7 +191,7 @@ class FirstOrderDataGenerator:
         raw = np.asarray(self.tensors.array(outputs))
         raw = raw[None] if raw.ndim == 1 and not mode.startswith("binary") else raw
         name = self.model_name or "the model"
-        with ARGUMENTS.in_errors():
+        with rewrite_errors():
             check_raw_shape(raw.shape, None, None, name)
             kind = mode if mode != "auto" else decide_kind(raw, name)
             check_raw_shape(raw.shape, kind, None, name)
@@ -207,10 +206,10 @@ class FirstOrderDataGenerator:
         return self.tensors.tensor(probs, outputs)
 
     def get_posterior_distributions(self) -> dict[str, dict[str, Any]]:
-        """Return the posteriors of Bayesian layers: ``{"layer.weight": {"mu": tensor, "rho": tensor}, …}``.
+        """Return copies of the posteriors of Bayesian layers: ``{"layer.weight": {"mu": tensor, "rho": tensor}, …}``.
 
         Each is a pair of parameters whose names end in ``_mu`` and ``_rho``, or in ``.mu`` and ``.rho`` (Blundell et al.,
-        Weight Uncertainty in Neural Networks, ICML 2015, section 3.2: σ = log(1 + exp(ρ))). The tensors are copies.
+        Weight Uncertainty in Neural Networks, ICML 2015, section 3.2: σ = log(1 + exp(ρ))).
         """
         posteriors: dict[str, dict[str, Any]] = {}
         for name, parameter in self.tensors.parameters(self.model):
@@ -240,8 +239,7 @@ class FirstOrderDataGenerator:
             raise OptionError(
                 f"saving to {path}: a path with a suffix was expected, such as {path}.json or {path}.parquet."
             )
-        rows = to_distributions(distributions, self.tensors)
-        last = self._last_rows
+        rows, last = to_distributions(distributions, self.tensors), self._last_rows
         # A dict does not say how its rows came to be.
         if last is not None and not rows.meta and list(rows) == list(last) and np.array_equal(rows.probs, last.probs):
             rows = last
@@ -249,7 +247,7 @@ class FirstOrderDataGenerator:
         user = {**({} if self.model_name is None else {"model_name": self.model_name}), **(meta or {})}
         record = {**rows.meta, "user": {**rows.meta.get("user", {}), **user}}
         make_parent(path)
-        with ARGUMENTS.in_errors():
+        with rewrite_errors():
             save(Distributions.from_rows(rows.source, record), path, overwrite=True)
 
     def load_distributions(self, path: str | os.PathLike[str]) -> tuple[dict[int | str, list[float]], dict[str, Any]]:
@@ -263,9 +261,8 @@ class FirstOrderDataGenerator:
             StoreError: It is no such file, or damaged.
             OutputError: A row is no distribution.
         """
-        with ARGUMENTS.in_errors():
-            rows = load(Path(path))
-            self._last_rows = rows
+        with rewrite_errors():
+            rows = self._last_rows = load(Path(path))
             return rows.to_dict(), {**with_flat_keys(rows.meta), **rows.meta.get("user", {})}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fo_onnx_jax.guide import JaxTensors, collate
@@ -40,19 +39,5 @@ class JAXDataGenerator(evaluating.DataGenerator):
     framework = "jax"
 
 
-def output_dataloader(
-    base_dataset: Any,
-    distributions: Any,
-    *,
-    batch_size: int = 64,
-    shuffle: bool = False,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-    input_getter: Callable[[Any], Any] | None = None,
-) -> JaxDataLoader:
-    """Return batches of (inputs, labels, distributions) as JAX arrays, or of (inputs, distributions) without labels.
-
-    The arguments are those of `first_order_datagenerator.output_dataloader`.
-    """
-    # Rows become JAX arrays with their batch, which takes JAX as long as one of them.
-    return JaxDataLoader(pairing.FirstOrderDataset(base_dataset, distributions, input_getter), batch_size, shuffle)
+# Rows become JAX arrays with their batch, which takes JAX as long as one of them.
+output_dataloader = JaxDataLoader.pair

@@ -5,28 +5,22 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, Self
 
 from ..distributions import Distributions
 from ..errors import DataError, RowNotFoundError
 from ..sources.arrays import is_arrays
-from ..sources.nested import leaves, map_leaves
+from ..sources.nested import as_array, common_length, leaves, make_sliceable, map_leaves
 from ..sources.opening import is_sequence
 from .agreement import Agreement
 from .tensors import NumpyTensors, Tensors, to_distributions
 
 
 class FirstOrderDataset:
-    """A dataset whose items are (input, label, distribution), or (input, distribution) if samples carry no label.
-
-    Attributes:
-        base_dataset: The samples, by position.
-        distributions: Their distributions, by position.
-        input_getter: Takes a sample and returns its input.
-    """
+    """A dataset whose items are (input, label, distribution), or (input, distribution) if samples carry no label."""
 
     tensors: Tensors = NumpyTensors()
-    pair_types: tuple[type, ...] = (tuple,)
+    pair_types: tuple[Any, ...] = (tuple,)
     """Types of samples that hold an input and a label; a list is a row of features unless it is named here."""
 
     def __init__(self, base_dataset: Any, distributions: Any, input_getter: Callable[[Any], Any] | None = None) -> None:
@@ -35,41 +29,37 @@ class FirstOrderDataset:
         Args:
             base_dataset: Anything with ``__len__`` and ``__getitem__``, or arrays (n, …) in a tuple or dict.
             distributions: A dict from position to row, a `Distributions`, or the path of a file of them.
-            input_getter: Takes a sample and returns its input.
+            input_getter: Takes a sample and returns its input; by default the first part of a pair, or all of the sample.
 
         Raises:
             DataError: Samples cannot be taken from `base_dataset` by position; or it is not the one that the distributions
                 are of: it has more or fewer samples, or labels that contradict theirs.
         """
-        self.base_dataset, self.input_getter = by_position(base_dataset), input_getter
+        self.base_dataset, self.input_getter = to_samples(base_dataset), input_getter
         self.distributions = to_distributions(distributions, self.tensors)
         self.agreement = Agreement(self.distributions, self.base_dataset, len(self.base_dataset))
-        labels = labels_in_memory(self.base_dataset, self.pair_types)
-        if labels is not None:
-            self.agreement.require_all(labels)
+        self.agreement.require_all(find_labels(self.base_dataset, self.pair_types))
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.base_dataset)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """One item. Raises `KeyError` if there is no distribution for `index`, `DataError` if its label is another."""
+        """Return one item. Raises `KeyError` if there is no distribution for `index`, `DataError` if its label is another."""
         index = operator.index(index)
         index = index + len(self) if index < 0 else index
         # Take the sample apart.
         sample = self.base_dataset[index]
-        row = self.tensors.tensor(row_at(self.distributions, index))
-        is_pair = isinstance(sample, self.pair_types)
-        plain = sample[0] if is_pair and len(sample) else sample
-        model_input = plain if self.input_getter is None else self.input_getter(sample)
+        row = self.tensors.tensor(find_row(self.distributions, index))
+        model_input = take_input(sample, self.input_getter, self.pair_types)
         # A label must be the one that the row was generated with.
-        if not is_pair or len(sample) < 2:
+        if not isinstance(sample, self.pair_types) or len(sample) < 2:
             return model_input, row
         self.agreement.require(index, sample[1])
         return model_input, sample[1], row
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        """The items in order."""
+        """Yield the items in order."""
         # Without it Python would go on until an IndexError, which not every dataset raises.
         return (self[i] for i in range(len(self)))
 
@@ -78,13 +68,8 @@ class _Columns:
     """The rows of arrays in a tuple or dict, as samples."""
 
     def __init__(self, arrays: Any) -> None:
-        self._arrays = arrays
-        lengths = {len(leaf) for leaf in leaves(arrays)}
-        if len(lengths) != 1:
-            raise DataError(
-                f"the arrays of the dataset have unequal numbers of rows: {', '.join(map(str, sorted(lengths)))}."
-            )
-        (self._length,) = lengths
+        self._arrays = map_leaves(arrays, make_sliceable, lists_are_leaves=True)
+        self._length = common_length({str(i): leaf for i, leaf in enumerate(leaves(self._arrays))}, None)
         self.labels = arrays[1] if isinstance(arrays, tuple) and len(arrays) >= 2 else None
 
     def __len__(self) -> int:
@@ -95,23 +80,17 @@ class _Columns:
 
 
 class SimpleDataLoader:
-    """Batches of a dataset as lists of its items.
-
-    Attributes:
-        dataset: Anything with ``__len__`` and ``__getitem__``.
-        batch_size: Items per batch.
-        shuffle: Whether the items come in another random order (of Python's `random`) each time.
-    """
+    """Batches of a dataset as lists of its items, with `shuffle` in another random order (of Python's `random`) each time."""
 
     def __init__(self, dataset: Any, batch_size: int = 64, shuffle: bool = False) -> None:
         self.dataset, self.batch_size, self.shuffle = dataset, max(1, int(batch_size)), bool(shuffle)
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches."""
+        """Yield the batches."""
         order = list(range(len(self.dataset)))
         if self.shuffle:
             random.shuffle(order)
@@ -119,24 +98,33 @@ class SimpleDataLoader:
             yield self.collate([self.dataset[i] for i in order[start : start + self.batch_size]])
 
     def collate(self, items: list[Any]) -> Any:
-        """Return a batch of items: the list of them."""
+        """Return a batch of items."""
         return items
 
-    def in_order(self) -> Any:
-        """Return the dataset. Raises `DataError` if the loader shuffles, so that rows could not be told apart."""
-        if self.shuffle:
-            raise DataError(
-                "the loader was made with shuffle=True, so that results could not be matched with samples. Make it with "
-                "shuffle=False, or give its dataset."
-            )
-        return self.dataset
+    @classmethod
+    def pair(
+        cls,
+        base_dataset: Any,
+        distributions: Any,
+        *,
+        batch_size: int = 64,
+        shuffle: bool = False,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        input_getter: Callable[[Any], Any] | None = None,
+    ) -> Self:
+        """Return batches of samples with their distributions: of (input, label, row), or (input, row) without labels.
+
+        `base_dataset`, `distributions` and `input_getter` are those of `FirstOrderDataset`, and its errors are raised. With
+        `shuffle` the order is another random one each time. `num_workers` and `pin_memory` are torch's, and do nothing here.
+        """
+        return cls(FirstOrderDataset(base_dataset, distributions, input_getter), batch_size, shuffle)
 
 
-def by_position(dataset: Any) -> Any:
+def to_samples(dataset: Any) -> Any:
     """Return a dataset whose samples can be taken by position: itself, or the rows of arrays in a tuple or dict.
 
-    Raises:
-        DataError: It is a loader, or something else that has no samples by position.
+    Raises a `DataError` for a loader, and for what else has no samples by position.
     """
     if isinstance(dataset, tuple | dict) and is_arrays(dataset):
         return _Columns(dataset)
@@ -148,7 +136,14 @@ def by_position(dataset: Any) -> Any:
     return dataset
 
 
-def row_at(distributions: Distributions, position: int) -> Any:
+def take_input(sample: Any, input_getter: Callable[[Any], Any] | None, pair_types: tuple[Any, ...]) -> Any:
+    """Return the model's input in a sample or batch: by `input_getter`, else the first part of a pair, else all of it."""
+    if input_getter is not None:
+        return input_getter(sample)
+    return sample[0] if isinstance(sample, pair_types) and sample else sample
+
+
+def find_row(distributions: Distributions, position: int) -> Any:
     """Return the distribution of a sample. Raises `RowNotFoundError`, which is a `KeyError`, naming it."""
     try:
         return distributions[position]
@@ -156,24 +151,15 @@ def row_at(distributions: Distributions, position: int) -> Any:
         raise RowNotFoundError(f"there is no distribution for the sample at index {position}. {err.args[0]}") from None
 
 
-def labels_in_memory(dataset: Any, pair_types: tuple[type, ...]) -> Any:
-    """Return labels that cost nothing to read: of arrays, torch's ``TensorDataset``, lists; ``None`` for other samples.
-
-    Args:
-        dataset: The samples, by position.
-        pair_types: Types of samples that hold an input and a label.
-    """
-    # A list of pairs.
+def find_labels(dataset: Any, pair_types: tuple[Any, ...]) -> Any:
+    """Return labels that cost nothing to read: of arrays, torch's ``TensorDataset``, lists; ``None`` for other samples."""
     if isinstance(dataset, list):
-        pairs = all(isinstance(s, pair_types) and len(cast(Any, s)) >= 2 for s in dataset)
+        pairs = all(isinstance(s, pair_types) and len(s) >= 2 for s in dataset)
         return [s[1] for s in dataset] if pairs else None
     # A column of its own.
-    labels: Any = None
-    if isinstance(dataset, _Columns):
-        labels = dataset.labels
-    elif type(dataset).__name__ == "TensorDataset" and len(getattr(dataset, "tensors", ())) >= 2:
-        labels = dataset.tensors[1]
+    columns: Any = getattr(dataset, "tensors", ()) if type(dataset).__name__ == "TensorDataset" else ()
+    labels = dataset.labels if isinstance(dataset, _Columns) else columns[1] if len(columns) >= 2 else None
     if labels is None:
         return None
-    array = NumpyTensors().array(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+    array = as_array(labels.detach().cpu() if hasattr(labels, "detach") else labels)
     return array if array.ndim and len(array) == len(dataset) else None

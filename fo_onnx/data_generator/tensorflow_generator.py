@@ -11,7 +11,7 @@ from fo_onnx_keras.guide import TensorFlowTensors
 
 from . import evaluating, generator
 from .agreement import Agreement
-from .pairing import by_position, labels_in_memory, row_at
+from .pairing import find_labels, find_row, to_samples
 from .tensors import to_distributions
 
 __all__ = ["FirstOrderDataGenerator", "FirstOrderDataset", "TensorFlowDataGenerator", "output_dataloader"]
@@ -40,10 +40,8 @@ def FirstOrderDataset(  # noqa: N802  (the name that the other modules have it u
 ) -> guide.Dataset:
     """Return a ``tf.data`` pipeline of single samples: (input, label, row), or (input, row) if samples are no tuples.
 
-    Args:
-        base_dataset: A ``tf.data.Dataset``, batched or not; arrays; or anything with ``__len__`` and ``__getitem__``.
-        distributions: A dict from position to row, a `Distributions`, or the path of a file of them.
-        input_getter: Takes a sample, as tensors, and returns its input.
+    The dataset is a ``tf.data.Dataset``, batched or not; arrays; or anything with ``__len__`` and ``__getitem__``. `input_getter`
+    gets a sample as tensors.
 
     Raises:
         KeyError: A sample has no distribution; names it.
@@ -64,7 +62,7 @@ def output_dataloader(
 ) -> guide.Dataset:
     """Return a ``tf.data`` pipeline of batches: (inputs, labels, distributions), or (inputs, distributions) without labels.
 
-    The arguments are those of `FirstOrderDataset`, and of `first_order_datagenerator.output_dataloader`.
+    The arguments are those of `FirstOrderDataset` and of `pairing.SimpleDataLoader.pair`.
     """
     samples, count = _pair(base_dataset, distributions, input_getter)
     return guide.batches(samples, count, batch_size=batch_size, shuffle=shuffle)
@@ -78,10 +76,8 @@ def _pair(
     known = to_distributions(distributions, TensorFlowTensors())
     agreement = Agreement(known, base_dataset, count)
     if isinstance(base_dataset, list | tuple):
-        labels = labels_in_memory(by_position(base_dataset), (tuple,))
-        if labels is not None:
-            agreement.require_all(labels)
+        agreement.require_all(find_labels(to_samples(base_dataset), (tuple,)))
     # Rows in the order of the samples, without a copy if that is their own.
     in_order = known.id_kind == "int" and len(known) >= count and np.array_equal(known.ids[:count], np.arange(count))
-    rows = known.probs[:count] if in_order else np.stack([row_at(known, i) for i in range(count)])
+    rows = known.probs[:count] if in_order else np.stack([find_row(known, i) for i in range(count)])
     return guide.join_rows(samples, rows, input_getter, agreement.numbers()), count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..distributions import Distributions
 from ..errors import DataError
 from ..sources.nested import as_array
 from ..store import load
-from .arguments import Arguments, lacking
+from .arguments import rewrite_errors
 
 
 class Tensors(Protocol):
@@ -54,27 +54,8 @@ class NumpyTensors:
         return iter(())
 
 
-def map_tensors(value: Any, tensors: Tensors, change: Callable[[Any], Any]) -> Any:
-    """Return `value` with every tensor in it changed, through nested dicts, lists and tuples; a mapping becomes a dict."""
-    if tensors.is_tensor(value):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {k: map_tensors(v, tensors, change) for k, v in value.items()}
-    # A named tuple takes its parts one by one.
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(v, tensors, change) for v in value))
-    if isinstance(value, list | tuple):
-        return type(value)(map_tensors(v, tensors, change) for v in value)
-    return value
-
-
 def to_distributions(value: Any, tensors: Tensors) -> Distributions:
-    """Return what a caller calls distributions as a `Distributions`.
-
-    Args:
-        value: A `Distributions`, the path of a file of them, or a dict from position to row: lists, arrays, or tensors of
-            the framework.
-        tensors: The framework's.
+    """Return a `Distributions` itself, that of a file, or that of a dict from position to row: lists, arrays or `tensors`.
 
     Raises:
         DataError: Rows of unequal length, or rows that are no numbers.
@@ -84,7 +65,7 @@ def to_distributions(value: Any, tensors: Tensors) -> Distributions:
     if isinstance(value, Distributions):
         return value
     if isinstance(value, str | os.PathLike):
-        with Arguments({}, lacking()).in_errors():
+        with rewrite_errors():
             return load(cast(Any, value))
     if not isinstance(value, Mapping):
         raise DataError(
@@ -94,21 +75,17 @@ def to_distributions(value: Any, tensors: Tensors) -> Distributions:
     if not value:
         raise DataError("distributions= is an empty dict, so that there are no rows.")
     # Rows one by one, so that the one at fault can be named.
-    rows = {i: _to_row(row, i, tensors) for i, row in value.items()}
-    first = next(iter(rows.values()))
-    for i, row in rows.items():
-        if row.shape != first.shape or row.ndim != 1:
+    rows: list[NDArray[np.float32]] = []
+    for i, row in value.items():
+        try:
+            rows.append(np.asarray(row if isinstance(row, list) else tensors.array(row), np.float32))
+        except (TypeError, ValueError) as err:
             raise DataError(
-                f"distributions: the row of {i!r} has the shape {row.shape} where the first has {first.shape}; one "
+                f"distributions: the row of {i!r} is no array of numbers; one probability per class was expected."
+            ) from err
+        if rows[-1].shape != rows[0].shape or rows[-1].ndim != 1:
+            raise DataError(
+                f"distributions: the row of {i!r} has the shape {rows[-1].shape} where the first has {rows[0].shape}; one "
                 "probability per class, shape (classes,), was expected."
             )
-    return Distributions(np.stack(list(rows.values())), ids=list(rows))
-
-
-def _to_row(value: Any, position: Any, tensors: Tensors) -> NDArray[np.float32]:
-    try:
-        return np.asarray(value if isinstance(value, list) else tensors.array(value), np.float32)
-    except (TypeError, ValueError) as err:
-        raise DataError(
-            f"distributions: the row of {position!r} is no array of numbers; one probability per class was expected."
-        ) from err
+    return Distributions(np.stack(rows), ids=list(value))

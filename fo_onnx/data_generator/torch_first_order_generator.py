@@ -20,17 +20,12 @@ class FirstOrderDataGenerator(generator.FirstOrderDataGenerator):
 
     tensors = guide.TorchTensors()
     framework = "torch"
+    pair_types = (tuple, list)
 
-    def readable(self, data: Any) -> Any:
+    def unwrap_loader(self, data: Any) -> Any:
         """Return a loader over a dataset if a function wants to see batches; else what the base class says."""
-        data = super().readable(data)
+        data = super().unwrap_loader(data)
         return guide.batches(data, self.batch_size) if self.input_getter is not None else data
-
-    def prepares_batch_inp(self, batch: Any) -> Any:
-        """Return the model's input in a sample or a batch; of a list too it is the first part."""
-        if self.input_getter is None and isinstance(batch, list) and batch:
-            return batch[0]
-        return super().prepares_batch_inp(batch)
 
 
 class FirstOrderDataset(pairing.FirstOrderDataset, guide.Dataset[Any]):
@@ -52,15 +47,14 @@ def output_dataloader(
     distributions: Any,
     *,
     batch_size: int = 64,
-    shuffle: bool = False,
-    num_workers: int = 0,
-    pin_memory: bool = False,
     input_getter: Callable[[Any], Any] | None = None,
+    **options: Any,
 ) -> guide.DataLoader[Any]:
     """Return a ``DataLoader`` of (inputs, labels, distributions), or of (inputs, distributions) without labels.
 
-    The arguments are those of `first_order_datagenerator.output_dataloader`; `num_workers` processes read, and with
-    `pin_memory` batches lie in page-locked memory, from which they reach a GPU faster.
+    The arguments are those of `pairing.SimpleDataLoader.pair`, and all others of ``DataLoader``: `num_workers` processes read,
+    and with `pin_memory` batches lie in page-locked memory, from which they reach a GPU faster.
     """
-    dataset = FirstOrderDataset(base_dataset, distributions, input_getter)
-    return guide.loader(dataset, batch_size=batch_size, shuffle=shuffle, num_workers=num_workers, pin_memory=pin_memory)
+    return guide.DataLoader(
+        FirstOrderDataset(base_dataset, distributions, input_getter), batch_size=batch_size, **options
+    )

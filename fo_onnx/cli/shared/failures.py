@@ -17,11 +17,7 @@ from ...control.command_start import INTERRUPTED
 from ...control.signals import SignalGuard, one_interrupt
 from ...errors import FallbackWarning, FoOnnxError, first_line
 from ...guards.printable import escaped
-from .output import JSON, print_json, say
-
-FAILED = 1
-DEBUG, COMMAND = "fo_onnx.debug", "fo_onnx.command"
-"""Keys of the context's meta, set by the option ``--debug``."""
+from .output import COMMAND, DEBUG, FAILED, JSON, print_json, say
 
 
 @contextlib.contextmanager
@@ -32,31 +28,39 @@ def as_lines(ctx: click.Context) -> Iterator[None]:
         click.exceptions.Exit: With code 1 after an error, 130 after Ctrl-C, SIGTERM or SIGHUP.
     """
     # Each of these ends where the command ends, also if it fails.
-    with one_interrupt(like_ctrl_c=True) as guard, _warnings(ctx), _log_records(), escaped_usage():
+    with one_interrupt(like_ctrl_c=True) as guard, _warnings(ctx), _log_records(), escape_usage():
         try:
             yield
         # Click prints its own errors, and a pipe that is closed is nobody's error.
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except (Exception, KeyboardInterrupt) as err:
-            # An interrupt may hide behind the error that it caused.
-            interrupt = _interrupt_behind(err)
-            if interrupt is not None:
-                _end_interrupted(ctx, interrupt, guard)
-            message = in_options(ctx.meta.get(COMMAND), str(err)) if isinstance(err, FoOnnxError) else _unexpected(err)
-            _end(ctx, err, message, _notes(ctx, err), FAILED)
+            _end(ctx, err, guard)
 
 
-def _unexpected(err: BaseException) -> str:
-    return f"unexpected {first_line(err)}. --debug shows where it came from."
-
-
-def _end_interrupted(ctx: click.Context, err: KeyboardInterrupt, guard: SignalGuard) -> NoReturn:
-    if command_start.owns_process():
+def _end(ctx: click.Context, err: BaseException, guard: SignalGuard) -> NoReturn:
+    """Print what ended a command, with what can be done, and leave with the exit code."""
+    # An interrupt may hide behind the error that it caused.
+    interrupt = _interrupt_behind(err)
+    if interrupt is not None and command_start.owns_process():
         # Whoever presses twice must not get a traceback after the line.
         guard.ignore_afterwards()
-    first, *rest = [*_notes(ctx, err), ""]
-    _end(ctx, err, f"interrupted. {first}".rstrip(), list(filter(None, rest)), INTERRUPTED)
+    err, command = interrupt or err, ctx.meta.get(COMMAND)
+    notes = [in_options(command, note) for note in getattr(err, "__notes__", [])]
+    if interrupt is not None:
+        message = f"interrupted. {notes.pop(0)}" if notes else "interrupted."
+    elif isinstance(err, FoOnnxError):
+        message = in_options(command, str(err))
+    else:
+        message = f"unexpected {first_line(err)}. --debug shows where it came from."
+    # Lines for people, and a document for machines.
+    if ctx.meta.get(DEBUG):
+        click.echo(_traceback_text(err), err=True)
+    for line in (message if interrupt is not None else f"error: {message}", *notes):
+        say(line)
+    if ctx.meta.get(JSON):
+        print_json({"error": {"type": type(err).__name__, "message": message, "notes": notes}})
+    ctx.exit(FAILED if interrupt is None else INTERRUPTED)
 
 
 def _interrupt_behind(err: BaseException | None) -> KeyboardInterrupt | None:
@@ -67,7 +71,7 @@ def _interrupt_behind(err: BaseException | None) -> KeyboardInterrupt | None:
 
 
 @contextlib.contextmanager
-def escaped_usage() -> Iterator[None]:
+def escape_usage() -> Iterator[None]:
     """Escape what click says of wrong usage: it repeats arguments, which a shell may have taken from names of files."""
     try:
         yield
@@ -97,27 +101,11 @@ def in_options(command: click.Command | None, message: str) -> str:
     return re.sub(r"(--[\w-]+) \(\1[^)]*\)", r"\1", text)
 
 
-def _end(ctx: click.Context, err: BaseException, message: str, notes: list[str], code: int) -> NoReturn:
-    if ctx.meta.get(DEBUG):
-        click.echo(_traceback_text(err), err=True)
-    for line in (f"{'' if code == INTERRUPTED else 'error: '}{message}", *notes):
-        say(line)
-    if ctx.meta.get(JSON):
-        print_json({"error": {"type": type(err).__name__, "message": message, "notes": notes}})
-    ctx.exit(code)
-
-
 def _traceback_text(err: BaseException) -> str:
     """Return a traceback, in which an exception's message is one line."""
     # Lines of code begin with spaces, and those between an error and its cause with a newline.
-    parts = (
-        p if p[:1] in (" ", "\n") else f"{escaped(p.removesuffix(chr(10)))}\n" for p in traceback.format_exception(err)
-    )
-    return escaped("".join(parts).rstrip(), keep_newlines=True)
-
-
-def _notes(ctx: click.Context, err: BaseException) -> list[str]:
-    return [in_options(ctx.meta.get(COMMAND), note) for note in getattr(err, "__notes__", [])]
+    parts = traceback.format_exception(err)
+    return "".join(escaped(p[:-1], keep_newlines=p[:1] in (" ", "\n")) + "\n" for p in parts).rstrip()
 
 
 @contextlib.contextmanager

@@ -16,21 +16,15 @@ from .references import MODEL, PARAMS, add_current_folder, is_reference, open_re
 _READING_PARAMS = "Reading the parameters"
 
 
-def load_model(
-    text: str,
-    *,
-    weights: Path | None = None,
-    framework: str | None = None,
-    trust: bool = False,
-) -> Any:
-    """Return what the verbs take as a model.
+def open_model(text: str, options: dict[str, Any]) -> Any:
+    """Return the model that a command names; of its options the weights are taken out, and the parameters are loaded."""
+    model = load_model(text, weights=options.pop("weights"), framework=options["framework"], trust=options["trust"])
+    options["params"] = load_params(options["params"])
+    return model
 
-    Args:
-        text: An ``.onnx`` file, a model file or folder of a framework, or ``package.module:attribute``: an instance, a class or a
-            function without required parameters (called to make the model), or a function over arrays.
-        weights: A file of weights that are filled in.
-        framework: The framework's name, if it is not to be detected.
-        trust: Whether a model file may run code when it is read.
+
+def load_model(text: str, *, weights: Path | None = None, framework: str | None = None, trust: bool = False) -> Any:
+    """Return what the verbs take as a model: a path, or the object that a reference names; filled with `weights`.
 
     Raises:
         ModelError: There is no such model, or the weights do not fit it.
@@ -62,12 +56,9 @@ def load_model(
 
 
 def load_params(text: str | None) -> Any:
-    """Return what the verbs take as ``params``; ``None`` if they are not given.
+    """Return what the verbs take as ``params``: what a reference names, or the arrays of an ``.npz`` or safetensors file.
 
-    Args:
-        text: ``package.module:attribute`` (the parameters, or a function without parameters that makes them), or an
-            ``.npz`` or safetensors file of arrays whose names say where they belong: ``params.Dense_0.kernel``, or with
-            slashes if no name has a dot; numbers are positions in tuples.
+    Their names say where they belong: ``params.Dense_0.kernel``, or with slashes if no name has a dot.
 
     Raises:
         ModelError: There are none.
@@ -84,13 +75,11 @@ def load_params(text: str | None) -> Any:
     with reading(path, ModelError, _READING_PARAMS):
         check_regular(path, ModelError, _READING_PARAMS)
         check_sparse(path, ModelError)
-        # Names become paths of dicts.
         arrays = _read_arrays(path)
+        # Names become paths of dicts, below a common one, so that numbers are positions in the outermost structure too.
         if not any("." in name for name in arrays):
             arrays = {name.replace("/", "."): array for name, array in arrays.items()}
-        nested = nest(arrays)
-        # Numbers in the names are positions, in the outermost structure as in the inner ones.
-        return tuple(nested[k] for k in sorted(nested, key=int)) if all(map(str.isdecimal, nested)) else nested
+        return nest({f"params.{name}": array for name, array in arrays.items()}).get("params", ())
 
 
 def _fill(model: Any, weights: Path, framework: str | None) -> Any:

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from ...contracts.spec import OUTPUT_KINDS
-from .failures import COMMAND, DEBUG
-from .output import JSON
+from .output import COMMAND, DEBUG
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,8 +27,6 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]
         self.read, self.expected = read, expected
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
         try:
             return self.read(value)
         except (ValueError, TypeError):
@@ -39,11 +36,11 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]
 # How texts are read
 
 
-def numbers(kind: type[int] | type[float], expected: str) -> Parsed:
-    """Return the type of numbers separated by commas: a tuple, or a single number."""
+def split_commas(read: Callable[[str], Any], expected: str) -> Parsed:
+    """Return the type of values separated by commas: a tuple, or a single value."""
 
     def parse(text: str) -> Any:
-        values = tuple(map(kind, text.split(",")))
+        values = tuple(map(read, text.split(",")))
         return values[0] if len(values) == 1 else values
 
     return Parsed(parse, expected)
@@ -85,32 +82,27 @@ def _read_dtype(text: str) -> str:
     return dtype.name
 
 
-# A callback and no type: its messages name the file.
-def _read_class_names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
-    if value is None:
-        return None
-    path = Path(value)
+def _read_class_names(text: str) -> list[str]:
+    path = Path(text)
     if not path.is_file():
-        names = [n.strip() for n in value.split(",")]
+        names = [n.strip() for n in text.split(",")]
         if len(names) < 2 or not all(names):
-            raise click.BadParameter(
-                f"{value!r} is no file, and no list of at least two names separated by commas.", ctx, param
-            )
+            raise click.BadParameter(f"{text!r} is no file, and no list of at least two names separated by commas.")
         return names
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
+        content = path.read_text(encoding="utf-8-sig")
+        names = json.loads(content) if path.suffix.lower() == ".json" else content.splitlines()
     except (OSError, ValueError) as err:
-        raise click.BadParameter(f"the names in {path} cannot be read: {err}", ctx, param) from err
+        raise click.BadParameter(f"the names in {path} cannot be read: {err}") from err
     if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
-        raise click.BadParameter(f"{path}: one name per line, or a JSON list of text, was expected.", ctx, param)
+        raise click.BadParameter(f"{path}: one name per line, or a JSON list of text, was expected.")
     return [n.strip() for n in names]
 
 
 PATH = click.Path(path_type=Path)
 KEY_VALUE = Parsed(_read_key_value, "key=value")
-PIXELS = numbers(int, "SIDE or HEIGHT,WIDTH")
-PER_CHANNEL = numbers(float, "one number or one per channel")
+PIXELS = split_commas(int, "SIDE or HEIGHT,WIDTH")
+PER_CHANNEL = split_commas(float, "one number or one per channel")
 DATA_HELP = "Rows: a .npy, .npz or .parquet file, a folder of images, or package.module:attribute."
 
 
@@ -120,31 +112,28 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return lambda command: functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
-def _remember_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    ctx.meta[COMMAND], ctx.meta[DEBUG] = ctx.command, value
-    if value:
+def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    key = f"fo_onnx.{param.name}"
+    ctx.meta.update({COMMAND: ctx.command, key: value})
+    if value and key == DEBUG:
         logging.getLogger("fo_onnx").setLevel(logging.DEBUG)
-
-
-def _remember_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    ctx.meta[JSON] = value
 
 
 # Groups of options
 
 common = together(
     click.option(
-        "--json", "as_json", is_flag=True, is_eager=True, expose_value=False, callback=_remember_json,
+        "--json", is_flag=True, is_eager=True, expose_value=False, callback=_remember,
         help="Print one JSON document on standard output.",
     ),
     click.option(
-        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_remember_debug,
+        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_remember,
         help="Show the traceback of an error, and what fo-onnx logs.",
     ),
 )  # fmt: skip
 """``--json`` and ``--debug``, which every command has."""
 
-model_options = together(
+opening_options = together(
     click.option("--weights", type=PATH, metavar="FILE", help="Weights for MODEL: safetensors, a state dict, or .weights.h5."),
     click.option(
         "--params", metavar="PARAMS",
@@ -152,8 +141,14 @@ model_options = together(
     ),
     click.option("--framework", metavar="NAME", help="The model's framework, if it is not to be detected."),
     click.option("--trust-pickle", "trust", is_flag=True, help="Let a model file run the code it holds: pickles, .h5, Keras lambdas."),
+    click.option("--resize", type=PIXELS, metavar="PIXELS", help="Images: shorter side, or height,width."),
+    click.option("--crop", type=PIXELS, metavar="PIXELS", help="Images: side, or height,width, cut from the centre."),
+    click.option("--mean", type=PER_CHANNEL, metavar="NUMBERS", help="Images: subtracted, on the scale of [0, 1]."),
+    click.option("--std", type=PER_CHANNEL, metavar="NUMBERS", help="Images: divided by, per channel."),
+    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Images: the order of axes."),
+    click.option("--mode", type=click.Choice(["RGB", "L"]), help="Images: colour or grey."),
 )  # fmt: skip
-"""How MODEL is opened: ``weights``, ``params``, ``framework``, ``trust``."""
+"""How MODEL and DATA are opened: ``weights``, ``params``, ``framework``, ``trust``, and what `take_images` takes."""
 
 output_options = together(
     click.option(
@@ -163,7 +158,7 @@ output_options = together(
     click.option("--output-name", metavar="NAME", help="The output to use if the model has several."),
     click.option("--temperature", type=float, default=1.0, show_default=True, help="T of softmax(z / T)."),
     click.option(
-        "--class-names", metavar="NAMES", callback=_read_class_names,
+        "--class-names", metavar="NAMES", type=Parsed(_read_class_names, "a list of names, or a file of them,"),
         help="Names of the classes in the order of the columns: a,b,c, or a file (one per line, or a JSON list).",
     ),
     click.option("--model-name", metavar="NAME", help="A name for the model in files and messages."),
@@ -185,22 +180,8 @@ shape_options = together(
 )  # fmt: skip
 """Shapes and dtypes of made-up rows: ``input_shapes`` and ``input_dtypes``, pairs of a name or ``None`` and a value."""
 
-_IMAGES = (
-    click.option("--resize", type=PIXELS, metavar="PIXELS", help="Images: shorter side, or height,width."),
-    click.option("--crop", type=PIXELS, metavar="PIXELS", help="Images: side, or height,width, cut from the centre."),
-    click.option("--mean", type=PER_CHANNEL, metavar="NUMBERS", help="Images: subtracted, on the scale of [0, 1]."),
-    click.option("--std", type=PER_CHANNEL, metavar="NUMBERS", help="Images: divided by, per channel."),
-    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Images: the order of axes."),
-    click.option("--mode", type=click.Choice(["RGB", "L"]), help="Images: colour or grey."),
-)
 
-
-def image_options(command: F) -> F:
-    """Add how a folder of images is read; the command gets the options that were used as one dict, ``images``."""
-
-    @functools.wraps(command)
-    def gather(**arguments: Any) -> Any:
-        images = {n: arguments.pop(n) for n in ("resize", "crop", "mean", "std", "layout", "mode")}
-        return command(images={n: v for n, v in images.items() if v is not None}, **arguments)
-
-    return together(*_IMAGES)(gather)  # type: ignore[return-value]
+def take_images(options: dict[str, Any]) -> dict[str, Any]:
+    """Take out of a command's options how a folder of images is read; return what was given."""
+    images = {name: options.pop(name) for name in ("resize", "crop", "mean", "std", "layout", "mode")}
+    return {name: value for name, value in images.items() if value is not None}

@@ -12,21 +12,26 @@ import click
 
 from ...guards.printable import escaped, escaped_json
 
-JSON = "fo_onnx.json"
-"""Key of the context's meta: whether ``--json`` was given."""
+FAILED = 1
+COMMAND, DEBUG, JSON = "fo_onnx.command", "fo_onnx.debug", "fo_onnx.json"
+"""Keys of the context's meta: the command, and whether its options ``--debug`` and ``--json`` were given."""
 
 
-def show(document: Mapping[str, Any], text: str) -> None:
-    """Print a command's result on standard output: the document with ``--json``, else the text."""
-    if click.get_current_context().meta.get(JSON):
+def show(document: Mapping[str, Any], text: str, *, failed: bool = False) -> None:
+    """Print a command's result on standard output: the document with ``--json``, else the text. Exit with 1 if it `failed`."""
+    ctx = click.get_current_context()
+    if ctx.meta.get(JSON):
         print_json(document)
     else:
         click.echo(escaped(text, keep_newlines=True))
+    if failed:
+        ctx.exit(FAILED)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document that a terminal cannot obey; numbers that JSON lacks (NaN, infinities) become null."""
-    click.echo(escaped_json(json.dumps(_to_json(document), indent=2, ensure_ascii=False, allow_nan=False)))
+    plain = json.loads(json.dumps(document, default=str), parse_constant=lambda name: None)
+    click.echo(escaped_json(json.dumps(plain, indent=2, ensure_ascii=False)))
 
 
 def say(message: str) -> None:
@@ -88,13 +93,3 @@ def rate_text(rows_per_s: float) -> str:
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _to_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_json(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int | bool) else str(value)

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...contracts.parity_report import ParityReport
-from .output import plural
+from .output import plural, rate_text, time_text
+
+_MOST_NAMES = 10
 
 
-def class_text(classes: int | None, names: Sequence[str] | None, most: int = 10) -> str:
+def class_text(classes: int | None, names: Sequence[str] | None) -> str:
     """Return the number and names of classes: ``10: zero, one, …``."""
     if not names:
         return f"{classes}" if classes else "not known before a run"
-    more = f", and {len(names) - most} more" if len(names) > most else ""
-    return f"{classes}: {', '.join(names[:most])}{more}"
+    more = f", and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{classes}: {', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def spec_lines(model: Any) -> list[tuple[str, Any]]:
@@ -32,13 +34,32 @@ def spec_lines(model: Any) -> list[tuple[str, Any]]:
     ]
 
 
+def run_lines(dists: Any) -> list[tuple[str, Any]]:
+    """Return what distributions and the record of their run say of them, as names and values."""
+    meta, timing = dists.meta, dists.meta.get("timing") or {}
+    export = f", export and comparison {time_text(timing['export_s'])}" if timing.get("export_s") else ""
+    speed = timing.get("rows_per_s")
+    return [
+        ("classes", class_text(dists.classes, dists.class_names)),
+        ("runner", _runner_lines(meta)),
+        ("parity", parity_line(meta.get("parity"))),
+        ("metrics", metrics_lines(dists.metrics())),
+        ("speed", f"{rate_text(speed)} ({time_text(timing['total_s'])}{export})" if speed else None),
+    ]
+
+
+def lost_text(meta: Mapping[str, Any]) -> str:
+    """Return how many rows a run has lost, to go after how many it wrote: ``, 1 quarantined``; nothing if none."""
+    counts = meta.get("rows") or {}
+    return "".join(f", {counts[kind]} {kind}" for kind in ("skipped", "quarantined") if counts.get(kind))
+
+
 def session_text(batch_size: Any, sessions: Any, threads: Any) -> str:
     """Return how rows are divided: ``batch 64, 2 sessions of 1 thread``."""
     return f"batch {batch_size}, {plural(sessions, 'session')} of {plural(threads, 'thread')}"
 
 
-def runner_lines(meta: Mapping[str, Any]) -> list[str] | None:
-    """Return the runner of a record with how it ran and why; ``None`` if there is no record."""
+def _runner_lines(meta: Mapping[str, Any]) -> list[str] | None:
     runner, engine = meta.get("runner") or {}, meta.get("engine") or {}
     if not runner:
         return None

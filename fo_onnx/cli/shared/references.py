@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 import os
 import re
 import sys
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import DataError, DataNotFoundError, FoOnnxError, ModelError, ModelNotFoundError
 from ...models import plugins
@@ -18,15 +18,8 @@ _TEXT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*
 _SHOWN = 12
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a reference must name, with the errors to raise.
-
-    Attributes:
-        name: The word for messages.
-        error: It cannot be used.
-        missing: There is none.
-    """
+class Kind(NamedTuple):
+    """What a reference must name: the word for messages, the error if it cannot be used, and the one if there is none."""
 
     name: str
     error: type[FoOnnxError]
@@ -49,11 +42,11 @@ def open_reference(text: str, kind: Kind) -> Any:
     A class is called, and so is a factory: a function without required parameters, or one that is annotated to return a model.
 
     Raises:
-        ModelError, DataError: As `kind` says; the module is missing or fails or has no such attribute, or it needs arguments,
-            or calling it failed.
+        ModelError, DataError: As `kind` says; there is none, or it cannot be made.
     """
     # An instance, or a function over arrays, is what was meant.
-    value = _import(text, kind)
+    doing = f"opening the {kind.name} {text}"
+    value = _import(text, doing, kind)
     if not inspect.isclass(value) and not inspect.isroutine(value):
         return value
     required = _required_parameters(value)
@@ -61,7 +54,7 @@ def open_reference(text: str, kind: Kind) -> Any:
         return value
 
     # Everything else has to be called.
-    doing, noun = f"opening the {kind.name} {text}", "class" if inspect.isclass(value) else "factory"
+    noun = "class" if inspect.isclass(value) else "factory"
     if required:
         raise kind.error(
             f"{doing}: the {noun} needs {', '.join(required)}, and is called without arguments. Name an instance, or a function "
@@ -82,20 +75,15 @@ def add_current_folder() -> None:
         sys.path.insert(0, os.getcwd())
 
 
-def _import(text: str, kind: Kind) -> Any:
+def _import(text: str, doing: str, kind: Kind) -> Any:
     name, _, attribute = text.partition(":")
-    module = _import_module(name, f"opening the {kind.name} {text}", kind)
-    value: Any = module
-    for part in attribute.split("."):
-        try:
-            value = getattr(value, part)
-        except AttributeError as err:
-            has = ", ".join(_list_candidates(module, kind)) or "nothing that looks like one"
-            place = getattr(module, "__file__", None) or "built in"
-            raise kind.missing(
-                f"opening the {kind.name} {text}: the module {name} ({place}) has no {attribute!r}. It has {has}."
-            ) from err
-    return value
+    module = _import_module(name, doing, kind)
+    try:
+        return operator.attrgetter(attribute)(module)
+    except AttributeError as err:
+        has = ", ".join(_list_candidates(module, kind)) or "nothing that looks like one"
+        place = getattr(module, "__file__", None) or "built in"
+        raise kind.missing(f"{doing}: the module {name} ({place}) has no {attribute!r}. It has {has}.") from err
 
 
 def _import_module(name: str, doing: str, kind: Kind) -> ModuleType:

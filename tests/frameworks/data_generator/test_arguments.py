@@ -22,7 +22,8 @@ from fo_onnx.data_generator import first_order_datagenerator as agnostic  # noqa
 from fo_onnx.data_generator import jax_first_order_generator as in_jax  # noqa: E402
 from fo_onnx.data_generator import tensorflow_generator as in_tensorflow  # noqa: E402
 from fo_onnx.data_generator import torch_first_order_generator as in_torch  # noqa: E402
-from fo_onnx.data_generator.generator import ARGUMENTS, OWN, LastRun  # noqa: E402
+from fo_onnx.data_generator.arguments import OWN, rewrite  # noqa: E402
+from fo_onnx.data_generator.generator import LastRun  # noqa: E402
 from fo_onnx.errors import FoOnnxError, StoreError  # noqa: E402
 
 OWN_OF_GENERATORS = {"device", "batch_size", "labels", *OWN}
@@ -200,7 +201,7 @@ def test_an_unfinished_run_without_rows(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_names_are_written_anew(message: str, wanted: str) -> None:
-    assert ARGUMENTS.rewrite(message) == wanted
+    assert rewrite(message) == wanted
 
 
 def test_the_reason_of_the_last_run_is_rewritten_too() -> None:
