@@ -18,16 +18,15 @@ from .contracts.options import (
     ModelOptions,
     OutputOptions,
     RunOptions,
+    declare_arguments,
     positive_int,
-    require_known_arguments,
     select_options,
-    show_arguments,
     split_arguments,
 )
 from .contracts.parity_report import ParityReport
 from .control.run_control import begin
 from .conversion.parity import DEFAULT_TOLERANCE, measure
-from .conversion.prepare import prepare_onnx
+from .conversion.prepare import export_unverified, prepare_onnx
 from .conversion.publish import export_path, publish
 from .conversion.reference import open_reference
 from .distributions import Distributions
@@ -43,7 +42,7 @@ from .sources import open_source
 from .store import files
 
 
-@show_arguments(ExportArguments)
+@declare_arguments(ExportArguments)
 def export(
     model: Any,
     example: Any = None,
@@ -91,7 +90,6 @@ def export(
     Example:
         >>> model = export(net, images[:256], "digits.onnx", class_names=list("0123456789"))  # doctest: +SKIP
     """
-    require_known_arguments("export", arguments, ExportArguments)
     options, output = select_options(ModelOptions, arguments), select_options(OutputOptions, arguments)
     resolved = resolve_model(model, options, output)
     if resolved.onnx is not None:
@@ -109,24 +107,29 @@ def export(
     reference = open_reference(request)
     plugin = resolved.plugin
     assert plugin is not None
-    fingerprint = plugin.fingerprint(resolved.model, rows.inputs) if verify else None
     with files.temporary_folder() as folder:
-        # The file is compared as it is, on its own.
-        exported = prepare_onnx(request, reference, Path(folder), fingerprint=fingerprint, route_nan=False)
-        exported.close()
-        if exported.parity is not None and not exported.parity.passed:
-            name = exported.loaded.model.spec.name
-            raise ParityError(f"exporting {name}: {exported.parity.verdict()}. Nothing was written to {target}.")
+        if verify:
+            fingerprint = plugin.fingerprint(resolved.model, rows.inputs)
+            # The file is compared as it is, on its own.
+            verified = prepare_onnx(request, reference, Path(folder), fingerprint, route_nan=False)
+            verified.opened.close()
+            loaded, parity = verified.loaded, verified.parity.to_dict()
+            if not verified.parity.passed:
+                raise ParityError(
+                    f"exporting {loaded.model.spec.name}: {verified.parity.verdict()}. Nothing was written to {target}."
+                )
+        else:
+            loaded, parity = export_unverified(request, reference, Path(folder)), None
         provenance = {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "output_name": output.output_name,
             "versions": plugin.versions(),
-            "parity": None if exported.parity is None else exported.parity.to_dict(),
+            "parity": parity,
         }
-        return publish(exported.loaded, target, provenance)
+        return publish(loaded, target, provenance)
 
 
-@show_arguments(GenerateArguments)
+@declare_arguments(GenerateArguments)
 def generate(model: Any, data: Any, **arguments: Unpack[GenerateArguments]) -> Distributions:
     """Give one class distribution per row of a dataset.
 
@@ -184,7 +187,6 @@ def generate(model: Any, data: Any, **arguments: Unpack[GenerateArguments]) -> D
         >>> dists[2].round(3)
         array([0.09 , 0.245, 0.665], dtype=float32)
     """
-    require_known_arguments("generate", arguments, GenerateArguments)
     of_engine, of_dataset = split_arguments(arguments)
     with begin(arguments.get("timeout_s")), Engine(model, **of_engine) as engine:
         return engine.generate(data, **of_dataset)
@@ -241,9 +243,8 @@ def verify(
     opened = open_file(_request(file, batch, ModelOptions(tolerance=tolerance), OutputOptions(), device))
     try:
         return measure(
-            reference.model, opened.runners[0], batch.inputs, batch_size=opened.plan.batch_size, tolerance=tolerance,
-            known=reference.raw if opened.plan.batch_size == reference.plan.batch_size else None,
-        )  # fmt: skip
+            reference, opened.runners[0], batch.inputs, batch_size=opened.plan.batch_size, tolerance=tolerance
+        )
     finally:
         opened.close()
 

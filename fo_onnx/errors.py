@@ -26,11 +26,19 @@ what to do next.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 from .guards.printable import escaped
+
+LONGEST_LINE = 600
+"""Characters of another package's message that are passed on."""
+# Context managers put a frame of contextlib between two of this package.
+_PASSED_OVER = (str(Path(__file__).parent), contextlib.__file__)
 
 
 class FoOnnxError(Exception):
@@ -126,7 +134,16 @@ class FallbackWarning(UserWarning):
     """The native runner stands in for ONNX; the reason is in the message and in ``meta["runner"]``."""
 
 
-@contextmanager
+def warn_at_caller(message: str, category: type[Warning] = FallbackWarning) -> None:
+    """Warn with a warning that points to the innermost line outside of this package."""
+    # Python 3.12 has ``skip_file_prefixes`` for this.
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PASSED_OVER):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(escaped(message), category, level)
+
+
+@contextlib.contextmanager
 def reading(path: str | os.PathLike[str], error: type[FoOnnxError], doing: str = "Reading") -> Iterator[None]:
     """Turn whatever a parser raises on a damaged or hostile file into an error that names the file.
 
@@ -170,7 +187,23 @@ def _damaged(error: type[FoOnnxError], doing: str, path: str | os.PathLike[str],
     )
 
 
-def first_line(err: BaseException) -> str:
-    """Return an exception in one line: its kind and the beginning of its message."""
-    message = (str(err).strip().splitlines() or [""])[0][:300]
+def first_line(err: BaseException, *, with_kind: bool = True) -> str:
+    """Return an exception in one line: its kind and the beginning of its message, without a full stop.
+
+    Errors of fo-onnx are given without their kind.
+    """
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    # A line that ends in a colon says nothing without the next.
+    message = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]).rstrip(".")
+    if len(message) > LONGEST_LINE:
+        message = f"{message[:LONGEST_LINE]}…"
+    if message and (isinstance(err, FoOnnxError) or not with_kind):
+        return message
     return f"{type(err).__name__}: {message}" if message else type(err).__name__
+
+
+def root_cause(err: BaseException) -> BaseException:
+    """Return the exception that `err` was raised from in the end."""
+    while err.__cause__ is not None:
+        err = err.__cause__
+    return err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +59,20 @@ class Batch:
     def stop(self) -> int:
         """Position after the last row that this batch accounts for."""
         return self.start + len(self.ids) + len(self.bad)
+
+
+def count_rows(inputs: Inputs) -> int:
+    """Return the number of rows of a batch of inputs."""
+    return len(next(iter(inputs.values())))
+
+
+def cut_inputs(inputs: Inputs, size: int) -> Iterator[dict[str, Array]]:
+    """Yield inputs of `size` rows each, in order; the last ones may have fewer. Without a row they are yielded once."""
+    for start in range(0, max(count_rows(inputs), 1), size):
+        yield {name: array[start : start + size] for name, array in inputs.items()}
+
+
+def pad_rows(array: Array, rows: int) -> Array:
+    """Return an array with at least `rows` rows: copies of its last row are appended."""
+    missing = rows - len(array)
+    return array if missing <= 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])

@@ -1,4 +1,4 @@
-"""The arguments of the public verbs, as they travel inside: four frozen dataclasses.
+"""The arguments of the public verbs, as they travel inside: five frozen dataclasses.
 
 The verbs take flat keyword arguments; they are gathered here once, checked where they can be checked without a model
 or data, and handed on whole.
@@ -7,6 +7,7 @@ or data, and handed on whole.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
 from ..errors import OptionError
 from .spec import LOGIT_KINDS, OUTPUT_KINDS, InputSignature
@@ -27,19 +28,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def choice(argument: str, value: Any, known: Sequence[str]) -> None:
-    """Raises an `OptionError` that lists `known` unless `value` is one of them."""
+    """Raise an `OptionError` that lists `known` unless `value` is one of them."""
     if value not in known:
         raise OptionError(f"{argument}={value!r} is not a choice; the choices are {', '.join(map(repr, known))}.")
 
 
 def positive_int(argument: str, value: Any, *, least: int = 1) -> None:
-    """Raises an `OptionError` unless `value` is an integer of at least `least`."""
+    """Raise an `OptionError` unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise OptionError(f"{argument}={value!r} is not usable: an integer of at least {least} was expected.")
 
 
 def check_timeout(timeout_s: Any) -> None:
-    """Raises an `OptionError` unless it is ``None`` or a number of seconds above 0."""
+    """Raise an `OptionError` unless it is ``None`` or a number of seconds above 0."""
     if timeout_s is None:
         return
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not float(timeout_s) > 0:
@@ -302,8 +303,10 @@ def split_arguments(arguments: GenerateArguments) -> tuple[EngineArguments, Data
     return of_engine, of_dataset
 
 
-def show_arguments(kind: type) -> Callable[[Function], Function]:
+def declare_arguments(kind: type) -> Callable[[Function], Function]:
     """Decorate a function that takes ``**arguments``: its signature shows them by name, with their defaults.
+
+    As in Python, an argument that it does not have is a `TypeError`.
 
     Args:
         kind: The `TypedDict` of the arguments.
@@ -318,17 +321,19 @@ def show_arguments(kind: type) -> Callable[[Function], Function]:
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
             for name, annotation in kind.__annotations__.items()
         ]
-        function.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
-        return function
+        known = [p.name for p in (*own, *shown)]
+
+        @functools.wraps(function)
+        def call(*positional: Any, **arguments: Any) -> Any:
+            for name in arguments:
+                if name not in known:
+                    close = difflib.get_close_matches(name, known, 1)
+                    hint = f" Did you mean {close[0]!r}?" if close else ""
+                    shown_name = function.__qualname__.removesuffix(".__init__")
+                    raise TypeError(f"{shown_name}() got an unexpected keyword argument {name!r}.{hint}")
+            return function(*positional, **arguments)
+
+        call.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
+        return cast("Function", call)
 
     return decorate
-
-
-def require_known_arguments(function: str, arguments: Iterable[str], *kinds: type) -> None:
-    """Raise a `TypeError`, as Python does, if a function is called with an argument that it does not have."""
-    known = sorted({name for kind in kinds for name in kind.__annotations__})
-    for name in arguments:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{hint}")

@@ -39,10 +39,10 @@ class Runner(Protocol):
     kind: str
 
     def run(self, inputs: Inputs) -> RunOutput:
-        """Distributions of one batch of any size, row by row in order. Does not change `inputs`."""
+        """Return the distributions of one batch of any size, row by row in order. Do not change `inputs`."""
 
     def close(self) -> None:
-        """Frees what it holds. May be called twice."""
+        """Free what it holds. May be called twice."""
 
 
 class RawModel(Protocol):
@@ -61,7 +61,7 @@ class RawModel(Protocol):
     def original(self) -> RawModel | None: ...
 
     def forward(self, inputs: Inputs) -> Array:
-        """The raw output (n, …) of a batch of `n` rows, in evaluation mode. Raises `OutputError` for what is no array."""
+        """Return the raw output (n, …) of a batch of `n` rows, in evaluation mode. Raise `OutputError` for what is no array."""
 
     def close(self) -> None:
-        """Frees what it holds. May be called twice."""
+        """Free what it holds. May be called twice."""

@@ -23,14 +23,14 @@ class Sink(Protocol):
         logits: NDArray[np.float32] | None,
         bad: Sequence[BadRow] = (),
     ) -> None:
-        """Takes the next rows, and those among them that came to nothing. Called in the order of the source.
+        """Take the next rows, and those among them that came to nothing. Called in the order of the source.
 
         Rows are distributions: `invalid_rows` has sorted out the others. Raises `StoreError` for ids that were there
         already, for labels that are no class, and for columns of another type or shape.
         """
 
     def commit(self, meta: dict[str, Any]) -> None:
-        """Ends the run: everything is in its place, whole."""
+        """End the run: everything is in its place, whole."""
 
     def abort(self, error: BaseException) -> Path | None:
-        """Ends the run early and keeps the finished rows. Returns where they are, or ``None`` if nowhere."""
+        """End the run early and keep the finished rows. Return where they are, or ``None`` if nowhere."""

@@ -45,10 +45,10 @@ class Source(Protocol):
     def preprocessing(self) -> dict[str, Any]: ...
 
     def peek(self, n: int) -> Batch:
-        """The first `n` rows (fewer where there are fewer), any number of times, even of a one-pass generator."""
+        """Return the first `n` rows (fewer where there are fewer), any number of times, even of a one-pass generator."""
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        """Every row from position `start` on, in order, each once.
+        """Yield every row from position `start` on, in order, each once.
 
         Borders of batches depend on `size` alone, never on `start`, so that a resumed run cuts its batches as the first
         one did; a `start` within a batch gives that batch's rest first. Where batches can be cut freely they end at
@@ -57,13 +57,13 @@ class Source(Protocol):
         """
 
     def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
-        """Ids and labels of the rows at positions `start` to ``stop − 1``, without reading the rows.
+        """Return ids and labels of the rows at positions `start` to ``stop − 1``, without reading the rows.
 
         Ids are always known so. Labels are ``None`` where there are none, and where only reading a row tells its label.
         """
 
     def fingerprint(self) -> str:
-        """A digest of length, shapes, dtypes and a sample of rows spread over the data: equal for equal data."""
+        """Return a digest of length, shapes, dtypes and a sample of rows spread over the data: equal for equal data."""
 
 
 class SourceFactory(Protocol):
@@ -72,7 +72,7 @@ class SourceFactory(Protocol):
     name: str
 
     def accepts(self, data: Any) -> bool:
-        """Whether `open` would take `data`. Must be quick, and must not import a framework that is not loaded."""
+        """Return whether `open` would take `data`. Must be quick, and must not import a framework that is not loaded."""
 
     def open(self, data: Any, options: DataOptions) -> Source:
-        """The rows of `data`. Raises `DataError` where they cannot be used."""
+        """Return the rows of `data`. Raise `DataError` where they cannot be used."""

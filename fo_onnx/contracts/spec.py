@@ -16,20 +16,8 @@ LOGIT_KINDS: tuple[str, ...] = ("logits", "log_probs", "binary_logits")
 PROBABILITY_KINDS: tuple[str, ...] = ("probs", "log_probs", "binary_probs")
 """The kinds of which not every row of numbers is one."""
 DTYPES = frozenset(
-    [
-        "bool",
-        "str",
-        "float16",
-        "float32",
-        "float64",
-        "bfloat16",
-        "complex64",
-        "complex128",
-        "float4_e2m1fn",
-        "int2",
-        "uint2",
-    ]
-    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (4, 8, 16, 32, 64)]
+    ["bool", "str", "float16", "float32", "float64", "bfloat16", "complex64", "complex128", "float4_e2m1fn"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32, 64)]
     + [f"float8_{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")]
 )
 """The element types that a tensor of a model can have, by numpy's (and ml_dtypes') names."""
@@ -108,22 +96,22 @@ class ModelSpec:
 
     @property
     def signature(self) -> InputSignature:
-        """The inputs as sources need them."""
+        """Return the inputs as sources need them."""
         return InputSignature(tuple(i.name for i in self.inputs), (), tuple(i.rank for i in self.inputs))
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch size that is built into the model, or ``None`` where the batch axis is dynamic."""
+        """Return the batch size that is built into the model, or ``None`` if the batch axis is dynamic."""
         sizes = {i.shape[0] for i in self.inputs if i.shape} - {None}
         return max((s for s in sizes if s is not None), default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON types; `from_dict` is its inverse."""
+        """Return the spec as JSON types; `from_dict` is its inverse."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelSpec:
-        """The spec that `to_dict` was called on.
+        """Return the spec that `to_dict` was called on.
 
         Raises:
             ValueError: What `data` holds is of a type, or in a range, that no spec has; the message says what.
@@ -165,7 +153,7 @@ class ModelSpec:
 
 
 def output_classes(shape: tuple[int | None, ...]) -> int | None:
-    """The number of classes that a raw output of `shape` stands for; ``None`` where the shape does not tell."""
+    """Return the number of classes that a raw output of `shape` stands for; ``None`` if the shape does not tell."""
     if len(shape) not in (1, 2):
         return None
     return 2 if len(shape) == 1 or shape[1] == 1 else shape[1]

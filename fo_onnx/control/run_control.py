@@ -199,11 +199,6 @@ def current() -> RunControl:
     return _CURRENT.get()
 
 
-def is_endless(control: RunControl) -> bool:
-    """Return whether this is the control outside of every run."""
-    return control is _ENDLESS
-
-
 @contextmanager
 def begin(timeout_s: float | None) -> Iterator[RunControl]:
     """Surround one call of the user, a run or a prediction. It ends at its deadline, or at an outer call's if earlier.

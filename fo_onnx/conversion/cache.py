@@ -13,17 +13,17 @@ nothing). The entries that were used longest ago go first.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..contracts.batch import Inputs
 from ..contracts.exporter import Exporter
@@ -31,60 +31,30 @@ from ..contracts.options import ModelOptions, OutputOptions
 from ..contracts.spec import ModelSpec
 from ..control.run_control import current
 from ..errors import FoOnnxError, OptionError, StoreError
-from ..models.onnx_file import external_locations, file_sha256, rename_external_data
+from ..models.onnx_file import file_sha256, rename_external_data
 from ..store import files
 from ..version import __version__
-
-if TYPE_CHECKING:
-    import onnx
 
 log = logging.getLogger("fo_onnx.cache")
 FOLDER_VARIABLE = "FO_ONNX_CACHE_DIR"
 LIMIT_VARIABLE = "FO_ONNX_CACHE_GB"
 DEFAULT_LIMIT_GB = 10.0
-SCHEMA = 2
-_MODEL, _SPEC = "model.onnx", "spec.json"
-_DATA = tuple(f"data.{i}" for i in range(16))
-"""The names of external data in an entry. Exporters write one file; what has more than these is not kept."""
-_NAMES = (_MODEL, _SPEC, *_DATA)
-_FILES = (*_NAMES, *(name + files.TEMPORARY for name in _NAMES))
+SCHEMA = 3
+_MODEL, _DATA, _SPEC = "model.onnx", "model.data", "spec.json"
+_FILES = tuple(name + suffix for name in (_MODEL, _DATA, _SPEC) for suffix in ("", files.TEMPORARY))
 """Everything that an entry may hold beside its marker."""
 _SPEC_BYTES = 2**24
 _DOING = "keeping an export in the cache"
-_ENTRY = re.compile(r"[0-9a-f]{40}(\.tmp)?")
+_KEY = re.compile(r"[0-9a-f]{40}")
 _LOCK_S = 60.0
 """Who waits longer for the lock goes on without the cache."""
-
-
-@dataclass(frozen=True)
-class CacheState:
-    """What ``fo-onnx doctor`` shows of the cache.
-
-    Attributes:
-        folder: Where it lies.
-        entries: How many exports it holds.
-        size_bytes: What they take.
-        limit_bytes: What they may take.
-        problem: Why nothing is taken from it or kept in it; ``None`` if all is well.
-    """
-
-    folder: str
-    entries: int
-    size_bytes: int
-    limit_bytes: int
-    problem: str | None = None
 
 
 class ExportCache:
     """Exported files in a folder, by key. Safe for several processes: each step holds the folder's lock."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
-        """Take a folder, which is made, for this user alone, when the first entry is kept.
-
-        Args:
-            folder: Where the entries lie.
-            limit_bytes: What they may take together; 0 keeps nothing.
-        """
+        """Take a folder, which is made, for this user alone, when the first entry is kept; a limit of 0 keeps nothing."""
         self.folder, self.limit_bytes = folder, limit_bytes
 
     @classmethod
@@ -111,11 +81,7 @@ class ExportCache:
         return cls(platformdirs.user_cache_path("fo-onnx") / "exports", int(limit_gb * 1e9))
 
     def fetch(self, key: str, path: Path) -> ModelSpec | None:
-        """Copy an entry's file to `path`, and its external data beside it.
-
-        Args:
-            key: The entry.
-            path: A file in a folder of ours.
+        """Copy an entry's file to `path`, in a folder of ours, and its external data beside it.
 
         Returns:
             The spec that the exporter gave, or ``None`` if there is no such entry, or none that may be taken.
@@ -123,16 +89,11 @@ class ExportCache:
         entry = self.folder / key
         if not self.limit_bytes or not os.path.lexists(entry):
             return None
-        if problem := _problem(self.folder) or _problem(entry):
-            _warn_once(f"the cached export {entry} is not taken: {problem}")
-            return None
         try:
             with self._locked():
-                if not os.path.lexists(entry):
-                    return None
-                if problem := _problem_inside(entry):
-                    _warn_once(f"the cached export {entry} is not taken: {problem}")
-                    return None
+                _require_own(entry)
+                for file in sorted(entry.iterdir()):
+                    _require_own(file)
                 spec, digests = _read_record(entry, key)
                 for name, digest in digests.items():
                     target = path if name == _MODEL else path.parent / name
@@ -141,58 +102,57 @@ class ExportCache:
                         raise ValueError(f"{name} is damaged")
                 os.utime(entry)
                 return spec
-        except StoreError as err:
-            log.warning("the cached export %s cannot be taken: %s", entry, err)
-        except (ValueError, KeyError, TypeError, RecursionError, FileNotFoundError) as err:
-            log.warning("the cached export %s is damaged and is dropped: %s", entry, err)
-            self.drop(key)
-        except (OSError, NotImplementedError) as err:
-            log.warning("the cached export %s cannot be taken: %s", entry, err)
-        return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
+            # The export that is made in its place replaces it.
+            _warn_once(f"the cached export {entry} is not taken: {err}")
+            return None
 
-    def keep(self, key: str, path: Path, spec: ModelSpec, external: onnx.ModelProto | None = None) -> None:
+    def keep(self, key: str, path: Path, spec: ModelSpec, locations: Sequence[str] = ()) -> None:
         """Copy an exported file into the cache, and make room. What hinders it is logged: a cache is no result.
 
         Args:
             key: The entry.
             path: The file, as it was exported.
             spec: The spec that the exporter gave.
-            external: The graph of the file, which may be changed, if the model has external data.
+            locations: Where its external data lie, relative to it. Exporters write one file; what has more is not kept.
         """
-        if not self.limit_bytes:
+        if not self.limit_bytes or len(locations) > 1:
             return
         try:
-            locations = [] if external is None else external_locations(external)
-            sources = dict(zip(_DATA, (path.parent / location for location in locations), strict=False))
-            size = path.stat().st_size + sum(f.stat().st_size for f in sources.values())
-            if size > self.limit_bytes or len(locations) > len(_DATA):
+            data = [path.parent / location for location in locations]
+            size = sum(file.stat().st_size for file in (path, *data))
+            if size > self.limit_bytes:
                 return
-            if problem := self._find_problem():
-                _warn_once(f"an export could not be kept in the cache {self.folder}: {problem}")
-                return
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.path.lexists(self.folder):
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked():
                 self._make_room(size, key)
                 if os.path.lexists(self.folder / key):
                     _remove(self.folder / key, _DOING)
-                new = self._begin(key)
+                new = self.folder / f"{key}{files.TEMPORARY}"
+                files.make_folder(new, _DOING, private=True)
                 try:
-                    if external is None:
-                        files.copy(path, new / _MODEL, _DOING, private=True)
+                    files.write_marker(new, files.MARKERS[-1], files.marker(files.KIND_CACHED), _DOING, private=True)
+                    if data:
+                        import onnx
+
+                        proto = onnx.load_model(path, load_external_data=False)
+                        rename_external_data(proto, {locations[0]: _DATA})
+                        files.write_bytes(new / _MODEL, proto.SerializeToString(), _DOING, private=True)
+                        files.copy(data[0], new / _DATA, _DOING, private=True)
                     else:
-                        rename_external_data(external, dict(zip(locations, sources, strict=True)))
-                        files.write_bytes(new / _MODEL, external.SerializeToString(), _DOING, private=True)
-                    for name, file in sources.items():
-                        files.copy(file, new / name, _DOING, private=True)
-                    record = _record(key, spec, {name: file_sha256(new / name) for name in (_MODEL, *sources)})
+                        files.copy(path, new / _MODEL, _DOING, private=True)
+                    digests = {name: file_sha256(new / name) for name in (_MODEL, _DATA)[: 1 + len(data)]}
+                    record = {"schema": SCHEMA, "key": key, "spec": spec.to_dict(), "files": digests}
+                    record["digest"] = _digest(record)
                     files.write_bytes(new / _SPEC, json.dumps(record).encode(), _DOING, private=True)
                     files.move_folder(new, self.folder / key, _DOING)
                 except BaseException:
                     with suppress(StoreError):
-                        files.remove_folder(new, _FILES, _DOING)
+                        _remove(new, _DOING)
                     raise
-        except (OSError, NotImplementedError, FoOnnxError) as err:
-            log.warning("an export could not be kept in the cache %s: %s", self.folder, err)
+        except (OSError, FoOnnxError) as err:
+            _warn_once(f"an export could not be kept in the cache {self.folder}: {err}")
 
     def drop(self, key: str) -> None:
         """Remove an entry that may be gone. One that holds what is not of fo-onnx stays, and is logged."""
@@ -200,65 +160,53 @@ class ExportCache:
             with self._locked():
                 if os.path.lexists(self.folder / key):
                     _remove(self.folder / key, "dropping a cached export")
-        except (OSError, NotImplementedError, StoreError) as err:
+        except (OSError, StoreError) as err:
             log.warning("%s", err)
 
     def clear(self) -> int:
-        """Remove every entry.
-
-        Returns:
-            How many there were.
+        """Remove every entry, and return how many there were.
 
         Raises:
             StoreError: The cache is not this user's own, or some entry cannot be removed; all others are gone then.
         """
         if not os.path.lexists(self.folder):
             return 0
-        if problem := _problem(self.folder):
-            raise StoreError(f"Clearing the cache of exports at {self.folder}: {problem}")
         removed, stay = 0, []
-        with self._locked():
-            for entry in (*self._entries(), *self._entries(unfinished=True)):
-                try:
-                    _remove(entry, "clearing the cache of exports")
-                    removed += entry.suffix != files.TEMPORARY
-                except StoreError as err:
-                    stay.append(str(err))
+        try:
+            with self._locked():
+                for entry in (*self._entries(), *self._entries(files.TEMPORARY)):
+                    try:
+                        _remove(entry, "clearing the cache of exports")
+                        removed += 1
+                    except StoreError as err:
+                        stay.append(str(err))
+        except StoreError as err:
+            raise StoreError(f"Clearing the cache of exports at {self.folder}: {err}") from err
         if stay:
             more = f" (and {len(stay) - 1} more)" if len(stay) > 1 else ""
             raise StoreError(f"{removed} cached exports were removed, and {len(stay)} stay: {stay[0]}{more}")
         return removed
 
-    def state(self) -> CacheState:
-        """Return its folder, how many entries it has and what they take."""
-        problem = self._find_problem()
-        entries = self._entries() if problem is None and self.folder.is_dir() else []
-        return CacheState(str(self.folder), len(entries), sum(map(_size, entries)), self.limit_bytes, problem)
+    def state(self) -> dict[str, Any]:
+        """Return what ``fo-onnx doctor`` shows of the cache, as JSON types.
 
-    def _find_problem(self) -> str | None:
-        if not os.path.lexists(self.folder):
-            return None
-        if problem := _problem(self.folder):
-            return problem
-        cure = f"name another one with {FOLDER_VARIABLE}."
-        if not self.folder.is_dir():
-            return f"{self.folder} is no folder; {cure}"
-        if not os.access(self.folder, os.W_OK | os.X_OK):
-            return f"{self.folder} may not be written to; {cure}"
-        try:
-            files.take_lock(self.folder, wait_s=_LOCK_S).release()
-        except StoreError as err:
-            return str(err)
-        return None
-
-    def _begin(self, key: str) -> Path:
-        """Make the folder in which an entry is made. The lock's holder is the only one that makes such a folder."""
-        new = self.folder / f"{key}{files.TEMPORARY}"
-        if os.path.lexists(new) and not files.may_begin_in(new):
-            files.remove_folder(new, _FILES, _DOING)
-        files.make_folder(new, _DOING, private=True)
-        files.write_marker(new, files.MARKERS[-1], files.marker(files.KIND_CACHED), _DOING, private=True)
-        return new
+        These are its folder, how many entries it has, the bytes that they take and may take, and the problem that nothing
+        is taken from it or kept in it for, if there is one.
+        """
+        problem, sizes = None, []
+        if os.path.lexists(self.folder):
+            try:
+                with self._locked():
+                    sizes = [_size(entry) for entry in self._entries()]
+            except StoreError as err:
+                problem = str(err)
+        return {
+            "folder": str(self.folder),
+            "entries": len(sizes),
+            "size_bytes": sum(sizes),
+            "limit_bytes": self.limit_bytes,
+            "problem": problem,
+        }
 
     def _make_room(self, size: int, key: str) -> None:
         entries = [e for e in self._entries() if e.name != key]
@@ -272,40 +220,38 @@ class ExportCache:
             except StoreError as err:
                 log.warning("%s", err)
 
-    def _entries(self, *, unfinished: bool = False) -> list[Path]:
+    def _entries(self, suffix: str = "") -> list[Path]:
         """Return the folders of this cache, and no others that the user may have there."""
         return [
             e
             for e in self.folder.iterdir()
-            if _ENTRY.fullmatch(e.name)
-            and (e.suffix == files.TEMPORARY) == unfinished
-            and e.is_dir()
-            and not e.is_symlink()
+            if _KEY.fullmatch(e.name.removesuffix(suffix)) and e.suffix == suffix and e.is_dir() and not e.is_symlink()
         ]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if problem := _problem(self.folder):
-            raise StoreError(f"Opening the cache of exports at {self.folder}: {problem}")
+        """Hold the lock of the cache, which must be this user's own. Raises `StoreError`."""
+        _require_own(self.folder)
+        cure = f"name another one with {FOLDER_VARIABLE}."
+        if not self.folder.is_dir():
+            raise StoreError(f"{self.folder} is no folder; {cure}")
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise StoreError(f"{self.folder} may not be written to; {cure}")
         left_s = current().left_s()
         lock = files.take_lock(self.folder, wait_s=_LOCK_S if left_s is None else min(_LOCK_S, left_s))
         try:
-            files.remove_remains(self.folder, _files_of)
+            files.remove_remains(self.folder, lambda _: _FILES)
+            # Only the lock's holder makes entries, so that one that is not finished is what a kill left.
+            for entry in self._entries(files.TEMPORARY):
+                with suppress(StoreError):
+                    _remove(entry, "removing the beginning of a cached export")
             yield
         finally:
             lock.release()
 
 
 def key_of(exporter: Exporter, fingerprint: str, example: Inputs, options: ModelOptions, output: OutputOptions) -> str:
-    """Return the digest of everything that an export depends on.
-
-    Args:
-        exporter: The framework's.
-        fingerprint: The model's.
-        example: The first rows; their names, dtypes and shapes matter.
-        options: How the model is converted.
-        output: Which of its outputs is meant.
-    """
+    """Return the digest of everything that an export depends on; of the rows, names, dtypes and shapes matter."""
     import onnx
 
     parts: dict[str, Any] = {
@@ -322,16 +268,6 @@ def key_of(exporter: Exporter, fingerprint: str, example: Inputs, options: Model
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
 
 
-def state() -> dict[str, Any]:
-    """Return the state of the user's cache as JSON types."""
-    return asdict(ExportCache.of_user().state())
-
-
-def _record(key: str, spec: ModelSpec, digests: dict[str, str]) -> dict[str, Any]:
-    record = {"schema": SCHEMA, "key": key, "spec": spec.to_dict(), "files": digests}
-    return record | {"digest": _digest(record)}
-
-
 def _read_record(entry: Path, key: str) -> tuple[ModelSpec, dict[str, str]]:
     """Return the spec and the digests of the files of an entry.
 
@@ -345,7 +281,7 @@ def _read_record(entry: Path, key: str) -> tuple[ModelSpec, dict[str, str]]:
     if record["schema"] != SCHEMA or record["key"] != key or digest != _digest(record):
         raise ValueError(f"{_SPEC} is of another entry or schema, or was changed")
     digests = record["files"]
-    if _MODEL not in digests or not set(digests) <= {_MODEL, *_DATA}:
+    if _MODEL not in digests or not set(digests) <= {_MODEL, _DATA}:
         raise ValueError(f"{_SPEC} names other files than an entry has")
     return ModelSpec.from_dict(record["spec"]), digests
 
@@ -354,34 +290,25 @@ def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _problem(path: Path) -> str | None:
-    """Return why a folder or file of the cache is not taken, with the cure; ``None`` if it is this user's alone."""
+def _require_own(path: Path) -> None:
+    """Raise a `StoreError`, with the cure, unless a folder or file of the cache is this user's alone."""
     cure = f"remove it, or name a folder of your own with {FOLDER_VARIABLE}."
     try:
         status = path.lstat()
     except OSError as err:
-        return f"it cannot be looked at ({err.strerror}); {cure}"
+        raise StoreError(f"it cannot be looked at ({err.strerror}); {cure}") from err
     if stat.S_ISLNK(status.st_mode):
-        return f"{path} is a link, and links are not followed; {cure}"
+        raise StoreError(f"{path} is a link, and links are not followed; {cure}")
     if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
-        return f"{path} is neither a folder nor a regular file; {cure}"
+        raise StoreError(f"{path} is neither a folder nor a regular file; {cure}")
     if not hasattr(os, "getuid"):  # Windows: a user's folders are the user's
-        return None
+        return
     if status.st_uid != os.getuid():
-        return f"{path} belongs to another user (number {status.st_uid}), who could put another model there; chown it, {cure}"
+        raise StoreError(
+            f"{path} belongs to another user (number {status.st_uid}), who could put another model there; chown it, {cure}"
+        )
     if status.st_mode & 0o022:
-        return f"others may write to {path}, and could put another model there; chmod go-w it, {cure}"
-    return None
-
-
-def _problem_inside(entry: Path) -> str | None:
-    """Return the `_problem` of an entry, or of a file in it."""
-    return next(filter(None, map(_problem, (entry, *sorted(entry.iterdir())))), None)
-
-
-def _files_of(entry: Path) -> tuple[str, ...]:
-    """Return the files that an entry may hold."""
-    return _FILES
+        raise StoreError(f"others may write to {path}, and could put another model there; chmod go-w it, {cure}")
 
 
 def _remove(entry: Path, doing: str) -> None:
@@ -392,17 +319,10 @@ def _remove(entry: Path, doing: str) -> None:
     files.remove_folder(entry, _FILES, doing)
 
 
+@functools.cache
 def _warn_once(text: str) -> None:
-    if text not in _said:
-        _said.add(text)
-        log.warning("%s", text)
-
-
-_said: set[str] = set()
+    log.warning("%s", text)
 
 
 def _size(entry: Path) -> int:
-    try:
-        return sum(f.lstat().st_size for f in entry.iterdir())
-    except FileNotFoundError:  # another process has just removed it
-        return 0
+    return sum(f.lstat().st_size for f in entry.iterdir())

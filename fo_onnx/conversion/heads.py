@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..contracts.spec import LOGIT_KINDS, ModelSpec
+from ..contracts.batch import count_rows
+from ..contracts.spec import ModelSpec
 from ..distributions.probabilities import check_raw_shape
 from ..models import graph_head as head
 from ..models.class_names import choose_class_names
@@ -14,7 +15,7 @@ from ..runtime.devices import Placement, cpu_cores
 from ..runtime.onnx_runner import OnnxRunner
 from ..runtime.request import RunRequest
 from ..runtime.session import Session
-from .output_kind import count_classes, decide_output_kind
+from .output_kind import with_output_kind
 
 
 def add_head(loaded: LoadedOnnx, spec: ModelSpec) -> LoadedOnnx:
@@ -57,29 +58,10 @@ def prepare_head(loaded: LoadedOnnx, request: RunRequest, placement: Placement) 
         loaded = replace(loaded, model=loaded.model.with_spec(class_names=names))
         return loaded if loaded.model.probs_output is not None else add_head(loaded, loaded.model.spec)
     loaded = _without_parity(loaded, "it was compared with another meaning or temperature of its output")
-    return add_head(loaded, _decide_spec(remove_head(loaded), request, placement))
-
-
-def _decide_spec(loaded: LoadedOnnx, request: RunRequest, placement: Placement) -> ModelSpec:
-    """Return the spec of a file without head, with the decision on its output."""
-    spec, output = loaded.model.spec, request.output
+    loaded = remove_head(loaded)
     if spec.output_kind is not None and output.output == "auto":
         output = replace(output, output=spec.output_kind)
-    graph_kind, unbounded, raw = None, False, None
-    if output.output == "auto":
-        graph_kind = head.output_kind_of_graph(loaded.proto, spec.output.name)
-        unbounded = head.is_unbounded(loaded.proto, spec.output.name)
-    # If the graph says it, no calibration batch is needed: rows that contradict it come out as NaN and are reported.
-    if graph_kind is None:
-        raw = _run_raw(loaded, request, placement)
-    kind = decide_output_kind(raw, output, spec.name, graph_kind=graph_kind, unbounded=unbounded)
-    classes = count_classes(kind, spec.output.shape if raw is None else raw.shape)
-    if classes is None:
-        classes = count_classes(kind, _run_raw(loaded, request, placement).shape)
-    own_temperature = output.temperature == 1 and kind in LOGIT_KINDS
-    temperature = spec.temperature if own_temperature else float(output.temperature)
-    spec = replace(spec, output_kind=kind, classes=classes, temperature=temperature)
-    return replace(spec, class_names=choose_class_names(output.class_names, spec))
+    return add_head(loaded, with_output_kind(spec, lambda: _run_raw(loaded, request, placement), output, loaded.proto))
 
 
 def _without_parity(loaded: LoadedOnnx, reason: str) -> LoadedOnnx:
@@ -95,5 +77,5 @@ def _run_raw(loaded: LoadedOnnx, request: RunRequest, placement: Placement) -> A
     runner = OnnxRunner(session, model.spec, placement.device, probs=model.spec.output.name, logits=None)
     raw = runner.run_raw(request.example)
     runner.close()
-    check_raw_shape(raw.shape, None, len(next(iter(request.example.values()))), model.spec.name)
+    check_raw_shape(raw.shape, None, count_rows(request.example), model.spec.name)
     return raw

@@ -6,19 +6,21 @@ says how far the rows lie from their mean and from uniform, since a near-uniform
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.batch import Inputs
+from ..contracts.batch import Inputs, count_rows, cut_inputs
 from ..contracts.parity_report import ParityReport
 from ..contracts.runner import RawModel, Runner
 from ..contracts.spec import ModelSpec
 from ..distributions.probabilities import apply_head, check_raw_shape, kl_divergence, total_variation
 from ..errors import FoOnnxError, OutputError
 from ..runtime.nan_rows import rows_with_nan
+from ..runtime.transform import Transform, apply_transform
+from .reference import Reference
 
 DEFAULT_TOLERANCE = 1e-4
 DETERMINISM_TOLERANCE = 1e-6
@@ -28,59 +30,47 @@ SMALL_ROWS = 8
 SMALL_BATCHES = (1, 2, 3)
 """The small batch sizes that are tried too; 3 leaves a ragged last batch of 2 on 8 rows."""
 Floats = NDArray[np.float64]
+Head = Callable[[NDArray[Any], int], Floats]
 
 
 def measure(
-    raw: RawModel,
+    reference: Reference,
     runner: Runner,
     inputs: Inputs,
     *,
     batch_size: int,
     tolerance: float = DEFAULT_TOLERANCE,
-    reference: str | None = None,
-    transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
-    known: NDArray[Any] | None = None,
+    transform: Transform | None = None,
 ) -> ParityReport:
     """Run both on the same rows and compare their distributions.
 
     Args:
-        raw: The original, without head.
+        reference: The original, and what it gives for the same rows.
         runner: The exported model; its spec says what the raw output means.
         inputs: The rows, at best 256 of the user's own.
         batch_size: The batch size of the run to come. The first 8 rows are run at 1, 2 and 3 as well.
         tolerance: The largest total variation that counts as the same.
-        reference: What the original is called in the report.
         transform: Takes the head's place, as an ``output_transform`` does.
-        known: What `raw` gives for `inputs` at this batch size, if that was run already.
     """
-    spec = runner.spec
-    reference = reference or f"{raw.spec.framework}, native, on {raw.device}"
-    rows = len(next(iter(inputs.values())))
-    if known is None or transform is not None:
-        expected = reference_probs(raw, spec, inputs, batch_size, transform)
-    else:
-        assert spec.output_kind is not None
-        expected = apply_head(known, spec.output_kind, spec.temperature, dtype=np.float64)[0]
+    raw, rows, head = reference.model, count_rows(inputs), _head_of(runner.spec, transform)
+    # What was run already is not run again.
+    is_known = batch_size == reference.plan.batch_size and transform is None
+    expected = head(reference.raw, rows) if is_known else _run_original(raw, head, inputs, batch_size)
     # The same batch again: a model may differ in its last bits from one batch size to another.
-    few = {k: v[:batch_size] for k, v in inputs.items()}
-    again = reference_probs(raw, spec, few, batch_size, transform)
+    few, small = next(cut_inputs(inputs, batch_size)), next(cut_inputs(inputs, SMALL_ROWS))
+    again = _run_original(raw, head, few, batch_size)
     deterministic = bool(np.nanmax(np.abs(again - expected[: len(again)]), initial=0.0) <= DETERMINISM_TOLERANCE)
     gap = None
     if raw.original is not None:
-        gap = float(
-            np.nanmax(
-                total_variation(
-                    reference_probs(raw.original, spec, few, batch_size, transform), expected[: len(again)]
-                ),
-                initial=0.0,
-            )
+        distances_of_original = total_variation(
+            _run_original(raw.original, head, few, batch_size), expected[: len(again)]
         )
+        gap = float(np.nanmax(distances_of_original, initial=0.0))
 
     # A row that has no distribution of its own cannot differ from one.
     is_without = rows_with_nan(inputs) & ~np.isfinite(expected).all(axis=1)
     sizes, distances, problem = [], [], None
-    small = {k: v[:SMALL_ROWS] for k, v in inputs.items()}
-    alone = _reference_or_none(raw, spec, small, 1, transform)
+    alone = _run_original_if_taken(raw, head, small, 1)
     if deterministic and transform is None:
         problem = _describe_mixing(expected, alone, tolerance)
     # Where rows do not depend on those beside them, those that were run alone hold at every batch size.
@@ -93,7 +83,7 @@ def measure(
         probs = outputs
         for size in SMALL_BATCHES:
             known_alone = size == 1 or independent
-            wanted = alone if known_alone else _reference_or_none(raw, spec, small, size, transform)
+            wanted = alone if known_alone else _run_original_if_taken(raw, head, small, size)
             if wanted is not None:
                 distances.append(_distance(wanted, _run_in_batches(runner, small, size))[~is_without[: len(wanted)]])
                 sizes.append(size)
@@ -102,7 +92,7 @@ def measure(
     all_tv = np.concatenate(distances) if distances else np.ones(1)
     finite = np.isfinite(expected).all(axis=1) & np.isfinite(probs).all(axis=1)
     return ParityReport(
-        reference=reference,
+        reference=f"{raw.spec.framework}, native, on {raw.device}",
         rows=rows,
         batch_sizes=tuple(dict.fromkeys(sizes)),
         max_tv=float(all_tv.max(initial=0.0)),
@@ -119,29 +109,29 @@ def measure(
     )
 
 
-def reference_probs(
-    raw: RawModel,
-    spec: ModelSpec,
-    inputs: Inputs,
-    batch_size: int,
-    transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
-) -> Floats:
-    """Return the original's distributions (n, k), with the head, or what replaces it, computed in float64.
+def _head_of(spec: ModelSpec, transform: Transform | None = None) -> Head:
+    """Return what makes distributions (n, k), in float64, of the raw output of n rows: the head, or what replaces it."""
 
-    Raises:
-        OutputError: The raw output cannot be one row of class scores per sample.
-    """
-    parts = []
-    for part in _slices(inputs, batch_size):
-        rows = len(next(iter(part.values())))
-        out = raw.forward(part)
+    def apply(raw: NDArray[Any], rows: int) -> Floats:
         if transform is not None:
-            parts.append(transform(out).astype(np.float64))
-            continue
+            return apply_transform(transform, raw, rows).astype(np.float64)
         assert spec.output_kind is not None
-        check_raw_shape(out.shape, spec.output_kind, rows, spec.name)
-        parts.append(apply_head(out, spec.output_kind, spec.temperature, dtype=np.float64)[0])
-    return np.concatenate(parts)
+        check_raw_shape(raw.shape, spec.output_kind, rows, spec.name)
+        return apply_head(raw, spec.output_kind, spec.temperature, dtype=np.float64)[0]
+
+    return apply
+
+
+def _run_original(raw: RawModel, head: Head, inputs: Inputs, size: int) -> Floats:
+    return np.concatenate([head(raw.forward(part), count_rows(part)) for part in cut_inputs(inputs, size)])
+
+
+def _run_original_if_taken(raw: RawModel, head: Head, inputs: Inputs, size: int) -> Floats | None:
+    """Return the original's rows at a small batch size, or ``None`` if it does not take such batches itself."""
+    try:
+        return _run_original(raw, head, inputs, size)
+    except (FoOnnxError, RuntimeError, ValueError, IndexError, TypeError):
+        return None
 
 
 def row_spread(probs: Floats) -> float:
@@ -175,8 +165,8 @@ def find_row_mixing(raw: RawModel, spec: ModelSpec, inputs: Inputs, expected: Fl
         expected: Its distributions of the rows run together.
         tolerance: The largest total variation that counts as the same.
     """
-    small = {k: v[:SMALL_ROWS] for k, v in inputs.items()}
-    return _describe_mixing(expected, _reference_or_none(raw, spec, small, 1, None), tolerance)
+    small = next(cut_inputs(inputs, SMALL_ROWS))
+    return _describe_mixing(expected, _run_original_if_taken(raw, _head_of(spec), small, 1), tolerance)
 
 
 def _describe_mixing(expected: Floats, alone: Floats | None, tolerance: float) -> str | None:
@@ -191,21 +181,5 @@ def _describe_mixing(expected: Floats, alone: Floats | None, tolerance: float) -
     )
 
 
-def _reference_or_none(
-    raw: RawModel, spec: ModelSpec, inputs: Inputs, size: int, transform: Callable[[NDArray[Any]], NDArray[Any]] | None
-) -> Floats | None:
-    """Return the original's rows at a small batch size, or ``None`` if it does not take such batches itself."""
-    try:
-        return reference_probs(raw, spec, inputs, size, transform)
-    except (FoOnnxError, RuntimeError, ValueError, IndexError, TypeError):
-        return None
-
-
 def _run_in_batches(runner: Runner, inputs: Inputs, size: int) -> Floats:
-    return np.concatenate([runner.run(part).probs for part in _slices(inputs, size)]).astype(np.float64)
-
-
-def _slices(inputs: Inputs, size: int) -> Iterator[dict[str, NDArray[Any]]]:
-    rows = len(next(iter(inputs.values())))
-    for start in range(0, rows, size):
-        yield {k: v[start : start + size] for k, v in inputs.items()}
+    return np.concatenate([runner.run(part).probs for part in cut_inputs(inputs, size)]).astype(np.float64)

@@ -9,34 +9,26 @@ import errno
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..contracts.batch import Array
-from ..contracts.exporter import Exporter
+from ..contracts.batch import pad_rows
 from ..contracts.parity_report import ParityReport
-from ..contracts.runner import Runner
 from ..contracts.spec import ModelSpec
 from ..control.run_control import current
 from ..errors import ExportError, FoOnnxError, ModelError, OutputError, PluginError, RunError, StoreWriteError
-from ..models.onnx_file import has_external_data
+from ..models.onnx_file import external_locations
 from ..models.onnx_model import LoadedOnnx, load_onnx
 from ..plugin_kit.graph_checks import graph_inputs
 from ..runtime.devices import placements
 from ..runtime.nan_rows import route_nan_rows
-from ..runtime.open_runners import OnnxRunners, open_onnx_runners
+from ..runtime.open_runners import open_onnx_runners
+from ..runtime.opened import OpenedModel
 from ..runtime.request import RunRequest
 from ..runtime.session import available_providers
-from ..runtime.transform import apply_transform
 from .cache import ExportCache, key_of
 from .heads import add_head
 from .output_kind import with_output_kind
 from .parity import measure
 from .reference import Reference
-
-if TYPE_CHECKING:
-    import onnx
 
 log = logging.getLogger("fo_onnx.engine")
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -50,36 +42,25 @@ class VerifiedExport:
 
     Attributes:
         loaded: The file in a temporary folder.
-        opened: Its open sessions; ``None`` if it was not compared.
-        runners: The runners over them, of which the first was compared.
-        parity: The comparison; ``None`` if it was not compared.
+        opened: Its open sessions.
+        parity: The comparison.
         origin: ``"new"`` or ``"cached"``.
     """
 
     loaded: LoadedOnnx
-    opened: OnnxRunners | None
-    runners: tuple[Runner, ...]
-    parity: ParityReport | None
+    opened: OpenedModel
+    parity: ParityReport
     origin: str
 
-    @property
-    def is_same(self) -> bool:
-        """Whether it gives the same distributions as the original."""
-        return self.parity is not None and self.parity.passed
 
-    def close(self) -> None:
-        """Close its sessions."""
-        if self.opened is not None:
-            self.opened.close()
+def export_unverified(request: RunRequest, reference: Reference, folder: Path) -> LoadedOnnx:
+    """Export the requested model anew, with its head, and compare it with nothing; see `prepare_onnx`."""
+    loaded, _ = _export(request, folder / "model.onnx")
+    return _with_head(loaded, request, reference)
 
 
 def prepare_onnx(
-    request: RunRequest,
-    reference: Reference,
-    folder: Path,
-    *,
-    fingerprint: str | None,
-    route_nan: bool = True,
+    request: RunRequest, reference: Reference, folder: Path, fingerprint: str, *, route_nan: bool
 ) -> VerifiedExport:
     """Export the requested model, or take its export from the cache, and compare it with the original.
 
@@ -87,11 +68,11 @@ def prepare_onnx(
         request: The model, the rows, and how they are run: the comparison is made with the sessions of the run.
         reference: The original, and what it gives for the rows.
         folder: A temporary folder, for the files.
-        fingerprint: The model's, for the cache; ``None`` if the export is not to be compared.
+        fingerprint: The model's, for the cache.
         route_nan: Whether the original answers rows with NaN in the run to come, and so in the comparison.
 
     Returns:
-        The export. `VerifiedExport.is_same` says whether it is the same; if not, nothing of it stays in the cache.
+        The export. `ParityReport.passed` says whether it is the same; if not, nothing of it stays in the cache.
 
     Raises:
         ExportError, ModelError, RunError, DeviceError: It cannot be exported or opened.
@@ -99,9 +80,6 @@ def prepare_onnx(
     """
     plugin = request.plugin
     assert plugin is not None
-    if fingerprint is None:
-        new = _export(request, plugin, folder / "model.onnx")
-        return VerifiedExport(_with_head(new.loaded, request, reference), None, (), None, "new")
     cache = ExportCache.of_user()
     key = key_of(plugin, fingerprint, request.example, request.model_options, request.output)
     # A cached export may be damaged, or of a model that differs in what no digest sees.
@@ -111,46 +89,30 @@ def prepare_onnx(
     if spec is not None:
         try:
             cached = _compare(_checked(cached_path, spec, request), request, reference, "cached", route_nan)
-            if cached.is_same:
+            if cached.parity.passed:
                 return cached
-            assert cached.parity is not None
             problem = cached.parity.verdict()
-            cached.close()
+            cached.opened.close()
         except (ExportError, ModelError, RunError) as err:
             problem = str(err)
         log.info("the cached export %s is thrown away, and the model is exported anew: %s", key, problem)
         cache.drop(key)
-    new = _export(request, plugin, folder / "model.onnx")
-    export = _compare(new.loaded, request, reference, "new", route_nan)
-    if export.is_same:
+    loaded, spec = _export(request, folder / "model.onnx")
+    export = _compare(loaded, request, reference, "new", route_nan)
+    if export.parity.passed:
         with current().calling("keeping its export in the cache"):
-            cache.keep(key, new.loaded.model.path, new.spec, new.external)
+            cache.keep(key, loaded.model.path, spec, external_locations(loaded.proto))
     return export
 
 
-@dataclass(frozen=True)
-class _NewExport:
-    """What a plugin has just exported.
-
-    Attributes:
-        loaded: The file, without a head.
-        spec: The model as the plugin describes it.
-        external: A copy of the graph, which is small then, if its weights lie beside the file.
-    """
-
-    loaded: LoadedOnnx
-    spec: ModelSpec
-    external: onnx.ModelProto | None
-
-
-def _export(request: RunRequest, plugin: Exporter, path: Path) -> _NewExport:
-    import onnx
-
+def _export(request: RunRequest, path: Path) -> tuple[LoadedOnnx, ModelSpec]:
+    """Have the plugin export the model; return the file, without a head, and the model as the plugin describes it."""
+    assert request.plugin is not None
     control = current()
-    traced = {name: _at_least_two(array[:TRACED_ROWS]) for name, array in request.example.items()}
+    traced = {name: pad_rows(array[:TRACED_ROWS], 2) for name, array in request.example.items()}
     try:
         with control.calling("its export"):
-            spec = plugin.export(request.model, traced, path, request.model_options, request.output)
+            spec = request.plugin.export(request.model, traced, path, request.model_options, request.output)
     except ExportError as err:
         if isinstance(err.__cause__, OSError) and err.__cause__.errno in _NO_ROOM:
             raise StoreWriteError(
@@ -158,12 +120,7 @@ def _export(request: RunRequest, plugin: Exporter, path: Path) -> _NewExport:
             ) from err
         raise
     control.check("after the export")
-    loaded = _checked(path, spec, request)
-    external = None
-    if has_external_data(loaded.proto):
-        external = onnx.ModelProto()
-        external.CopyFrom(loaded.proto)
-    return _NewExport(loaded, spec, external)
+    return _checked(path, spec, request), spec
 
 
 def _checked(path: Path, spec: ModelSpec, request: RunRequest) -> LoadedOnnx:
@@ -201,26 +158,18 @@ def _compare(
     loaded = _with_head(exported, request, reference)
     candidates = placements(request.run.device, request.run.precision, available_providers())
     opened = open_onnx_runners(loaded, request, candidates)
-    runners: tuple[Runner, ...] = opened.runners
     if route_nan:
-        runners = route_nan_rows(opened.runners, reference.model, opened.spec, request.output)
-    transform = request.output.output_transform
+        opened = route_nan_rows(opened, reference.model, request.output)
     try:
         parity = measure(
-            reference.model,
-            runners[0],
+            reference,
+            opened.runners[0],
             request.example,
             batch_size=opened.plan.batch_size,
             tolerance=request.model_options.tolerance,
-            transform=None if transform is None else lambda out: apply_transform(transform, out, len(out)),
-            # What was run already is not run again.
-            known=reference.raw if opened.plan.batch_size == reference.plan.batch_size else None,
+            transform=request.output.output_transform,
         )
     except BaseException:
         opened.close()
         raise
-    return VerifiedExport(loaded, opened, runners, parity, origin)
-
-
-def _at_least_two(array: Array) -> Array:
-    return array if len(array) >= 2 else np.repeat(array, 2, axis=0)
+    return VerifiedExport(loaded, opened, parity, origin)

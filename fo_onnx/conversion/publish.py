@@ -80,7 +80,7 @@ def publish(export: LoadedOnnx, target: Path, provenance: dict[str, Any]) -> Onn
 
 
 def _remove_old_data(target: Path, new: Collection[str]) -> None:
-    """Removes the data of earlier exports to `target`: files called so whose content is what their name says."""
+    """Remove the data of earlier exports to `target`: files called so whose content is what their name says."""
     for file in target.parent.iterdir():
         digits = _DATA_NAME.fullmatch(file.name)
         if digits is not None and digits["model"] == target.name and file.name not in new:
@@ -91,6 +91,6 @@ def _remove_old_data(target: Path, new: Collection[str]) -> None:
 
 
 def _is_data(path: Path) -> bool:
-    """Whether a file is external data of an export: the digest in its name is its content's."""
+    """Return whether a file is external data of an export: the digest in its name is its content's."""
     digits = _DATA_NAME.fullmatch(path.name)
     return digits is not None and file_sha256(path).startswith(digits["digest"])

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..contracts.batch import Array, Batch
 from ..contracts.source import Source
 from ..control.run_control import current
-
-_READING = "while a row was being read"
 
 
 def bound_source(source: Source) -> Source:
@@ -19,27 +13,20 @@ def bound_source(source: Source) -> Source:
     return cast("Source", _BoundedSource(source))
 
 
+def read_bounded(read: Any, *args: Any) -> Any:
+    """Return what `read` returns, which reads rows; see `fo_onnx.control.run_control.RunControl.bounded`."""
+    return current().bounded(lambda: read(*args), "while a row was being read")
+
+
 class _BoundedSource:
     def __init__(self, source: Source) -> None:
         self._source = source
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("length", "has_labels"):
+            return read_bounded(getattr, self._source, name)
+        value = getattr(self._source, name)
+        if name in ("peek", "annotations", "fingerprint"):
+            return lambda *args: read_bounded(value, *args)
         # What is known without reading.
-        return getattr(self._source, name)
-
-    @property
-    def length(self) -> int | None:
-        return current().bounded(lambda: self._source.length, _READING)
-
-    @property
-    def has_labels(self) -> bool:
-        return current().bounded(lambda: self._source.has_labels, _READING)
-
-    def peek(self, n: int) -> Batch:
-        return current().bounded(lambda: self._source.peek(n), _READING)
-
-    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
-        return current().bounded(lambda: self._source.annotations(start, stop), _READING)
-
-    def fingerprint(self) -> str:
-        return current().bounded(self._source.fingerprint, _READING)
+        return value

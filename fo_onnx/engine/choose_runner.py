@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.batch import Inputs
+from ..contracts.batch import Inputs, cut_inputs
 from ..contracts.parity_report import ParityReport
 from ..contracts.runner import Runner
 from ..contracts.spec import LOGIT_KINDS, ModelSpec
@@ -22,7 +22,7 @@ from ..conversion.heads import prepare_head
 from ..conversion.output_kind import with_output_kind
 from ..conversion.parity import find_row_mixing
 from ..conversion.prepare import VerifiedExport, prepare_onnx
-from ..conversion.reference import Reference, open_native_model, open_reference
+from ..conversion.reference import Reference, open_reference
 from ..distributions.probabilities import apply_head
 from ..errors import (
     DataError,
@@ -35,6 +35,7 @@ from ..errors import (
     ParityError,
     PluginError,
     RunError,
+    warn_at_caller,
 )
 from ..models import plugins
 from ..models.callables import CallableExporter
@@ -42,11 +43,11 @@ from ..models.onnx_model import LoadedOnnx, OnnxModel, load_onnx
 from ..runtime.devices import cpu_cores, parse_device, placements
 from ..runtime.native_runner import NativeRunner
 from ..runtime.open_runners import open_onnx_runners
+from ..runtime.opened import OpenedModel
 from ..runtime.request import RunRequest, with_class_count
 from ..runtime.session import available_providers
+from ..runtime.turns import open_native_model
 from ..store import files
-from .fallback import warn_of_fallback
-from .opened import OpenedModel
 
 log = logging.getLogger("fo_onnx.engine")
 
@@ -84,10 +85,7 @@ def open_file(request: RunRequest) -> OpenedModel:
         if str(path) in str(err):
             raise
         raise ModelError(f"opening the model {path}: {err}") from err
-    return OpenedModel(
-        runners=opened.runners, spec=opened.spec, plan=opened.plan, sha256=loaded.model.sha256, placement=opened.placement,
-        cpu_nodes=opened.cpu_nodes, parity=_recorded_parity(loaded.model), path=path, opset=opened.opset,
-    )  # fmt: skip
+    return replace(opened, parity=_recorded_parity(loaded.model), path=path)
 
 
 def load_unchanged(request: RunRequest) -> LoadedOnnx:
@@ -142,11 +140,10 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
     stack = contextlib.ExitStack()
     try:
         folder = stack.enter_context(files.temporary_folder())
-        export = prepare_onnx(request, reference, Path(folder), fingerprint=fingerprint)
-        if export.is_same:
+        export = prepare_onnx(request, reference, Path(folder), fingerprint, route_nan=True)
+        if export.parity.passed:
             return _open_exported(request, reference, fingerprint, export, stack, time.monotonic() - begun)
-        export.close()
-        assert export.parity is not None
+        export.opened.close()
         error: FoOnnxError = ParityError(f"{plugin.name} → ONNX: {export.parity.verdict()}.")
         parity: ParityReport | None = export.parity
     except (ExportError, ModelError, RunError, DeviceError, PluginError) as err:
@@ -168,14 +165,11 @@ def _open_exported(
     resources: contextlib.ExitStack,
     export_s: float,
 ) -> OpenedModel:
-    opened = export.opened
-    assert opened is not None
     assert request.plugin is not None
-    spec = opened.spec
-    return OpenedModel(
-        runners=export.runners, spec=spec, plan=opened.plan, sha256=fingerprint, placement=opened.placement,
-        cpu_nodes=opened.cpu_nodes, parity=export.parity, export_s=export_s, versions=request.plugin.versions(),
-        opset=opened.opset, export_origin=export.origin, resources=resources,
+    spec = export.opened.spec
+    return replace(
+        export.opened, sha256=fingerprint, parity=export.parity, export_s=export_s, versions=request.plugin.versions(),
+        export_origin=export.origin, resources=resources,
         open_native=functools.cache(lambda: _open_native_runner(request, reference, spec)),
     )  # fmt: skip
 
@@ -200,7 +194,7 @@ def _prefer_native(request: RunRequest, reference: Reference, fingerprint: str, 
     problem = find_row_mixing(reference.model, spec, request.example, together, request.model_options.tolerance)
     if problem is None:
         return opened
-    warn_of_fallback(f"{spec.name} runs natively: {problem}")
+    warn_at_caller(f"{spec.name} runs natively: {problem}")
     return replace(opened, reason=f"{reason}; {problem}")
 
 
@@ -232,7 +226,7 @@ def _fall_back_to_native(
     except DeviceError:
         # Neither has the device; what ONNX Runtime lacks is the answer to what was asked for.
         raise error from None
-    warn_of_fallback(f"{opened.spec.name} runs natively, not in ONNX: {error}")
+    warn_at_caller(f"{opened.spec.name} runs natively, not in ONNX: {error}")
     return opened
 
 
@@ -259,13 +253,10 @@ def _precomputed_batches(request: RunRequest, reference: Reference) -> list[tupl
     """Return the first batches of the run with what the model gives for them, which has been run already."""
     if request.output.output_transform is not None:
         return []
-    size, rows = reference.plan.batch_size, len(reference.raw)
-    is_all = rows == request.rows
-    starts = [start for start in range(0, rows, size) if is_all or start + size <= rows]
-    return [
-        ({name: array[s : s + size] for name, array in request.example.items()}, reference.raw[s : s + size])
-        for s in starts
-    ]
+    size, is_all = reference.plan.batch_size, len(reference.raw) == request.rows
+    outputs = cut_inputs({"output": reference.raw}, size)
+    batches = zip(cut_inputs(request.example, size), (output["output"] for output in outputs), strict=False)
+    return [(inputs, output) for inputs, output in batches if is_all or len(output) == size]
 
 
 def _open_native_runner(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -21,57 +22,45 @@ from ..contracts.options import (
     ModelOptions,
     OutputOptions,
     RunOptions,
-    require_known_arguments,
+    declare_arguments,
     select_options,
-    show_arguments,
 )
 from ..contracts.source import Source
-from ..control.run_control import begin, current, is_endless
+from ..contracts.spec import output_classes
+from ..control.run_control import begin, current
 from ..control.signals import one_interrupt
-from ..conversion.reference import open_native_model
 from ..distributions import Distributions
 from ..distributions.probabilities import invalid_rows
 from ..errors import DataError, FoOnnxError, ResumeError, RunError
 from ..models import plugins
-from ..models.resolve import resolve_model
+from ..models.resolve import ResolvedModel, resolve_model
+from ..runtime.opened import OpenedModel, open_without_rows
 from ..runtime.request import RunRequest
 from ..runtime.tuning import BatchPlan, first_rows
+from ..runtime.turns import open_native_model
 from ..sources import open_source
 from ..store import RunFolder
 from . import resume
 from .bounded_source import bound_source
 from .choose_runner import choose_runner
 from .labels import adopt_class_names
-from .opened import OpenedModel, open_without_rows
-from .preview import RunPlan, plan_run
+from .preview import RunPlan
 from .run import Run, reopen_run
 
 
 @dataclass
 class _SharedModel:
-    """An opened model, and how many calls use it. The last of them closes it, once it is no longer the engine's.
+    """An opened model. The last user closes it.
 
     Attributes:
         opened: The model.
         key: What it was opened for.
-        calls: Calls in progress that use it.
-        is_retired: Whether another one has taken its place, or the engine was closed.
+        users: The calls in progress that use it, and the engine itself until another one has taken its place.
     """
 
     opened: OpenedModel
     key: tuple[Any, ...]
-    calls: int = 0
-    is_retired: bool = False
-
-
-@dataclass(frozen=True)
-class _PreparedRun:
-    """A run, and what it was made of."""
-
-    run: Run
-    opened: OpenedModel
-    source: Source
-    destination: DestinationOptions
+    users: int = 1
 
 
 class Engine:
@@ -88,7 +77,7 @@ class Engine:
         ...     dists = engine.generate(dataset, out="digits.parquet")
     """
 
-    @show_arguments(EngineArguments)
+    @declare_arguments(EngineArguments)
     def __init__(self, model: Any, **arguments: Unpack[EngineArguments]) -> None:
         """Take a model; see `fo_onnx.generate` for the arguments.
 
@@ -96,7 +85,6 @@ class Engine:
             ModelError: It is no model.
             OptionError: An argument is no valid choice.
         """
-        require_known_arguments("Engine", arguments, EngineArguments)
         self._model_options = select_options(ModelOptions, arguments)
         self._output = select_options(OutputOptions, arguments)
         self._run = select_options(RunOptions, arguments)
@@ -109,7 +97,7 @@ class Engine:
         self._turn = threading.RLock()
 
     def predict(self, inputs: Any) -> NDArray[np.float32]:
-        """Distributions for some rows.
+        """Return distributions for some rows.
 
         Args:
             inputs: An array (n, …), a tuple or a dict of them, or anything else that `generate` takes as data.
@@ -141,14 +129,13 @@ class Engine:
             parts.append(probs)
         return np.concatenate(parts)
 
-    @show_arguments(DatasetArguments)
+    @declare_arguments(DatasetArguments)
     def generate(self, data: Any, **arguments: Unpack[DatasetArguments]) -> Distributions:
         """Return the distributions of a whole dataset; see `fo_onnx.generate`."""
-        require_known_arguments("Engine.generate", arguments, DatasetArguments)
-        with one_interrupt(), begin(arguments.get("timeout_s")), self._run_over(data, arguments) as prepared:
-            return prepared.run.execute()
+        with one_interrupt(), begin(arguments.get("timeout_s")), self._run_over(data, arguments) as run:
+            return run.execute()
 
-    @show_arguments(DatasetArguments)
+    @declare_arguments(DatasetArguments)
     def plan(self, data: Any, **arguments: Unpack[DatasetArguments]) -> RunPlan:
         """Return what `generate` would do with these arguments: everything is opened, one batch is run, nothing is written.
 
@@ -156,17 +143,34 @@ class Engine:
             FoOnnxError: What `generate` would raise before its first row, or for the rows of the first batch.
             DataError: There are no rows to run.
         """
-        require_known_arguments("Engine.plan", arguments, DatasetArguments)
-        with begin(arguments.get("timeout_s")), self._run_over(data, arguments) as prepared:
-            if len(first_rows(prepared.source)) == 0:
-                raise DataError("planning the run: the data hold no row that could be run.")
-            prepared.run.rehearse()
-            return plan_run(
-                prepared.opened, prepared.source, prepared.destination.out, keep_logits=self._output.keep_logits
-            )
+        with begin(arguments.get("timeout_s")), self._run_over(data, arguments) as run:
+            return run.rehearse()
+
+    def time_batches(self, inputs: Any, batch_sizes: Sequence[int], *, least_s: float = 0.3) -> dict[int, list[float]]:
+        """Return the seconds of each run of the model by batch size, on one session over all cores.
+
+        Args:
+            inputs: Rows, as `predict` takes them, as many as the largest batch has.
+            batch_sizes: Rows per run.
+            least_s: How long the runs of a batch size take together; there are at least three, after one that warms up.
+        """
+        with begin(None):
+            source = self._open_source(inputs, DataOptions(signature=self._resolved.signature))
+            # A session for one row takes all cores.
+            runner = self._open(source.peek(max(batch_sizes)), 1, self._run).runners[0]
+            timings: dict[int, list[float]] = {}
+            for size in batch_sizes:
+                batch = source.peek(size).inputs
+                runner.run(batch)
+                seconds = timings[size] = []
+                while len(seconds) < 3 or sum(seconds) < least_s:
+                    begun = time.perf_counter()
+                    runner.run(batch)
+                    seconds.append(time.perf_counter() - begun)
+            return timings
 
     @contextmanager
-    def _run_over(self, data: Any, arguments: DatasetArguments) -> Iterator[_PreparedRun]:
+    def _run_over(self, data: Any, arguments: DatasetArguments) -> Iterator[Run]:
         """Open the data and the model for a run; close the folder that is resumed in the end."""
         run = select_options(RunOptions, {**asdict(self._run), **arguments})
         options = select_options(DataOptions, arguments, signature=self._resolved.signature)
@@ -175,8 +179,7 @@ class Engine:
         folder = reopen_run(destination, options)
         try:
             opened = adopt_class_names(self._open_for_run(source, run, folder), source)
-            prepared = Run(opened, source, options, run, self._output, destination, folder)
-            yield _PreparedRun(prepared, opened, source, destination)
+            yield Run(opened, source, options, run, self._output, destination, folder)
         finally:
             if folder is not None:
                 folder.close()
@@ -206,15 +209,7 @@ class Engine:
     ) -> OpenedModel:
         """Open the model with the first rows that come, or return it if it is open.
 
-        Args:
-            example: The first rows.
-            rows: Number of rows, if it is known.
-            run: How they are run.
-            recorded_plan: The plan of the run that is resumed.
-
-        Returns:
-            The opened model. It stays open until the call that asks for it is over; outside of `predict` and `generate`,
-            until the engine is closed or another one is opened.
+        It stays open until the call that asks for it is over.
 
         Raises:
             RunError: The engine is closed.
@@ -226,37 +221,43 @@ class Engine:
             if shared is None or shared.key != key:
                 self._replace(None)
                 resolved, self._resolved = self._resolved, self._resolved.without_graph()
-                request = RunRequest(
-                    resolved.model, resolved.plugin, example.inputs, rows, self._model_options, self._output, run,
-                    recorded_plan, self._turn,
-                )  # fmt: skip
+                request = self._make_request(resolved, example, rows, run, recorded_plan)
                 shared = _SharedModel(choose_runner(request), key)
                 self._replace(shared)
             with self._lock:
-                if shared.is_retired:
-                    self._require_open()
-                shared.calls += 1
-        if is_endless(current()):
-            self._release(shared)
-        else:
-            current().at_end(lambda: self._release(shared))
+                self._require_open()
+                shared.users += 1
+        current().at_end(lambda: self._release(shared))
         return shared.opened
 
+    def _make_request(
+        self, resolved: ResolvedModel, example: Batch, rows: int | None, run: RunOptions, plan: BatchPlan | None = None
+    ) -> RunRequest:
+        return RunRequest(
+            resolved.model,
+            resolved.plugin,
+            example.inputs,
+            rows,
+            self._model_options,
+            self._output,
+            run,
+            plan,
+            self._turn,
+        )
+
     def _replace(self, new: _SharedModel | None) -> None:
-        """Put another model in the place of the open one, which is closed now, or by the last call that uses it."""
+        """Put another model in the place of the open one, of which the engine is no longer a user."""
         with self._lock:
             old, self._shared = self._shared, None if self._is_closed else new
-            retired = [shared for shared in (old, new if self._is_closed else None) if shared is not None]
-            for shared in retired:
-                shared.is_retired = True
-            unused = [shared for shared in retired if shared.calls == 0]
-        for shared in unused:
-            shared.opened.close()
+            unused = new if self._is_closed else None
+        for shared in (old, unused):
+            if shared is not None:
+                self._release(shared)
 
     def _release(self, shared: _SharedModel) -> None:
         with self._lock:
-            shared.calls -= 1
-            is_unused = shared.is_retired and shared.calls == 0
+            shared.users -= 1
+            is_unused = shared.users == 0
         if is_unused:
             shared.opened.close()
 
@@ -268,16 +269,12 @@ class Engine:
             return self._resolved.spec.classes or 0
         if not example.inputs:
             return 0
-        request = RunRequest(
-            self._resolved.model, self._resolved.plugin, example.inputs, 0, self._model_options, self._output, self._run,
-            turn=self._turn,
-        )  # fmt: skip
         try:
-            raw = open_native_model(request).forward(example.inputs)
+            raw = open_native_model(self._make_request(self._resolved, example, 0, self._run)).forward(example.inputs)
             if self._output.output_transform is not None:
                 with current().calling("the call of output_transform="):
                     return int(np.shape(self._output.output_transform(raw))[-1])
-            return 2 if raw.ndim == 1 or raw.shape[-1] == 1 else int(raw.shape[-1])
+            return output_classes(raw.shape) or 0
         except RunError:
             # Not every model takes an empty batch, and then the number stays unknown.
             return 0

@@ -12,7 +12,7 @@ from ..contracts.batch import Batch
 from ..contracts.source import Source
 from ..contracts.spec import ModelSpec
 from ..errors import DataError
-from .opened import OpenedModel
+from ..runtime.opened import OpenedModel
 
 Labels = NDArray[np.int64]
 
@@ -39,33 +39,23 @@ class LabelMapper:
         Raises:
             DataError: One is no class; its row is named.
         """
-        labels = batch.labels
+        labels = columns = batch.labels
         if labels is None or len(labels) == 0:
             return labels
+        classes = f"the model has {self._classes} classes, 0 to {self._classes - 1}"
         if self._numbers is not None:
-            labels = self._map_numbers(batch, labels, self._numbers)
-        elif self._columns is not None:
-            labels = self._columns[labels]
-        if labels.max() >= self._classes:
-            row = int(np.argmax(labels >= self._classes))
+            order = np.argsort(self._numbers)
+            nearest = np.minimum(np.searchsorted(self._numbers, labels, sorter=order), len(order) - 1)
+            columns = order[nearest]
+            is_wrong = self._numbers[columns] != labels
+            classes = f"the model's classes are {', '.join(map(str, self._numbers))}"
+        else:
+            labels = columns = labels if self._columns is None else self._columns[labels]
+            is_wrong = labels >= self._classes
+        if is_wrong.any():
+            row = int(np.argmax(is_wrong))
             raise DataError(
-                f"row with id {plain_id(batch.ids[row])!r}: its label {int(labels[row])} is no class; the model has {self._classes} "
-                f"classes, 0 to {self._classes - 1}.",
-                position=batch_positions(batch)[row],
-            )
-        return labels
-
-    @staticmethod
-    def _map_numbers(batch: Batch, labels: Labels, numbers: Labels) -> Labels:
-        order = np.argsort(numbers)
-        nearest = np.minimum(np.searchsorted(numbers, labels, sorter=order), len(order) - 1)
-        columns: Labels = order[nearest]
-        wrong = np.flatnonzero(numbers[columns] != labels)
-        if len(wrong):
-            row = int(wrong[0])
-            raise DataError(
-                f"row with id {plain_id(batch.ids[row])!r}: its label {int(labels[row])} is no class; the model's classes are "
-                f"{', '.join(map(str, numbers))}.",
+                f"row with id {plain_id(batch.ids[row])!r}: its label {int(labels[row])} is no class; {classes}.",
                 position=batch_positions(batch)[row],
             )
         return columns

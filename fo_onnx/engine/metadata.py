@@ -10,9 +10,10 @@ from typing import Any
 from ..contracts.options import DataOptions, OutputOptions, RunOptions
 from ..contracts.source import Source
 from ..plugin_kit import digests
+from ..runtime.opened import OpenedModel
 from ..runtime.session import runtime
+from ..store import RunFolder
 from ..version import __version__
-from .opened import OpenedModel
 from .pipeline import RunStats
 
 SCHEMA = 1
@@ -73,12 +74,9 @@ def meta(
     source: Source,
     run_identity: dict[str, Any],
     stats: RunStats,
-    *,
-    rows: dict[str, int],
-    on_error: list[tuple[int, str]],
-    switched_at: int | None,
-    reason: str | None,
+    data: DataOptions,
     user: dict[str, Any] | None,
+    folder: RunFolder | None,
 ) -> dict[str, Any]:
     """Return the record of a run, as docs/files.md lists it.
 
@@ -87,13 +85,18 @@ def meta(
         source: The rows.
         run_identity: The run's `identity`.
         stats: What this part of the run came to.
-        rows: How many rows were written, skipped and quarantined, those of an earlier part included.
-        on_error: From which position on bad rows were treated how.
-        switched_at: Where the native runner stepped in.
-        reason: Why.
+        data: What happened to bad rows.
         user: The caller's own.
+        folder: Where the run is kept, with the record of its earlier parts.
     """
     spec, plan, place, parity = opened.spec, opened.plan, opened.placement, opened.parity
+    if folder is None:
+        rows = {"written": stats.written, "skipped": stats.bad, "quarantined": 0}
+        on_error = [(0, str(data.on_error))]
+        switched_at, reason = stats.switched_at, stats.reason
+    else:
+        rows, on_error = folder.counts, folder.journal.on_error
+        switched_at, reason = folder.switched_at, folder.switch_reason
     seconds = stats.total_s
     return {
         "schema": SCHEMA,

@@ -5,7 +5,9 @@ Bad rows are sorted out here, and a run that fails or is interrupted leaves its 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,19 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contracts.batch import BadRow, Batch
-from ..contracts.options import DataOptions, RunOptions
+from ..contracts.options import DataOptions, OutputOptions, RunOptions
 from ..contracts.runner import Runner, RunOutput
 from ..contracts.sink import Sink
 from ..contracts.source import Source
+from ..contracts.spec import PROBABILITY_KINDS
 from ..control.run_control import RunControl, begin
 from ..distributions.probabilities import invalid_rows
-from ..errors import DataError, DeviceError, FoOnnxError, RunError
+from ..errors import DataError, DeviceError, FoOnnxError, RunError, warn_at_caller
 from ..runtime.inputs import RowShapeError
+from ..runtime.opened import OpenedModel
 from ..runtime.workers import Failure, run_in_threads, run_inline
 from ..sources import read_ahead
-from .fallback import warn_of_fallback
+from ..store import RunFolder
 from .labels import LabelMapper, batch_positions, plain_id
-from .progress import Progress
 
 log = logging.getLogger("fo_onnx.engine")
 
@@ -59,45 +62,34 @@ class Pipeline:
 
     def __init__(
         self,
-        runners: Sequence[Runner],
+        opened: OpenedModel,
         source: Source,
         labels: LabelMapper,
-        progress: Progress,
-        *,
-        batch_size: int,
-        start: int = 0,
         data: DataOptions,
         run: RunOptions,
-        bad_before: int = 0,
-        open_native: Callable[[], Runner] | None = None,
-        on_switch: Callable[[int, str], None] | None = None,
-        assumed_kind: str | None = None,
+        output: OutputOptions,
+        folder: RunFolder | None = None,
         read_batches: Callable[[int, int], Iterator[Batch]] | None = None,
     ) -> None:
         """Set a run up.
 
-        Args:
-            runners: Those that run batches, side by side.
-            source: Rows in.
-            labels: Maps labels to columns.
-            progress: Is shown the finished rows.
-            batch_size: Rows per batch.
-            start: Position of the first row to run.
-            data: What happens to bad rows.
-            run: Limits of the run.
-            bad_before: Bad rows of the earlier part of a resumed run.
-            open_native: Opens the native runner that steps in if an ONNX runner fails on the way.
-            on_switch: Is called with the position and the reason when it does.
-            assumed_kind: What the model's output was taken for, if nobody said what it is.
-            read_batches: Gives the batches of a size from a position on, if that is not the source itself.
+        A `folder` that is resumed says where the run begins. `read_batches` gives the batches of a size from a position on, if
+        that is not the source itself.
         """
-        self._runners, self._source, self._labels, self._progress = runners, source, labels, progress
+        self._source, self._labels, self._data, self._run, self._folder = source, labels, data, run, folder
+        self._runners, self._batch_size = opened.runners, opened.plan.batch_size
         self._read_batches = read_batches or source.batches
-        self._batch_size, self._start = batch_size, start
-        self._data, self._run = data, run
-        self._bad_before = bad_before
-        self._open_native, self._on_switch = open_native, on_switch
-        self._assumed_kind = assumed_kind
+        # If ONNX was asked for, a failure on the way is an error.
+        self._open_native = None if run.runner == "onnx" else opened.open_native
+        self._start = self._bad_before = 0
+        if folder is not None:
+            self._start, self._bad_before = folder.position, sum(folder.counts.values()) - folder.counts["written"]
+            if folder.switched_at is not None and self._start >= folder.switched_at and opened.open_native is not None:
+                # The native runner has stepped in before.
+                self._runners = (opened.open_native(),)
+        # What the model's output was taken for, if nobody said what it is.
+        kind = opened.spec.output_kind
+        self._assumed_kind = kind if output.output == "auto" and kind in PROBABILITY_KINDS else None
         self.stats = RunStats()
 
     def execute(self, sink: Sink) -> RunStats:
@@ -112,7 +104,8 @@ class Pipeline:
             KeyboardInterrupt: Ctrl-C. In all three cases what was finished before is in the sink.
         """
         self._sink = sink
-        with begin(None) as control, self._progress:
+        bar = _open_bar(self._run.progress, self._source.length, self._start)
+        with begin(None) as control, bar as self._bar:
             self._begun = time.monotonic()
             batches = self._read_batches(self._batch_size, self._start)
             if not self._source.in_memory:
@@ -168,9 +161,9 @@ class Pipeline:
 
         # The switch is recorded before the first row after it.
         self.stats.switched_at, self.stats.reason = position, str(error)
-        if self._on_switch is not None:
-            self._on_switch(position, str(error))
-        warn_of_fallback(f"the ONNX runner failed, and the native one goes on from row {position}: {error}")
+        if self._folder is not None:
+            self._folder.record_switch(position, str(error))
+        warn_at_caller(f"the ONNX runner failed, and the native one goes on from row {position}: {error}")
         rest: Iterator[Batch] = iter(failure.left) if failure.then is not None else chain(failure.left, batches)
         try:
             run_inline(runner, rest, self._deliver, control)
@@ -211,7 +204,8 @@ class Pipeline:
             self.stats.first_row_s = time.monotonic() - self._begun
         self.stats.written += len(ids)
         self.stats.bad += len(bad)
-        self._progress.advance(len(ids) + len(bad))
+        if self._bar is not None:
+            self._bar.update(len(ids) + len(bad))
         limit = self._run.max_errors
         count = self._bad_before + self.stats.bad
         if bad and limit is not None and count > limit:
@@ -220,6 +214,18 @@ class Pipeline:
                 f"{bad[-1].position} (id {bad[-1].id!r}): {bad[-1].reason}. Mend the rows, or raise max_errors=.",
                 position=bad[-1].position,
             )
+
+
+def _open_bar(show: bool | None, rows: int | None, done: int) -> contextlib.AbstractContextManager[Any]:
+    """Return the bar on standard error: rows done, rate, time left; ``None`` unless it is a terminal, or asked for."""
+    if not (show or (show is None and sys.stderr.isatty())):
+        return contextlib.nullcontext()
+    from tqdm import tqdm
+
+    bar: contextlib.AbstractContextManager[Any] = tqdm(
+        total=rows, initial=done, unit="row", unit_scale=True, desc="distributions", file=sys.stderr
+    )
+    return bar
 
 
 def _close(batches: Iterator[Batch]) -> None:

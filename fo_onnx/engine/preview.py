@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..contracts.source import Source
-from .opened import OpenedModel
+from ..runtime.opened import OpenedModel
 
 T = TypeVar("T")
 BYTES_PER_VALUE = {".json": 13.0, ".parquet": 3.6}
@@ -69,14 +69,7 @@ class RunPlan:
 
 
 def plan_run(opened: OpenedModel, source: Source, out: Path | None, *, keep_logits: bool) -> RunPlan:
-    """Time one batch of a run, and estimate the rest from it.
-
-    Args:
-        opened: The model.
-        source: The rows, of which there is at least one.
-        out: The target.
-        keep_logits: Whether logits are written.
-    """
+    """Time one batch of a run, and estimate the rest from it; the source has at least one row."""
     runner, size = opened.runners[0], opened.plan.batch_size
     read_s, batch = _time(lambda: source.peek(size))
     run_s, _ = _time(lambda: runner.run(batch.inputs))

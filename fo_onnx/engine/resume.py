@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from ..contracts.batch import Batch
 from ..contracts.options import RunOptions, positive_int
 from ..contracts.parity_report import ParityReport
 from ..contracts.source import Source
-from ..errors import DataError, OptionError, ResumeError, StoreError
+from ..errors import DataError, OptionError, ResumeError, StoreError, first_line
+from ..runtime.opened import OpenedModel
 from ..runtime.tuning import BatchPlan, first_rows
 from ..sources.fingerprint import row_digests
 from ..store import InputDigests, RunFolder, differences
 from .labels import batch_positions
-from .opened import OpenedModel
 
 SAMPLED_ROWS, COMPARED_ROWS = 32, 4096
 
@@ -49,7 +50,7 @@ Relabel = Callable[[Batch], "NDArray[np.int64] | None"]
 
 
 def changes_in_words(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Where two identities differ: in words, with what was and what is."""
+    """Return where two identities differ: in words, with what was and what is."""
     said = []
     for key, (old, new) in differences(dict(begun), dict(now)).items():
         words = _WORDS.get(key)
@@ -67,7 +68,7 @@ def _short(value: Any) -> str:
 
 
 def require_same_run(folder: RunFolder, now: Mapping[str, Any], source: Source, limit: int | None) -> None:
-    """Refuses to go on where model, options or the shape of the data are others than those of the run begun.
+    """Raise unless model, options and the shape of the data are those of the run begun.
 
     A bad row that was mended changes the data's fingerprint, and a run may be given another end by ``limit=``; what is
     finished is compared row by row (`require_same_rows`).
@@ -99,16 +100,8 @@ def require_same_run(folder: RunFolder, now: Mapping[str, Any], source: Source, 
         )
 
 
-def _digests(source: Source, batch: Batch) -> NDArray[np.uint64]:
-    """The digests of a batch's readable rows; labels count where only reading the rows tells them."""
-    carried = batch.labels is not None and source.annotations(batch.start, batch.start)[1] is None
-    return row_digests(
-        {**batch.inputs, "its label": batch.labels} if carried and batch.labels is not None else batch.inputs
-    )
-
-
 def require_same_rows(folder: RunFolder, source: Source, relabel: Relabel) -> None:
-    """Compares the finished rows of a run with the source, as far as that is possible without reading all of it.
+    """Compare the finished rows of a run with the source, as far as that is possible without reading all of it.
 
     Args:
         folder: The run.
@@ -139,38 +132,42 @@ def require_same_rows(folder: RunFolder, source: Source, relabel: Relabel) -> No
 
 
 def _changed_inputs(source: Source, finished: NDArray[np.uint64]) -> list[int]:
-    """Return positions of finished rows that are others now: of all in memory, else of the first rows and of a sample.
-
-    A row whose digest is 0 could not be read then: it has no distribution, and may have been mended.
-    """
+    """Return positions of finished rows that are others now: of all in memory, else of the first rows and of a sample."""
     if source.in_memory:
-        now = np.zeros(len(finished), dtype=np.uint64)
-        for batch in source.batches(COMPARED_ROWS):
-            if batch.start >= len(finished):
-                break
-            _fill_digests(now, source, batch)
-        return np.flatnonzero((now != finished) & (finished != 0)).tolist()
+        batches = takewhile(lambda batch: batch.start < len(finished), source.batches(COMPARED_ROWS))
+        return [p for batch in batches for p in _changed_rows(finished, batch.start, _digests(source, batch))]
     # The first rows have been read already; others cost a reading each.
     first = first_rows(source)
-    now = np.zeros(min(first.stop, len(finished)), dtype=np.uint64)
-    _fill_digests(now, source, first)
-    then = finished[: len(now)]
-    changed: list[int] = np.flatnonzero((now != then) & (then != 0)).tolist()
-    readable = len(now) + np.flatnonzero(finished[len(now) :])
-    sample = readable[
-        np.unique(np.linspace(0, len(readable) - 1, min(SAMPLED_ROWS, len(readable))).round()).astype(int)
-    ]
-    return changed + [p for p in sample.tolist() if _digest_at(source, p) != finished[p]]
+    changed = _changed_rows(finished, first.start, _digests(source, first))
+    readable = first.stop + np.flatnonzero(finished[first.stop :])
+    spread = np.linspace(0, len(readable) - 1, min(SAMPLED_ROWS, len(readable))).round().astype(int)
+    return changed + [p for p in readable[np.unique(spread)].tolist() if _digest_at(source, p) != finished[p]]
 
 
-def _fill_digests(digests: NDArray[np.uint64], source: Source, batch: Batch) -> None:
-    """Put the digests of a batch at its positions, as far as `digests` goes."""
-    stop = min(batch.stop, len(digests))
-    digests[batch.start : stop] = _positioned_digests(source, batch)[: stop - batch.start]
+def _changed_rows(finished: NDArray[np.uint64], start: int, digests: NDArray[np.uint64]) -> list[int]:
+    """Return the positions from `start` on whose digests are others now.
+
+    A row whose digest was 0 could not be read then: it has no distribution, and may have been mended.
+    """
+    then = finished[start : start + len(digests)]
+    changed: list[int] = (start + np.flatnonzero((digests[: len(then)] != then) & (then != 0))).tolist()
+    return changed
+
+
+def _digests(source: Source, batch: Batch) -> NDArray[np.uint64]:
+    """Return the digests of all positions that a batch accounts for; 0 for a row that could not be read."""
+    digests = np.zeros(batch.stop - batch.start, dtype=np.uint64)
+    if len(batch):
+        columns = dict(batch.inputs)
+        # Labels count if only reading the rows tells them.
+        if batch.labels is not None and source.annotations(batch.start, batch.start)[1] is None:
+            columns["its label"] = batch.labels
+        digests[np.asarray(batch_positions(batch)) - batch.start] = row_digests(columns)
+    return digests
 
 
 def _digest_at(source: Source, position: int) -> np.uint64:
-    """The digest of one row; 0 where it cannot be read."""
+    """Return the digest of one row; 0 if it cannot be read."""
     batches = source.batches(1, position)
     try:
         batch = next(batches, None)
@@ -179,19 +176,11 @@ def _digest_at(source: Source, position: int) -> np.uint64:
     finally:
         if isinstance(batches, Generator):
             batches.close()
-    return np.uint64(0) if batch is None or len(batch) == 0 else _digests(source, batch)[0]
-
-
-def _positioned_digests(source: Source, batch: Batch) -> NDArray[np.uint64]:
-    """The digests of all positions that a batch accounts for; 0 for a row that could not be read."""
-    digests = np.zeros(batch.stop - batch.start, dtype=np.uint64)
-    if len(batch):
-        digests[np.asarray(batch_positions(batch)) - batch.start] = _digests(source, batch)
-    return digests
+    return np.uint64(0) if batch is None else _digests(source, batch)[0]
 
 
 def _places(stored: Any, ids: Any) -> NDArray[np.int64]:
-    """Where each stored id is among those of all positions of a shard; −1 for one that is not there.
+    """Return where each stored id is among those of all positions of a shard; −1 for one that is not there.
 
     Which positions came to nothing is not kept, so that rows are found by their ids.
     """
@@ -218,7 +207,7 @@ def _refuse_changes(folder: RunFolder, changed: Mapping[str, Sequence[int]], *, 
 
 
 def digested_batches(source: Source, inputs: InputDigests, folder: RunFolder) -> Callable[[int, int], Iterator[Batch]]:
-    """Batches of a source whose rows' digests are kept; where it is read in order, finished rows are compared on the way.
+    """Return what reads batches and keeps their rows' digests; if rows are read in order, finished ones are compared, too.
 
     Args:
         source: The source.
@@ -234,12 +223,9 @@ def digested_batches(source: Source, inputs: InputDigests, folder: RunFolder) ->
         position = start if finished is None else 0
         for batch in source.batches(size, position):
             position = batch.stop
-            digests = _positioned_digests(source, batch)
+            digests = _digests(source, batch)
             if finished is not None and batch.start < start:
-                stop = min(batch.stop, start)
-                then, now = finished[batch.start : stop], digests[: stop - batch.start]
-                changed = batch.start + np.flatnonzero((then != now) & (then != 0))
-                _refuse_changes(folder, {"the input or the label": changed.tolist()})
+                _refuse_changes(folder, {"the input or the label": _changed_rows(finished, batch.start, digests)})
                 if batch.stop <= start:
                     continue
                 batch, digests = cut_batch(batch, start), digests[start - batch.start :]
@@ -255,7 +241,7 @@ def digested_batches(source: Source, inputs: InputDigests, folder: RunFolder) ->
 
 
 def cut_batch(batch: Batch, start: int) -> Batch:
-    """The rest of a batch from position `start` on."""
+    """Return the rest of a batch from position `start` on."""
     rest = np.asarray(batch_positions(batch), dtype=np.int64) >= start
     return Batch(
         batch.ids[rest],
@@ -300,7 +286,7 @@ def resumed_model(folder: RunFolder, opened: OpenedModel) -> OpenedModel:
 
 
 def check_settings(settings: Mapping[str, Any], path: Path) -> None:
-    """Checks what a run folder says of how it was begun, as arguments are checked.
+    """Check what a run folder says of how it was begun, as arguments are checked.
 
     Raises:
         StoreError: Something that no run writes, so that the folder was edited or damaged.
@@ -318,6 +304,6 @@ def check_settings(settings: Mapping[str, Any], path: Path) -> None:
             ParityReport.from_dict(settings["parity"])
     except (OptionError, DataError, KeyError, TypeError, ValueError, AttributeError) as err:
         raise StoreError(
-            f"Resuming {path}: its run.json is not as this version writes it ({type(err).__name__}: {err}). It was edited or "
+            f"Resuming {path}: its run.json is not as this version writes it ({first_line(err)}). It was edited or "
             "damaged; begin anew with overwrite=True."
         ) from err

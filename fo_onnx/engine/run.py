@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..contracts.batch import Batch
 from ..contracts.options import DataOptions, DestinationOptions, OutputOptions, RunOptions
-from ..contracts.runner import Runner
 from ..contracts.source import Source
-from ..contracts.spec import PROBABILITY_KINDS
-from ..control.run_control import TimeUp, current
+from ..control.run_control import TimeUp
 from ..control.signals import signals_deferred
 from ..distributions import Distributions
 from ..errors import DataError, FoOnnxError, OptionError, StoreExistsError
+from ..runtime.opened import OpenedModel
+from ..runtime.tuning import first_rows
 from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load
 from . import metadata, resume
+from .bounded_source import read_bounded
 from .labels import LabelMapper
-from .opened import OpenedModel
 from .pipeline import Pipeline, RunStats
-from .progress import Progress
+from .preview import RunPlan, plan_run
 
 log = logging.getLogger("fo_onnx.engine")
-T = TypeVar("T")
 
 
 def reopen_run(destination: DestinationOptions, data: DataOptions) -> RunFolder | None:
@@ -69,24 +68,14 @@ class Run:
         destination: DestinationOptions,
         folder: RunFolder | None,
     ) -> None:
-        """Take what was chosen.
-
-        Args:
-            opened: The model.
-            source: The rows.
-            data: What happens to bad rows.
-            run: Limits of the run.
-            output: What the model's output means.
-            destination: Where the rows go.
-            folder: The unfinished run that is resumed.
-        """
+        """Take what was chosen; `folder` is the unfinished run that is resumed, if one is."""
         self._opened, self._source, self._destination, self._folder = opened, source, destination, folder
         self._data, self._run, self._output = data, run, output
         self._labels = LabelMapper(source, opened.spec)
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        # It reads rows of the source, so that a rehearsed batch has none of its own.
+        # It reads rows of the source, and a rehearsal may do without it.
         return metadata.identity(self._opened, self._source, self._data, self._output, self._run)
 
     def execute(self) -> Distributions:
@@ -110,16 +99,19 @@ class Run:
         self._run_in_folder(folder)
         return load(out)
 
-    def rehearse(self) -> None:
-        """Do what `execute` does before its first row, and run the first batch into memory; no row is written.
+    def rehearse(self) -> RunPlan:
+        """Do what `execute` does before its first row, run the first batch into memory, and plan the rest.
 
         Raises:
             FoOnnxError: What `execute` would raise before its first row, or for the rows of its first batch.
+            DataError: There are no rows to run.
         """
+        if len(first_rows(self._source)) == 0:
+            raise DataError("planning the run: the data hold no row that could be run.")
         folder = self._folder
         if folder is not None:
             resume.require_same_run(folder, self._identity, self._source, self._data.limit)
-            self._require_same_rows(folder)
+            read_bounded(resume.require_same_rows, folder, self._source, self._labels.map)
         elif _is_finished(self._destination):
             assert self._destination.out is not None
             self._load_finished(self._destination.out)
@@ -127,12 +119,13 @@ class Run:
         # If bad rows would be recorded, they are left out here.
         data = replace(self._data, on_error="skip") if self._data.on_error == "record" else self._data
         quiet = replace(self._run, progress=False)
-        first = Run(self._opened, source, data, quiet, self._output, DestinationOptions(), None)
-        first._pipeline(self._opened.runners, 0).execute(MemorySink(source.length, **first._layout()))
+        first = Pipeline(self._opened, source, self._labels, data, quiet, self._output)
+        first.execute(MemorySink(source.length, **self._layout()))
+        return plan_run(self._opened, self._source, self._destination.out, keep_logits=self._output.keep_logits)
 
     def _run_in_memory(self) -> Distributions:
         sink = MemorySink(self._source.length, **self._layout())
-        pipeline = self._pipeline(self._opened.runners, 0)
+        pipeline = Pipeline(self._opened, self._source, self._labels, self._data, self._run, self._output)
         try:
             stats = pipeline.execute(sink)
         except BaseException as err:
@@ -145,13 +138,11 @@ class Run:
 
     def _run_in_folder(self, folder: RunFolder) -> None:
         with folder:
-            self._require_same_rows(folder)
+            read_bounded(resume.require_same_rows, folder, self._source, self._labels.map)
             inputs = InputDigests()
-            pipeline = self._pipeline(
-                self._runners_of(folder),
-                folder.position,
-                folder,
-                resume.digested_batches(self._source, inputs, folder),
+            read_batches = resume.digested_batches(self._source, inputs, folder)
+            pipeline = Pipeline(
+                self._opened, self._source, self._labels, self._data, self._run, self._output, folder, read_batches
             )
             sink = folder.sink(**self._layout(), on_error=self._data.on_error, inputs=inputs)
             try:
@@ -180,44 +171,6 @@ class Run:
             "logits": self._output.keep_logits,
         }
 
-    def _runners_of(self, folder: RunFolder) -> tuple[Runner, ...]:
-        """Return the runners that a folder's run continues with: the native one after it has stepped in."""
-        open_native = self._opened.open_native
-        if folder.switched_at is not None and folder.position >= folder.switched_at and open_native is not None:
-            return (open_native(),)
-        return self._opened.runners
-
-    def _pipeline(
-        self,
-        runners: tuple[Runner, ...],
-        start: int,
-        folder: RunFolder | None = None,
-        read_batches: Callable[[int, int], Iterator[Batch]] | None = None,
-    ) -> Pipeline:
-        kind = self._opened.spec.output_kind
-        return Pipeline(
-            runners,
-            self._source,
-            self._labels,
-            Progress(self._run.progress, self._source.length, start),
-            batch_size=self._opened.plan.batch_size,
-            start=start,
-            data=self._data,
-            run=self._run,
-            bad_before=0 if folder is None else sum(folder.counts.values()) - folder.counts["written"],
-            # If ONNX was asked for, a failure on the way is an error.
-            open_native=None if self._run.runner == "onnx" else self._opened.open_native,
-            on_switch=None if folder is None else folder.record_switch,
-            assumed_kind=kind if self._output.output == "auto" and kind in PROBABILITY_KINDS else None,
-            read_batches=read_batches,
-        )
-
-    def _require_same_rows(self, folder: RunFolder) -> None:
-        # Rows are waited for no longer than the run may last.
-        current().bounded(
-            lambda: resume.require_same_rows(folder, self._source, self._labels.map), "while a row was being read"
-        )
-
     def _require_known_end(self, folder: RunFolder, sink: RunSink) -> None:
         """Raise a `DataError` if only ``limit=`` says how many rows a resumed run has, and they are not there."""
         limit, rows = self._data.limit, sink.written + sink.bad_rows
@@ -242,17 +195,9 @@ class Run:
 
     def _meta(self, stats: RunStats, folder: RunFolder | None = None) -> dict[str, Any]:
         """Return the record of the run; of one in a folder, its earlier parts included."""
-        if folder is None:
-            rows = {"written": stats.written, "skipped": stats.bad, "quarantined": 0}
-            on_error: list[tuple[int, str]] = [(0, self._data.on_error)]
-            switched_at, reason = stats.switched_at, stats.reason
-        else:
-            rows, on_error = folder.counts, folder.journal.on_error
-            switched_at, reason = folder.switched_at, folder.switch_reason
         return metadata.meta(
-            self._opened, self._source, self._identity, stats, rows=rows, on_error=on_error, switched_at=switched_at,
-            reason=reason, user=self._destination.meta,
-        )  # fmt: skip
+            self._opened, self._source, self._identity, stats, self._data, self._destination.meta, folder
+        )
 
 
 class _FirstBatch:

@@ -45,13 +45,13 @@ class Placement:
     tf32: bool = False
 
     def preload(self, ort: Any) -> None:
-        """Loads the CUDA libraries that came as wheels, so that ONNX Runtime finds them."""
+        """Load the CUDA libraries that came as wheels, so that ONNX Runtime finds them."""
         if self.provider in (KINDS["cuda"], KINDS["tensorrt"]) and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
 
 
 def parse_device(name: str) -> Device:
-    """The device that `name` means: ``cuda:1``, ``gpu`` (which is ``cuda``), TensorFlow's ``/GPU:1``, also at full length; in any case.
+    """Return the device that `name` means: ``cuda:1``, ``gpu`` (which is ``cuda``), TensorFlow's ``/GPU:1``, in any case.
 
     Raises:
         OptionError: It means none.
@@ -67,7 +67,7 @@ def parse_device(name: str) -> Device:
 
 
 def placements(device: str | Sequence[str], precision: str, available: list[str]) -> list[Placement]:
-    """The placements that `device` asks for; for ``auto`` the candidates, best first, of which the first that loads is it.
+    """Return the placements that `device` asks for; for ``auto`` the candidates, best first: the first that loads is it.
 
     Args:
         device: One device's name, or several.
@@ -115,7 +115,7 @@ def _placement(device: Device, precision: str) -> Placement:
 
 
 def installed_wheels() -> list[str]:
-    """The distributions of onnxruntime that are installed; two at once have overwritten each other."""
+    """Return the distributions of onnxruntime that are installed; two at once have overwritten each other."""
     from importlib.metadata import distributions
 
     names = {str(d.metadata["Name"]).lower().replace("_", "-") for d in distributions()}
@@ -137,11 +137,10 @@ def _not_available(device: str, kind: str, available: list[str]) -> str:
 
 
 def missing_library(ort: Any, provider: str) -> str:
-    """Why a provider's shared library does not load, in the words of the dynamic linker."""
+    """Return why a provider's shared library does not load, in the words of the dynamic linker."""
     import ctypes
 
-    stem = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt",
-            "OpenVINOExecutionProvider": "openvino"}[provider]  # fmt: skip
+    stem = next(kind for kind in KINDS if KINDS[kind] == provider)
     folder = Path(ort.__file__).parent / "capi"
     name = f"onnxruntime_providers_{stem}.dll" if os.name == "nt" else f"libonnxruntime_providers_{stem}.so"
     if not (folder / name).exists():
@@ -156,5 +155,5 @@ def missing_library(ort: Any, provider: str) -> str:
 
 
 def cpu_cores() -> int:
-    """The processors that this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

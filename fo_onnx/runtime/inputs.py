@@ -15,6 +15,8 @@ from ..contracts.batch import Inputs
 from ..contracts.spec import ModelSpec, TensorSpec
 from ..errors import DataError
 
+CHANNELS = (1, 3, 4)
+
 
 class RowShapeError(DataError):
     """Rows have another shape than the file takes; the model itself may take it: sequences of another length."""
@@ -78,16 +80,30 @@ def _fit(array: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
 def _shape_problem(array: NDArray[Any], tensor: TensorSpec) -> str:
     rows, wanted = tuple(array.shape[1:]), tensor.shape[1:]
     text = f"rows have shape {rows}, and its input {tensor} takes rows of shape ({', '.join('?' if d is None else str(d) for d in wanted)})"
-    if len(rows) == 3 == len(wanted):
-        for moved, data_order, model_order, axes in (
-            (rows[-1:] + rows[:-1], "NHWC (channels last)", "NCHW", "2, 0, 1"),
-            (rows[1:] + rows[:1], "NCHW (channels first)", "NHWC", "1, 2, 0"),
-        ):
-            if all(d is None or d == s for d, s in zip(wanted, moved, strict=True)):
-                return (
-                    f"{text}. The data looks like {data_order} where the model takes {model_order}: transpose it, for example with "
-                    f"transform=lambda x: x.transpose({axes})."
-                )
+    if len(rows) == 3 == len(wanted) and (advice := advise_transpose(rows, wanted)):
+        return f"{text}. {advice}"
     if len(rows) == len(wanted) - 1:
         return f"{text}: an axis is missing (a channel axis, or the batch axis of a single sample)."
     return f"{text}. Reshape the data, or export the model for such rows."
+
+
+def advise_transpose(row: tuple[int, ...], wanted: tuple[int | None, ...] | None = None) -> str | None:
+    """Return how to move the channels of images if that is what they lack, else ``None``.
+
+    Args:
+        row: The shape of a row, three axes.
+        wanted: The shape that the model takes; ``None`` if it refuses the rows and does not say which it takes.
+    """
+    for order, place, axis, other, other_place, axes in (
+        ("NHWC", "last", 2, "NCHW", "first", (2, 0, 1)),
+        ("NCHW", "first", 0, "NHWC", "last", (1, 2, 0)),
+    ):
+        cure = f"transform=lambda x: x.transpose({', '.join(map(str, axes))})"
+        if wanted is not None and all(d is None or d == row[a] for d, a in zip(wanted, axes, strict=True)):
+            return f"The data looks like {order} (channels {place}) where the model takes {other}: transpose it, for example with {cure}."
+        if wanted is None and row[axis] in CHANNELS and row[2 - axis] not in CHANNELS:
+            return (
+                f"They look like images with their channels {place}, {order}. If the model takes them {other_place}, transpose "
+                f"them with {cure}; if not, check their dtype."
+            )
+    return None

@@ -1,36 +1,34 @@
 """Rows with NaN in their input: the original model answers them, since kernels disagree on what NaN becomes.
 
 ONNX Runtime's max-pool passes over NaN where torch's hands it on, for example, so that a row which the model itself
-gives no distribution would get one.
+gives no distribution would get one. A file on its own answers such rows as its graph does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.batch import Inputs
+from ..contracts.batch import Inputs, count_rows
 from ..contracts.options import OutputOptions
 from ..contracts.runner import RawModel, Runner, RunOutput
-from ..contracts.spec import ModelSpec
 from ..errors import RunError
 from .native_runner import NativeRunner
-from .onnx_runner import OnnxRunner
+from .opened import OpenedModel
 
 
-def route_nan_rows(
-    runners: Sequence[OnnxRunner], original: RawModel, spec: ModelSpec, output: OutputOptions
-) -> tuple[Runner, ...]:
+def route_nan_rows(opened: OpenedModel, original: RawModel, output: OutputOptions) -> OpenedModel:
     """Return runners that let the original answer rows with NaN in their input; they share it."""
-    native = NativeRunner(original, spec, keep_logits=output.keep_logits, transform=output.output_transform)
-    return tuple(NanRowRouter(runner, native) for runner in runners)
+    native = NativeRunner(original, opened.spec, keep_logits=output.keep_logits, transform=output.output_transform)
+    return replace(opened, runners=tuple(NanRowRouter(runner, native) for runner in opened.runners))
 
 
 def rows_with_nan(inputs: Inputs) -> NDArray[np.bool_]:
     """Return which rows have NaN in one of their inputs (n,); infinity may be meant, as -inf is in masks."""
-    has_nan = np.zeros(len(next(iter(inputs.values()))), np.bool_)
+    has_nan = np.zeros(count_rows(inputs), np.bool_)
     for array in inputs.values():
         if array.dtype.kind != "f" or array.size == 0:
             continue
@@ -47,13 +45,8 @@ class NanRowRouter:
 
     kind = "onnx"
 
-    def __init__(self, runner: OnnxRunner, original: NativeRunner) -> None:
-        """Take both.
-
-        Args:
-            runner: The session; closed with this one.
-            original: The model in its own framework, which several of these may share.
-        """
+    def __init__(self, runner: Runner, original: NativeRunner) -> None:
+        """Take a runner, which is closed with this one, and the original, which several of these may share."""
         self.spec, self.device = runner.spec, runner.device
         self._runner, self._original = runner, original
 
@@ -63,19 +56,16 @@ class NanRowRouter:
         rows = np.flatnonzero(rows_with_nan(inputs))
         if len(rows) == 0:
             return output
-        answer = self._answer({name: array[rows] for name, array in inputs.items()})
         probs, logits = output.probs.copy(), None if output.logits is None else output.logits.copy()
-        probs[rows] = np.nan if answer is None else answer.probs
-        if logits is not None:
-            logits[rows] = np.nan if answer is None else answer.logits
+        for array in (probs, logits) if logits is not None else (probs,):
+            array[rows] = np.nan
+        # Some models refuse NaN altogether.
+        with contextlib.suppress(RunError):
+            answer = self._original.run({name: array[rows] for name, array in inputs.items()})
+            probs[rows] = answer.probs
+            if logits is not None:
+                logits[rows] = answer.logits
         return RunOutput(probs, logits)
-
-    def _answer(self, inputs: Inputs) -> RunOutput | None:
-        try:
-            return self._original.run(inputs)
-        except RunError:
-            # Some models refuse NaN altogether.
-            return None
 
     def close(self) -> None:
         """Free the session."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.batch import Inputs
+from ..contracts.batch import Inputs, count_rows
 from ..contracts.runner import RawModel, RunOutput
 from ..contracts.spec import ModelSpec
 from ..distributions.probabilities import apply_head, check_raw_shape
@@ -50,7 +50,7 @@ class NativeRunner:
 
     def run(self, inputs: Inputs) -> RunOutput:
         """Return the distributions of one batch."""
-        rows = len(next(iter(inputs.values())))
+        rows = count_rows(inputs)
         raw = self._forward(inputs)
         if self._transform is not None:
             return RunOutput(apply_transform(self._transform, raw, rows))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.batch import Inputs
+from ..contracts.batch import Inputs, count_rows, cut_inputs, pad_rows
 from ..contracts.runner import RunOutput
 from ..contracts.spec import ModelSpec
 from ..errors import RunError
@@ -61,9 +62,7 @@ class OnnxRunner:
 
     def run(self, inputs: Inputs) -> RunOutput:
         """Return the distributions of one batch."""
-        feed = self._binder.bind(inputs)
-        rows = len(next(iter(feed.values())))
-        outputs = self._run(feed, rows)
+        rows, outputs = count_rows(inputs), self._run(inputs)
         if self._transform is not None:
             return RunOutput(apply_transform(self._transform, outputs[0], rows))
         probs = cast(Floats, outputs[0])
@@ -76,39 +75,34 @@ class OnnxRunner:
 
     def run_raw(self, inputs: Inputs) -> NDArray[Any]:
         """Return the first output of one batch as it is."""
-        feed = self._binder.bind(inputs)
-        rows = len(next(iter(feed.values())))
-        return self._run(feed, rows)[0]
+        return self._run(inputs)[0]
 
     def close(self) -> None:
         """Free the session."""
         self._session = None
 
-    def _run(self, feed: dict[str, NDArray[Any]], rows: int) -> list[NDArray[Any]]:
-        size = self.spec.fixed_batch
-        return self._run_padded(feed, rows, size) if size else self._run_in_halves(feed, rows)
+    def _run(self, inputs: Inputs) -> list[NDArray[Any]]:
+        feed, size = self._binder.bind(inputs), self.spec.fixed_batch
+        if size is None:
+            return self._run_in_halves(feed)
+        # A model for batches of `size` rows gets such batches alone.
+        return _join(self._run_padded(part, size) for part in cut_inputs(feed, size))
 
-    def _run_in_halves(self, feed: dict[str, NDArray[Any]], rows: int) -> list[NDArray[Any]]:
+    def _run_in_halves(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run a batch; in halves if the device has no room for the whole."""
         try:
             return self.session.run(self._outputs, feed)
         except MemoryExhausted:
+            rows = count_rows(feed)
             if rows < 2:
                 raise
-            half = rows // 2
-        parts = [
-            self._run_in_halves({k: v[s] for k, v in feed.items()}, n)
-            for s, n in ((slice(half), half), (slice(half, None), rows - half))
-        ]
-        return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
+        return _join(self._run_in_halves(half) for half in cut_inputs(feed, -(-rows // 2)))
 
-    def _run_padded(self, feed: dict[str, NDArray[Any]], rows: int, size: int) -> list[NDArray[Any]]:
-        """Run a batch of any size on a model for `size` rows: the last slice is padded with its last row."""
-        parts = []
-        for start in range(0, rows, size):
-            part = {k: v[start : start + size] for k, v in feed.items()}
-            short = size - min(size, rows - start)
-            if short:
-                part = {k: np.concatenate([v, np.repeat(v[-1:], short, axis=0)]) for k, v in part.items()}
-            parts.append([a[: size - short] for a in self.session.run(self._outputs, part)])
-        return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+    def _run_padded(self, feed: dict[str, NDArray[Any]], size: int) -> list[NDArray[Any]]:
+        """Run up to `size` rows on a model for as many."""
+        padded = {name: pad_rows(array, size) for name, array in feed.items()}
+        return [output[: count_rows(feed)] for output in self.session.run(self._outputs, padded)]
+
+
+def _join(parts: Iterable[list[NDArray[Any]]]) -> list[NDArray[Any]]:
+    return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from ..contracts.spec import ModelSpec
 from ..errors import DeviceError, OutputError
 from ..models.graph_head import opset_of
 from ..models.onnx_model import LoadedOnnx
 from .devices import Placement, cpu_cores
 from .onnx_runner import OnnxRunner
+from .opened import OpenedModel
 from .request import RunRequest, with_class_count
 from .session import Session
-from .tuning import BatchPlan
 
 log = logging.getLogger("fo_onnx.engine")
 
 
-@dataclass(frozen=True)
-class OnnxRunners:
-    """Open sessions over one file.
-
-    Attributes:
-        runners: One per session.
-        spec: The model, with its classes counted.
-        plan: How the run is cut and spread over them.
-        placement: Where the first one runs.
-        cpu_nodes: Nodes that run on the CPU though another device was asked for.
-        opset: The default operator set.
-    """
-
-    runners: tuple[OnnxRunner, ...]
-    spec: ModelSpec
-    plan: BatchPlan
-    placement: Placement
-    cpu_nodes: int
-    opset: int
-
-    def close(self) -> None:
-        """Close the sessions."""
-        for runner in self.runners:
-            runner.close()
-
-
-def open_onnx_runners(loaded: LoadedOnnx, request: RunRequest, candidates: list[Placement]) -> OnnxRunners:
+def open_onnx_runners(loaded: LoadedOnnx, request: RunRequest, candidates: list[Placement]) -> OpenedModel:
     """Open as many sessions as the plan says.
 
     Args:
@@ -68,7 +41,7 @@ def open_onnx_runners(loaded: LoadedOnnx, request: RunRequest, candidates: list[
     return _open_at(loaded, request, [last])
 
 
-def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement]) -> OnnxRunners:
+def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement]) -> OpenedModel:
     spec = loaded.model.spec
     probs, logits = _outputs(loaded, request)
     on_cpu = placements[0].provider == "CPUExecutionProvider"
@@ -83,9 +56,10 @@ def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement
         session = Session(content, loaded.model.path.parent, place, plan.threads, spec.name)
         transform = request.output.output_transform
         runners.append(OnnxRunner(session, spec, place.device, probs=probs, logits=logits, transform=transform))
-    cpu_nodes = max(runner.session.cpu_nodes for runner in runners)
-    counted = with_class_count(spec, runners[0], request)
-    return OnnxRunners(tuple(runners), counted, plan, placements[0], cpu_nodes, opset_of(loaded.proto))
+    return OpenedModel(
+        tuple(runners), with_class_count(spec, runners[0], request), plan, loaded.model.sha256, placements[0],
+        cpu_nodes=max(runner.session.cpu_nodes for runner in runners), opset=opset_of(loaded.proto),
+    )  # fmt: skip
 
 
 def _outputs(loaded: LoadedOnnx, request: RunRequest) -> tuple[str, str | None]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..control.run_control import ThreadCall, current
 from ..control.signals import wait_until
-from ..errors import DeviceError, ModelError, PluginError, RunError
+from ..errors import DeviceError, ModelError, PluginError, RunError, first_line
 from .devices import Placement, missing_library
 
 INSTALL_HINT = "pip install 'fo-onnx[cpu]' (or 'fo-onnx[gpu]' for CUDA)"
@@ -35,7 +35,7 @@ class MemoryExhausted(RunError):
 
 
 def runtime() -> ModuleType:
-    """The onnxruntime module, without telemetry.
+    """Return the onnxruntime module, without telemetry.
 
     Raises:
         PluginError: It is not installed.
@@ -55,7 +55,7 @@ def runtime() -> ModuleType:
 
 
 def available_providers() -> list[str]:
-    """The execution providers that the installed onnxruntime was built with."""
+    """Return the execution providers that the installed onnxruntime was built with."""
     return list(runtime().get_available_providers())
 
 
@@ -68,7 +68,7 @@ class Session:
     """
 
     def __init__(self, model: Path | bytes, folder: Path, placement: Placement, threads: int, model_name: str) -> None:
-        """Opens a session.
+        """Open a session.
 
         Args:
             model: A model file, or a model's bytes.
@@ -104,7 +104,9 @@ class Session:
                 )
         except Exception as err:
             # ONNX Runtime's exceptions have no common base below Exception.
-            raise ModelError(f"ONNX Runtime refuses the model {model_name}: {_first_line(err)}") from err
+            raise ModelError(
+                f"ONNX Runtime refuses the model {model_name}: {first_line(err, with_kind=False)}"
+            ) from err
         if self._session.get_providers()[0] != placement.provider:
             # A missing library gives a CPU session without an exception.
             raise DeviceError(
@@ -117,7 +119,7 @@ class Session:
         self._model_name = model_name
 
     def run(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
-        """The named outputs for the arrays in `feed`.
+        """Return the named outputs for the arrays in `feed`.
 
         In the main thread Ctrl-C would wait until the run ends, which may be never; there, another thread runs it.
 
@@ -150,13 +152,11 @@ class Session:
                 arrays: list[NDArray[np.generic]] = self._session.run(outputs, feed, options)
         except Exception as err:
             if "Failed to allocate memory" in str(err) or "bad_alloc" in str(err):
-                raise MemoryExhausted(f"running {self._model_name}: {_first_line(err)}") from err
-            raise RunError(f"running {self._model_name} in ONNX Runtime failed: {_first_line(err)}") from err
+                raise MemoryExhausted(f"running {self._model_name}: {first_line(err, with_kind=False)}") from err
+            raise RunError(
+                f"running {self._model_name} in ONNX Runtime failed: {first_line(err, with_kind=False)}"
+            ) from err
         return arrays
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0]
 
 
 def _nodes_on_cpu(session: Any) -> int:

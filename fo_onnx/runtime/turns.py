@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..contracts.batch import Array, Inputs
-from ..contracts.exporter import Devices, Exporter
-from ..contracts.options import ModelOptions, OutputOptions
+from ..contracts.exporter import Devices
 from ..contracts.runner import RawModel
 from ..contracts.spec import ModelSpec
 from ..control.run_control import current
+from .request import RunRequest
 
 
 class ModelInTurn:
@@ -19,12 +19,7 @@ class ModelInTurn:
     """
 
     def __init__(self, raw: RawModel, turn: Any) -> None:
-        """Takes a model.
-
-        Args:
-            raw: The model; closed with this one.
-            turn: Held while the model runs, by all that call the same one.
-        """
+        """Take a model, which is closed with this one, and the lock that all hold who call the same one."""
         self._raw, self._turn = raw, turn
         self.spec: ModelSpec = raw.spec
         self.device: str = raw.device
@@ -46,21 +41,17 @@ class ModelInTurn:
             return self._raw.forward(inputs)
 
     def close(self) -> None:
-        """Frees the model."""
+        """Free the model."""
         self._raw.close()
 
 
-def open_in_turn(
-    exporter: Exporter,
-    model: Any,
-    example: Inputs,
-    device: Devices,
-    model_options: ModelOptions,
-    output: OutputOptions,
-    turn: Any,
-) -> ModelInTurn:
-    """Open a model in its own framework, to be called in turn; the arguments but `turn` are those of `Exporter.native`."""
+def open_native_model(request: RunRequest, device: Devices = "auto") -> RawModel:
+    """Open the requested model in its own framework, to be called in turn."""
+    assert request.plugin is not None
     control = current()
-    with control.holding(turn, "while another call used the model"), control.calling("opening it in its framework"):
-        raw = exporter.native(model, example, device, model_options, output)
-    return ModelInTurn(raw, turn)
+    with (
+        control.holding(request.turn, "while another call used the model"),
+        control.calling("opening it in its framework"),
+    ):
+        raw = request.plugin.native(request.model, request.example, device, request.model_options, request.output)
+    return ModelInTurn(raw, request.turn)

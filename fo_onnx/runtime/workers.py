@@ -36,7 +36,7 @@ class Failure(Exception):
 
 
 def run_inline(runner: Runner, batches: Iterator[Batch], deliver: Deliver, control: RunControl) -> None:
-    """Runs every batch in the calling thread, as models of a framework want it.
+    """Run every batch in the calling thread, as models of a framework want it.
 
     Raises:
         Failure: The runner failed; everything before that batch was delivered.
@@ -54,7 +54,7 @@ def run_inline(runner: Runner, batches: Iterator[Batch], deliver: Deliver, contr
 
 
 def run_in_threads(runners: Sequence[Runner], batches: Iterator[Batch], deliver: Deliver, control: RunControl) -> None:
-    """Runs every batch on whichever runner is free; `deliver` gets them in order, one at a time.
+    """Run every batch on whichever runner is free; `deliver` gets them in order, one at a time.
 
     Raises:
         Failure: A runner failed; everything before that batch was delivered.
@@ -99,22 +99,19 @@ class _Pool:
         self.finished = threading.Event()
 
     def work(self, runner: Runner) -> None:
-        with self._control.entered():
-            self._work(runner)
-
-    def _work(self, runner: Runner) -> None:
         try:
-            while (taken := self._take()) is not None:
-                index, batch = taken
-                try:
-                    output = runner.run(batch.inputs) if len(batch) else None
-                except BaseException as err:
-                    with self._state:
-                        if self._failed is None or index < self._failed[0]:
-                            self._failed = (index, err)
-                        self._state.notify_all()
-                    return
-                self._hand_on(index, output)
+            with self._control.entered():
+                while (taken := self._take()) is not None:
+                    index, batch = taken
+                    try:
+                        output = runner.run(batch.inputs) if len(batch) else None
+                    except BaseException as err:
+                        with self._state:
+                            if self._failed is None or index < self._failed[0]:
+                                self._failed = (index, err)
+                            self._state.notify_all()
+                        return
+                    self._hand_on(index, output)
         finally:
             with self._state:
                 self._working -= 1
@@ -122,7 +119,7 @@ class _Pool:
                     self.finished.set()
 
     def stop(self) -> None:
-        """Ends the runs in progress, and keeps late results from being delivered."""
+        """End the runs in progress, and keep late results from being delivered."""
         with self._state:
             self._stopped = True
             self._state.notify_all()
@@ -169,7 +166,7 @@ class _Pool:
         return self._stopped or self._exhausted or self._failed is not None
 
     def _hand_on(self, index: int, output: RunOutput | None) -> None:
-        """Deposits a result; whoever finds the next due one delivers until there is none."""
+        """Deposit a result; the thread that deposits the next due one delivers until there is none."""
         with self._state:
             self._done[index] = output
             if self._delivering:

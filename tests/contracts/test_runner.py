@@ -23,11 +23,11 @@ from fo_onnx.control.run_control import RunControl, RunEnded
 from fo_onnx.conversion.parity import row_spread
 from fo_onnx.distributions.probabilities import total_variation
 from fo_onnx.engine.choose_runner import choose_runner
-from fo_onnx.engine.opened import OpenedModel
 from fo_onnx.errors import RunError
 from fo_onnx.models.callables import CallableExporter
 from fo_onnx.models.onnx_model import OnnxModel
 from fo_onnx.runtime.onnx_runner import OnnxRunner
+from fo_onnx.runtime.opened import OpenedModel
 from fo_onnx.runtime.request import RunRequest
 
 ROWS = np.random.default_rng(3).standard_normal((23, 5)).astype(np.float32)

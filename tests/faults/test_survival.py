@@ -21,7 +21,7 @@ import fo_onnx as fo
 from fo_onnx.errors import OptionError, ResumeError, RunError, StoreExistsError
 from fo_onnx.store import RunFolder
 
-SCRIPT = Path(__file__).parents[2] / "support" / "long_run.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "long_run.py"
 FEATURES, CLASSES = 32, 1000
 
 

@@ -225,7 +225,7 @@ def test_the_entries_used_longest_ago_go_first(tmp_path, file):
     for i, key in enumerate(KEYS[:3]):
         cache.keep(key, file, SPEC)
         os.utime(tmp_path / "cache" / key, (i, i))
-    limited = ExportCache(tmp_path / "cache", cache.state().size_bytes + 10)
+    limited = ExportCache(tmp_path / "cache", cache.state()["size_bytes"] + 10)
     assert limited.fetch(KEYS[0], file.with_name("out.onnx")) == SPEC
 
     limited.keep(KEYS[3], file, SPEC)
@@ -241,14 +241,14 @@ def test_a_file_above_the_limit_is_not_kept(tmp_path, file):
 
 def test_state_and_clear(tmp_path, file):
     cache = ExportCache(tmp_path / "cache", 1 << 20)
-    assert (cache.state().entries, cache.clear()) == (0, 0)
+    assert (cache.state()["entries"], cache.clear()) == (0, 0)
     cache.keep(KEYS[0], file, SPEC)
     cache.keep(KEYS[1], file, SPEC)
     state = cache.state()
-    assert (state.entries, state.limit_bytes, state.folder) == (2, 1 << 20, str(tmp_path / "cache"))
-    assert state.size_bytes > 2 * file.stat().st_size
+    assert (state["entries"], state["limit_bytes"], state["folder"]) == (2, 1 << 20, str(tmp_path / "cache"))
+    assert state["size_bytes"] > 2 * file.stat().st_size
     assert cache.clear() == 2
-    assert cache.state().entries == 0
+    assert cache.state()["entries"] == 0
 
 
 def hammer(folder: str, source: str, seed: int, problems: Any) -> None:
@@ -288,7 +288,7 @@ def test_folders_of_others_are_left_alone(tmp_path, file):
     cache = ExportCache(folder, file.stat().st_size * 3)
     cache.keep(KEYS[0], file, SPEC)
     cache.keep(KEYS[1], file, SPEC)
-    assert cache.state().entries == 1
+    assert cache.state()["entries"] == 1
     assert cache.clear() == 1
     assert (folder / "my thesis").is_dir()
 
@@ -471,7 +471,7 @@ def test_what_a_user_put_into_an_entry_stays(tmp_path, file, foreign, caplog):
     ):
         cache.clear()
     assert sorted(p.name for p in (cache.folder / KEYS[0]).rglob("*")) == inside
-    assert cache.state().entries == 1
+    assert cache.state()["entries"] == 1
 
 
 def test_what_a_kill_left_is_removed(tmp_path, file):
@@ -497,7 +497,7 @@ def test_a_place_that_is_no_cache_is_a_problem_that_doctor_names(tmp_path, kind,
         folder.mkdir(mode=0o700)
         (folder / ".lock").write_text("thesis")
     monkeypatch.setenv("FO_ONNX_CACHE_DIR", str(folder))
-    problem = ExportCache.of_user().state().problem
+    problem = ExportCache.of_user().state()["problem"]
     assert problem is not None
     assert str(folder) in problem
     assert "Errno" not in problem

@@ -17,7 +17,6 @@ from onnx_files import linear, rows
 from onnx_graphs import endless
 
 import fo_onnx as fo
-from fo_onnx.contracts.options import DataOptions
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def test_a_run_of_other_options_leaves_the_sessions_of_another_open(model: Path,
 def test_closing_lets_the_calls_in_progress_end(model: Path) -> None:
     x, engine = rows(2000), fo.Engine(model, device="cpu", batch_size=16)
     expected, gate = engine.generate(x), Gate(x, 1000)
-    runner = engine._open(engine._open_source(x, DataOptions()).peek(16), None, engine._run).runners[0]
+    runner = engine._shared.opened.runners[0]
     long = begun(lambda: engine.generate(gate, progress=False))
     assert gate.there.wait(60)
 
@@ -116,7 +115,7 @@ def test_sessions_that_were_replaced_are_closed_with_their_last_call(model: Path
         fo.generate(model, x, out=out, batch_size=32, timeout_s=2, transform=lambda row: (time.sleep(0.004), row)[1])
     with fo.Engine(model, device="cpu", batch_size=16) as engine:
         engine.predict(x[:16])
-        first = engine._open(engine._open_source(x, DataOptions()).peek(16), None, engine._run).runners[0]
+        first = engine._shared.opened.runners[0]
         engine.generate(x, out=out, resume=True, transform=lambda row: row)
         with pytest.raises(fo.RunError, match="the engine is closed"):
             first.run({"x": x[:3]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from slow_models import Model, request
 
 import fo_onnx as fo
 from fo_onnx.contracts.batch import Inputs
-from fo_onnx.contracts.options import DataOptions, RunOptions
+from fo_onnx.contracts.options import DataOptions, OutputOptions, RunOptions
 from fo_onnx.contracts.runner import RunOutput
 from fo_onnx.contracts.spec import ModelSpec
 from fo_onnx.control.run_control import RunEnded, TimeUp, begin, current
@@ -85,10 +86,9 @@ def test_a_switch_to_the_native_runner(session_s: float, native_s: float, named:
     assert opened.open_native is not None
     model.forward_s = native_s
     source = open_source(rows(64), DataOptions(), tuple(plugins.source_factories()))
-    pipeline = Pipeline(
-        [Failing(opened.spec, session_s)], source, LabelMapper(source, opened.spec), batch_size=16,
-        data=DataOptions(), run=RunOptions(progress=False), open_native=opened.open_native,
-    )  # fmt: skip
+    opened = replace(opened, runners=(Failing(opened.spec, session_s),), plan=replace(opened.plan, batch_size=16))
+    labels = LabelMapper(source, opened.spec)
+    pipeline = Pipeline(opened, source, labels, DataOptions(), RunOptions(progress=False), OutputOptions())
     sink = MemorySink(64, classes=4, id_kind="int", labels=False, logits=False)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

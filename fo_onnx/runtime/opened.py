@@ -13,8 +13,8 @@ from ..contracts.parity_report import ParityReport
 from ..contracts.runner import Runner, RunOutput
 from ..contracts.spec import ModelSpec, TensorSpec
 from ..models.class_names import choose_class_names
-from ..runtime.devices import Placement
-from ..runtime.tuning import BatchPlan
+from .devices import Placement
+from .tuning import BatchPlan
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class OpenedModel:
         runners: Those that run batches side by side.
         spec: The model, with the decision on its output.
         plan: How the run is cut and spread.
-        sha256: Digest of the model.
+        sha256: Digest of the model: of its file, or the fingerprint of a framework's.
         placement: Where the sessions run; ``None`` for native runners.
         cpu_nodes: Nodes that run on the CPU though another device was asked for.
         reason: Why the runner is not the first choice; ``None`` if it is.
