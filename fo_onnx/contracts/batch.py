@@ -57,7 +57,7 @@ class Batch:
 
     @property
     def stop(self) -> int:
-        """Position after the last row that this batch accounts for."""
+        """Return the position after the last row that this batch accounts for."""
         return self.start + len(self.ids) + len(self.bad)
 
 

@@ -58,12 +58,12 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether the two are the same within the tolerance; not, where it is unknown."""
+        """Return whether the two are the same within the tolerance; false where that is unknown."""
         return self.unknown is None and self.deterministic and self.problem is None and self.max_tv <= self.tolerance
 
     @property
     def informative(self) -> bool:
-        """Whether agreement proves anything; it proves little where a file that ignores its input would agree as well.
+        """Return whether agreement proves anything; it proves little where a file that ignores its input would agree as well.
 
         That is so where rows lie close to their mean (below 100 × tolerance) and close to uniform too (below 0.25), where
         biases alone may have put them: rows that are confident in one class owe it to their input, so that agreement on

@@ -43,7 +43,7 @@ class TensorSpec:
 
     @property
     def rank(self) -> int:
-        """The number of axes, the batch axis included."""
+        """Return the number of axes, the batch axis included."""
         return len(self.shape)
 
     def __str__(self) -> str:

@@ -47,7 +47,7 @@ class SignalGuard:
 
     @property
     def puts_off(self) -> bool:
-        """True while signals are put off."""
+        """Return whether signals are put off."""
         return self._off_since_s is not None
 
     def install(self) -> None:

@@ -40,7 +40,7 @@ class DataGenerator:
 
     @property
     def last_run(self) -> LastRun | None:
-        """How the last rows came to be."""
+        """Return how the last rows came to be."""
         return self._generator.last_run
 
     def generate(self, *, progress: bool = True) -> dict[str, Any]:

@@ -59,12 +59,12 @@ class RunPlan:
 
     @property
     def rows_per_s(self) -> float:
-        """The estimated rate: reading and running go on side by side, and the slower one counts."""
+        """Return the estimated rate: reading and running go on side by side, and the slower one counts."""
         return self.batch_size / max(self.run_s / self.sessions, self.read_s, 1e-9)
 
     @property
     def total_s(self) -> float | None:
-        """Estimated seconds for all rows, from one batch."""
+        """Return the estimated seconds for all rows, from one batch."""
         return None if self.rows is None else self.rows / self.rows_per_s
 
 

@@ -51,7 +51,7 @@ class OnnxRunner:
 
     @property
     def session(self) -> Session:
-        """The session.
+        """Return the session.
 
         Raises:
             RunError: The runner is closed.

@@ -57,7 +57,7 @@ class OpenedModel:
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
+        """Return the number of classes."""
         assert self.spec.classes is not None
         return self.spec.classes
 

@@ -36,7 +36,7 @@ class AnnotatedSource(ABC):
     @property
     @abstractmethod
     def _first(self) -> Rows | None:
-        """The first row that can be read, whose names and dtypes all others take."""
+        """Return the first row that can be read, whose names and dtypes all others take."""
 
     @property
     def _batcher(self) -> Batcher:

@@ -38,7 +38,7 @@ class Rows:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one row, by input."""
+        """Return the shape of one row, by input."""
         return {name: a.shape[1:] for name, a in self.inputs.items()}
 
 

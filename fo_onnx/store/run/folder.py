@@ -327,8 +327,8 @@ class RunFolder:
         is_finished = (self.path / MANIFEST).exists()
         # Shards are sound up to the first that is damaged, or holds a batch that may have been cut short.
         shards = list(takewhile(lambda shard: not shard.last_batch, self.journal.shards))
-        sound, found = next(find_problems(self.path, shards), (len(shards), None))
-        problem = found or self.journal.damage
+        sound, damage = next(find_problems(self.path, shards), (len(shards), None))
+        problem = damage or self.journal.damage
         is_whole = is_finished and sound == len(self.journal.shards) and problem is None
         if not is_whole:
             self.journal.drop_shards(sound)
