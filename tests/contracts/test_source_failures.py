@@ -21,7 +21,7 @@ class TestRowsThatFail:
     @pytest.mark.parametrize("on_error", ["skip", "record"])
     @pytest.mark.parametrize("bad", [(0,), (5,), (3, 4, 5), (22,), (0, 7, 8, 9, 10, 11, 22), tuple(range(23))])
     @pytest.mark.parametrize("size", [4, 30])
-    def test_skipped_and_told(self, room: Room, on_error: str, bad: tuple[int, ...], size: int) -> None:
+    def test_skipped_and_recorded(self, room: Room, on_error: str, bad: tuple[int, ...], size: int) -> None:
         data = Data.of(23, bad=bad)
         batches = check_whole(room.open(data, on_error=on_error), room, data, size)
         assert sum(len(b.bad) for b in batches) == len(bad)

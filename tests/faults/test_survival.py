@@ -269,7 +269,7 @@ def test_a_run_is_not_resumed_with_another_runner_than_is_asked_for(model, tmp_p
         fo.generate(model, Rows(x), out=out, resume=True, runner="onnx")
 
 
-def test_what_becomes_of_bad_rows_may_change_when_a_run_goes_on(model, tmp_path):
+def test_on_error_may_change_when_a_run_is_resumed(model, tmp_path):
     x, out = np.load(data_file(tmp_path, 1000)), tmp_path / "d.parquet"
     stopped(model, x, out, batch_size=16)
     done = fo.generate(model, Rows(x, broken=700), out=out, resume=True, on_error="record")
@@ -278,7 +278,7 @@ def test_what_becomes_of_bad_rows_may_change_when_a_run_goes_on(model, tmp_path)
     assert fo.check(out).ok
 
 
-def test_a_run_over_an_iterable_goes_on_where_limit_says_how_many_rows_it_has(model, tmp_path):
+def test_a_run_over_an_iterable_is_resumed_if_limit_says_how_many_rows_it_has(model, tmp_path):
     x, out = np.load(data_file(tmp_path, 1000)), tmp_path / "d.parquet"
     labels = np.arange(1000) % CLASSES
 
@@ -359,7 +359,7 @@ def test_resume_of_a_limited_run_is_not_the_whole(model, tmp_path):
         fo.generate(model, iter(rows), out=out, resume=True)
 
 
-def test_an_engine_goes_on_as_the_run_was_begun(model, tmp_path):
+def test_an_engine_resumes_as_the_run_was_begun(model, tmp_path):
     """Whatever the engine has run before, with whatever batch size."""
     rows, out = np.load(data_file(tmp_path, 1000)), tmp_path / "d.parquet"
 

@@ -46,7 +46,7 @@ def test_export_unverified(run, work: Path) -> None:
     assert fo_onnx.OnnxModel.open("e.onnx").provenance["parity"] is None
 
 
-def test_export_replaces_only_when_told(run, work: Path) -> None:
+def test_export_replaces_only_with_overwrite(run, work: Path) -> None:
     before = Path("d.onnx").read_bytes()
     result = run("export", "app:trained", "--example", "x.npy", "-o", "d.onnx")
     assert result.exit_code == 1

@@ -182,7 +182,7 @@ def test_the_plan_and_the_run_refuse_with_the_same_words(run, work: Path, argume
     assert message in plan.stderr
 
 
-def test_the_plan_of_a_run_that_is_gone_on_with(run, work: Path) -> None:
+def test_the_plan_of_a_resumed_run(run, work: Path) -> None:
     arguments = ["generate", "d.onnx", "--data", "app:Interrupted", "-o", "o.parquet"]
     assert run(*arguments, "--batch-size", 50).exit_code == 130
     before = {p: p.read_bytes() for p in Path("o.parquet.partial").rglob("*") if p.is_file()}

@@ -99,7 +99,7 @@ def test_a_temperature_does_not_hide_log_probabilities_that_are_none():
         ([[np.nan, np.nan], [0.5, 0.5]], "probs"),
     ],
 )
-def test_the_meaning_of_an_output_is_told_from_a_batch(raw, kind):
+def test_the_meaning_of_an_output_is_detected_from_a_batch(raw, kind):
     assert decide_kind(np.array(raw)) == kind
 
 
@@ -113,7 +113,7 @@ def test_the_meaning_of_an_output_is_told_from_a_batch(raw, kind):
         (1.0, "a scalar"),
     ],
 )
-def test_what_cannot_be_told(raw, text):
+def test_ambiguous_outputs(raw, text):
     with pytest.raises(OutputError, match=text):
         decide_kind(np.array(raw))
 

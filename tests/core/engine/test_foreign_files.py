@@ -27,7 +27,7 @@ def logits_file(tmp_path):
     return linear(tmp_path / "m.onnx")
 
 
-def test_logits_are_told_from_a_batch(logits_file):
+def test_logits_are_detected_from_a_batch(logits_file):
     dists = fo.generate(logits_file, X)
     assert worst(dists) < 1e-6
     assert dists.meta["model"] | {"sha256": "…"} == {

@@ -21,7 +21,7 @@ def test_bad_rows_are_written_down_only_beside_a_file():
         fo.generate(model, X, on_error="record")
 
 
-def test_callables_are_told_apart_across_processes(tmp_path):
+def test_callables_are_distinguished_across_processes(tmp_path):
     import subprocess
     import sys
 
@@ -75,7 +75,7 @@ def test_arrays_that_differ_in_one_value_have_other_fingerprints(tmp_path):
         fo.generate(model, changed, out=tmp_path / "d.json", resume=True)
 
 
-def test_functions_of_one_name_are_told_apart(tmp_path):
+def test_functions_of_one_name_are_distinguished(tmp_path):
     def made(weights):
         return lambda x: x @ weights
 

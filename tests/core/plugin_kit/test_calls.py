@@ -96,7 +96,7 @@ def test_an_output_by_name(found, name):
         (3, None, "net returns an int, which holds no tensor"),
     ],
 )  # fmt: skip
-def test_outputs_that_cannot_be_told(found, name, text):
+def test_outputs_that_are_ambiguous(found, name, text):
     with pytest.raises(OutputError) as caught:
         pick_output(found, name, "net", is_array)
     assert text in str(caught.value)

@@ -158,7 +158,7 @@ class TestInStreams:
         assert next(source.batches(2)).labels.tolist() == [0, 1]  # type: ignore[union-attr]
 
     @pytest.mark.parametrize("make", [list, iter])
-    def test_a_fraction_is_told_with_its_row(self, make: Any) -> None:
+    def test_a_fraction_is_named_with_its_row(self, make: Any) -> None:
         rows = [{"x": np.zeros(2), "y": 0.5 if i == 5 else 1.0} for i in range(8)]
         with pytest.raises(DataError, match=r"row 5 has the label 0\.5") as caught:
             list(open_source(make(rows), DataOptions()).batches(4))

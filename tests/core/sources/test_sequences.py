@@ -257,7 +257,7 @@ def test_every_row_is_accounted_for(n: int, bad: set[int], size: int, start: int
     assert all(b.stop % size == 0 for b in batches[:-1])
 
 
-def test_lists_of_batches_are_told_by_the_models_ranks() -> None:
+def test_lists_of_batches_are_detected_by_the_models_ranks() -> None:
     batches = [(np.zeros((3, 2)), np.arange(3)), (np.ones((2, 2)), np.arange(2))]
     source = open_source(batches, DataOptions(signature=InputSignature(("x",), (), (2,))))
     assert [len(b) for b in source.batches(4)] == [4, 1]

@@ -156,7 +156,7 @@ def test_how_rows_are_cut_makes_no_difference(sizes, text):
     assert cut.result() == whole.result()
 
 
-def test_ids_that_are_one_text_when_joined_are_told_apart():
+def test_ids_that_are_one_text_when_joined_are_distinguished():
     results = set()
     for ids in (["ab", "c"], ["a", "bc"], ["abc", ""]):
         rows = ArrayRows(PROBS[:2], np.array(ids, dtype=object))

@@ -350,7 +350,7 @@ def test_what_a_killed_removal_left_is_removed_and_nothing_else(tmp_path):
     assert (mixed / "thesis.tex").exists()
 
 
-def test_two_writers_of_one_file_are_told_of_each_other(tmp_path):
+def test_two_writers_of_one_file_learn_of_each_other(tmp_path):
     with files.work_folder(tmp_path / "x.npz", "writing"):
         with (
             pytest.raises(StoreError, match="another process is writing there"),

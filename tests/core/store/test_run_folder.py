@@ -76,7 +76,7 @@ def test_a_run_that_ends_leaves_the_target_and_nothing_else(target):
     assert RunFolder.reopen(target) is None
 
 
-def test_a_run_that_is_aborted_goes_on_to_the_same_bits(target):
+def test_a_run_that_is_aborted_is_resumed_to_the_same_bits(target):
     for end in (30, 95, 131):
         run = RunFolder.reopen(target, limits=SMALL) or begin(target)
         sink = sink_of(run)
@@ -134,7 +134,7 @@ def test_an_abort_before_any_row_leaves_nothing(target):
     run.close()
 
 
-def test_metrics_are_rebuilt_when_a_run_goes_on(target):
+def test_metrics_are_rebuilt_when_a_run_is_resumed(target):
     run = begin(target)
     sink = sink_of(run)
     feed(sink, 0, 100)
