@@ -116,7 +116,7 @@ def abstract_inputs(specs: Sequence[TensorSpec], rows: int | None) -> list[jax.S
 
 
 def abstract_array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    """Return what is traced in the place of an array, in the dtype in which JAX takes it."""
+    """Return what is traced in place of an array, in the dtype in which JAX takes it."""
     return jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype))  # type: ignore[no-untyped-call]
 
 

@@ -27,7 +27,7 @@ def fingerprint(model: Any, example: Inputs | None = None) -> str:
     """Return a sha256 of a model's name, its program, its weights, and JAX's switches.
 
     The program is the text of the jaxpr, traced for two rows like those of `example`; the weights are its constants and the
-    arrays that the model holds. A model that cannot be traced, and one without an example, has its own code in the place of the
+    arrays that the model holds. A model that cannot be traced, and one without an example, has its own code in place of the
     program. Python functions that the program calls back are not looked into: who takes a cached export compares it with the
     model anyway.
 

@@ -76,7 +76,7 @@ def is_jit(value: Any) -> bool:
 
 
 def rewrap(model: Any, change: Callable[[Any], Any]) -> Any:
-    """Return `model` with ``change(inner)`` in the place of what ``jax.jit``, ``jax.vmap`` and ``functools.partial`` wrap.
+    """Return `model` with ``change(inner)`` in place of what ``jax.jit``, ``jax.vmap`` and ``functools.partial`` wrap.
 
     A ``jit`` around something that was changed is left out, since the whole is compiled later on.
     """

@@ -67,7 +67,7 @@ def _write(program: Program, inputs: tuple[TensorSpec, ...], path: Path, opset: 
 
 
 def _target(model: Any) -> Any:
-    """Return what is traced in the place of a model, or ``None`` for the model itself.
+    """Return what is traced in place of a model, or ``None`` for the model itself.
 
     tf2onnx does not see into functions for XLA, so a ``tf.function(jit_compile=True)`` is traced without it; what has
     traces in half precision is traced anew.

@@ -106,7 +106,7 @@ def _output_spec(traced: Any, inputs: Sequence[TensorSpec], model_name: str) -> 
     shape = output.shape
     if shape.rank is None:
         raise ExportError(
-            f"the shape of what {model_name} returns cannot be told from its graph; an array (n, classes) was expected. "
+            f"the shape of what {model_name} returns cannot be determined from its graph; an array (n, classes) was expected. "
             "A tf.ensure_shape in front of its return value says what it is."
         )
     if shape.rank == 0 or shape[0] is not None:
@@ -134,7 +134,7 @@ def _convert(traced: Any, opset: int, large: bool) -> tuple[onnx.ModelProto, Wei
             # What depends on the captured tensors can be folded only now; and large graphs were not folded yet.
             with tf.Graph().as_default():
                 frozen = tf_loader.tf_optimize(names_in, names_out, frozen)
-        # tf2onnx goes on after a node that it cannot convert; its records say which.
+        # tf2onnx continues after a node that it cannot convert; its records say which.
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(frozen, name="")
             converted = tfonnx.process_tf_graph(

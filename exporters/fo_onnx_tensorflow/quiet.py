@@ -23,7 +23,7 @@ _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 class Records(logging.Handler):
-    """Records of what tf2onnx logs as errors: it goes on after a node that it could not convert, and says so only here.
+    """Records of what tf2onnx logs as errors: it continues after a node that it could not convert, and says so only here.
 
     Attributes:
         failures: Nodes whose conversion raised: the node's name and the exception.

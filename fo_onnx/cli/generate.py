@@ -42,7 +42,7 @@ run_options = together(
     click.option("--num-workers", type=int, default=0, show_default=True, help="Threads that read rows ahead."),
     click.option(
         "--on-error", type=click.Choice(["fail", "skip", "record"]), default="fail", show_default=True,
-        help="A row that cannot be read or run: stop, leave it out, or write it to OUT.errors.jsonl.",
+        help="A row that cannot be read or run: stop, leave it out, or write it to OUT.errors.jsonl (for a run folder OUT/errors.jsonl).",
     ),
 )  # fmt: skip
 """How rows are read and run."""
@@ -142,12 +142,15 @@ def _describe_plan(plan: Any) -> tuple[dict[str, Any], str]:
 
 
 def _describe_result(dists: Any, out: Path) -> tuple[dict[str, Any], str]:
+    from ..store import target_format
+
     meta, size = dists.meta, size_of(out)
     document = {
         "path": str(out), "size_bytes": size, "rows": len(dists), "classes": dists.classes, "metrics": dists.metrics(),
         "meta": meta,
     }  # fmt: skip
-    # For people: rows that were left out stand beside those that were written.
-    where = f"; see {out}.errors.jsonl" if (meta.get("rows") or {}).get("quarantined") else ""
+    # For people: rows that were left out stand next to those that were written.
+    errors = out / "errors.jsonl" if target_format(out) is None else f"{out}.errors.jsonl"
+    where = f"; see {errors}" if (meta.get("rows") or {}).get("quarantined") else ""
     lines = [("rows", f"{len(dists)} written{lost_text(meta)}{where}"), ("file", f"{out} ({size_text(size)})")]
     return document, pairs([*lines, *run_lines(dists)])

@@ -84,7 +84,7 @@ class ModelOptions:
     """How a model is opened and converted.
 
     Attributes:
-        framework: The framework's name where it shall not be told from the model.
+        framework: The framework's name if it is not to be detected from the model.
         params: Parameters that the model takes beside its inputs (functional frameworks).
         model_name: A name for the model in files and messages.
         opset: The ONNX operator set of an exported file.
@@ -110,7 +110,7 @@ class OutputOptions:
     """What the model's output means.
 
     Attributes:
-        output: One of `fo_onnx.contracts.spec.OUTPUT_KINDS`, or ``"auto"``: told from the graph or from a calibration batch.
+        output: One of `fo_onnx.contracts.spec.OUTPUT_KINDS`, or ``"auto"``: detected from the graph or from a calibration batch.
         output_name: Which output is meant where a model has several.
         temperature: T of softmax(z / T).
         keep_logits: Whether logits are kept beside the distributions.
@@ -212,7 +212,7 @@ class DestinationOptions:
             object.__setattr__(self, "out", Path(self.out).expanduser())
         if self.resume and (self.overwrite or self.out is None):
             missing = "out=" if self.out is None else "overwrite=False"
-            raise OptionError(f"resume=True goes on with the run in out=, so that it needs {missing}.")
+            raise OptionError(f"resume=True continues the run in out=, so that it needs {missing}.")
 
 
 # Arguments, once for all who pass them on --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ class Sink(Protocol):
         logits: NDArray[np.float32] | None,
         bad: Sequence[BadRow] = (),
     ) -> None:
-        """Take the next rows, and those among them that came to nothing. Called in the order of the source.
+        """Take the next rows and the bad ones among them. Called in the order of the source.
 
         Rows are distributions: `invalid_rows` has sorted out the others. Raises `StoreError` for ids that were there
         already, for labels that are no class, and for columns of another type or shape.

@@ -47,7 +47,7 @@ _SPEC_BYTES = 2**24
 _DOING = "keeping an export in the cache"
 _KEY = re.compile(r"[0-9a-f]{40}")
 _LOCK_S = 60.0
-"""Who waits longer for the lock goes on without the cache."""
+"""A process that waits longer for the lock works without the cache."""
 
 
 class ExportCache:

@@ -19,7 +19,7 @@ from .output_kind import with_output_kind
 
 
 def add_head(loaded: LoadedOnnx, spec: ModelSpec) -> LoadedOnnx:
-    """Give the graph the head that `spec` asks for, in the place of one that it may have, and write `spec` into it."""
+    """Give the graph the head that `spec` asks for, in place of one that it may have, and write `spec` into it."""
     assert spec.output_kind is not None
     assert spec.classes is not None
     proto = remove_head(loaded).proto

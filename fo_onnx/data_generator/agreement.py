@@ -97,7 +97,7 @@ def _require_count(distributions: Distributions, samples: int) -> None:
     rows = len(distributions)
     if rows == samples:
         return
-    # Bad rows that the run was told to leave out are no other dataset.
+    # Bad rows that the run was asked to leave out are no other dataset.
     counts = distributions.meta.get("rows") or {}
     left_out = (counts.get("skipped") or 0) + (counts.get("quarantined") or 0)
     if counts.get("written") == rows and rows + left_out == samples:

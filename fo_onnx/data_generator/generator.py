@@ -105,12 +105,12 @@ class FirstOrderDataGenerator:
 
         Args:
             dataset_or_loader: A dataset or loader of the framework, arrays, or anything else that `fo_onnx.generate` takes.
-                Its labels are left out. A shuffled loader is refused, since rows could not be told apart.
+                Its labels are left out. A shuffled loader is refused, since rows could not be distinguished.
             progress: Whether a bar is shown if standard error is a terminal.
 
         Returns:
             A dict from position to a list of k floats, in the order of the samples. Data that hold ids of their own (file names
-            of images, say) give these in the place of positions.
+            of images, say) give these in place of positions.
 
         Raises:
             FoOnnxError: A row could not be read or run, or the model or its output cannot be used; the finished rows are in

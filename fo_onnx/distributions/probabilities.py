@@ -129,7 +129,7 @@ def decide_kind(raw: Array, model_name: str = "the model", *, unbounded: bool = 
     finite = raw[np.isfinite(raw.reshape(len(raw), -1)).all(axis=1)] if not np.isneginf(raw).any() else raw
     if len(finite) == 0:
         raise OutputError(
-            f"{model_name} gives no finite output on the first {len(raw)} rows, so that its meaning cannot be told. "
+            f"{model_name} gives no finite output on the first {len(raw)} rows, so that its meaning cannot be determined. "
             "Look for NaN in the weights or in the data, or say output=."
         )
     within_unit = bool(finite.min() >= 0 and finite.max() <= 1)

@@ -217,7 +217,7 @@ def _retry_as_numpy_function(request: RunRequest, refusal: FoOnnxError) -> Opene
 def _fall_back_to_native(
     request: RunRequest, reference: Reference, fingerprint: str, error: FoOnnxError, parity: ParityReport | None
 ) -> OpenedModel:
-    """Open the native runner in the place of ONNX, with the reason and one warning."""
+    """Open the native runner in place of ONNX, with the reason and one warning."""
     try:
         opened = _open_native(request, reference, fingerprint, str(error), parity)
     except OutputError as ambiguous:

@@ -246,7 +246,7 @@ class Engine:
         )
 
     def _replace(self, new: _SharedModel | None) -> None:
-        """Put another model in the place of the open one, of which the engine is no longer a user."""
+        """Put another model in place of the open one, of which the engine is no longer a user."""
         with self._lock:
             old, self._shared = self._shared, None if self._is_closed else new
             unused = new if self._is_closed else None

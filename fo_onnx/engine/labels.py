@@ -74,7 +74,7 @@ def adopt_class_names(opened: OpenedModel, source: Source) -> OpenedModel:
     if not source.columns_named or spec.classes != len(names):
         raise DataError(
             f"the labels are names of {len(names)} classes ({', '.join(map(repr, names[:10]))}{', …' if len(names) > 10 else ''}), "
-            f"and {spec.name} does not name its {spec.classes}, so that which column is which cannot be told. Say it with "
+            f"and {spec.name} does not name its {spec.classes}, so that which column is which cannot be determined. Say it with "
             "class_names=, in the order of the columns."
         )
     return replace(opened, spec=replace(spec, class_names=names))

@@ -163,7 +163,7 @@ class Pipeline:
         self.stats.switched_at, self.stats.reason = position, str(error)
         if self._folder is not None:
             self._folder.record_switch(position, str(error))
-        warn_at_caller(f"the ONNX runner failed, and the native one goes on from row {position}: {error}")
+        warn_at_caller(f"the ONNX runner failed, and the native one continues from row {position}: {error}")
         rest: Iterator[Batch] = iter(failure.left) if failure.then is not None else chain(failure.left, batches)
         try:
             run_inline(runner, rest, self._deliver, control)

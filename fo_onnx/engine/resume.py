@@ -1,6 +1,6 @@
 """What a resumed run must have in common with the one begun: model, options, and the rows that are finished.
 
-Digests of all rows are kept beside the run, as the model gets the rows. When it goes on they are compared: all of those
+Digests of all rows, as the model gets them, are kept with the run. A resumed run compares them: all of those
 that are finished where rows lie in memory, or are read in order and so are read anyway; else those of a sample.
 """
 
@@ -94,7 +94,7 @@ def require_same_run(folder: RunFolder, now: Mapping[str, Any], source: Source, 
         )
     if source.length is None and limit is None and folder.position:
         raise ResumeError(
-            f"Resuming {folder.path}: the data do not say how many rows they have, so that it could not be told whether the "
+            f"Resuming {folder.path}: the data do not say how many rows they have, so that it could not be checked whether the "
             "rows that are left are all there. Say how many rows the run has with limit=…, or begin anew with "
             "overwrite=True."
         )
@@ -182,7 +182,7 @@ def _digest_at(source: Source, position: int) -> np.uint64:
 def _places(stored: Any, ids: Any) -> NDArray[np.int64]:
     """Return where each stored id is among those of all positions of a shard; −1 for one that is not there.
 
-    Which positions came to nothing is not kept, so that rows are found by their ids.
+    The positions of bad rows are not kept, so rows are looked up by their ids.
     """
     if len(stored) == len(ids):
         same: NDArray[np.bool_] = np.asarray(stored) == np.asarray(ids)
@@ -215,7 +215,7 @@ def digested_batches(source: Source, inputs: InputDigests, folder: RunFolder) ->
         folder: The run.
 
     Returns:
-        What stands in the place of ``source.batches``.
+        What stands in place of ``source.batches``.
     """
 
     def batches(size: int, start: int) -> Iterator[Batch]:

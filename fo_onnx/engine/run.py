@@ -159,7 +159,7 @@ class Run:
                     elif place is not None:
                         _annotate(
                             err,
-                            f"The {sink.written} finished rows are kept in {place}; resume=True (--resume) goes on from them.",
+                            f"The {sink.written} finished rows are kept in {place}; resume=True (--resume) continues from them.",
                         )
                 raise
 
@@ -176,8 +176,8 @@ class Run:
         limit, rows = self._data.limit, sink.written + sink.bad_rows
         if folder.was_resumed and self._source.length is None and limit is not None and rows < limit:
             raise DataError(
-                f"the data end after {rows} rows, but limit={limit} says how many the run has, which cannot be told otherwise "
-                f"when it goes on. If that is all, say limit={rows}."
+                f"the data end after {rows} rows, but limit={limit} says how many the run has, which cannot be known otherwise "
+                f"when it is resumed. If that is all, say limit={rows}."
             )
 
     def _load_finished(self, out: Path) -> Distributions:

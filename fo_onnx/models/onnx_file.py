@@ -256,7 +256,7 @@ def _shown(name: str) -> str:
 def _take_maps_off(proto: onnx.ModelProto) -> None:
     """Let an output that is a sequence of maps from classes to scores be the tensor within, under the output's name.
 
-    skl2onnx and onnxmltools write classifiers so, unless they are told ``zipmap=False`` (ZipMap, ai.onnx.ml). The
+    skl2onnx and onnxmltools write classifiers so, unless they get ``zipmap=False`` (ZipMap, ai.onnx.ml). The
     names of the columns are left in the metadata under ``classes_of.<output>``.
     """
     import onnx

@@ -45,7 +45,7 @@ def plan_call(signature: InputSignature | None, keys: Sequence[str], *, takes_ke
     """Return how a model takes inputs with these keys.
 
     Args:
-        signature: The model's parameters, where they can be told.
+        signature: The model's parameters, if they can be determined.
         keys: The inputs as the source names them.
         takes_keywords: Whether a model without `signature` takes keywords of any name.
     """

@@ -27,7 +27,7 @@ INSTALL_HINT = "pip install 'fo-onnx[cpu]' (or 'fo-onnx[gpu]' for CUDA)"
 _ERRORS_ONLY = 3
 _NOTHING = 4
 GRACE_S = 0.7
-"""How long calls in progress get to end after an interrupt before the caller goes on without them."""
+"""How long calls in progress get to end after an interrupt before the caller continues without them."""
 
 
 class MemoryExhausted(RunError):
@@ -126,7 +126,7 @@ class Session:
         Raises:
             MemoryExhausted: The batch does not fit into the device's memory.
             RunError: ONNX Runtime failed.
-            RunEnded: The run that this is called for is over (`fo_onnx.control.run_control`); ONNX Runtime was told to stop.
+            RunEnded: The run that this is called for is over (`fo_onnx.control.run_control`); ONNX Runtime was asked to stop.
         """
         # Of this call alone: whoever ends it ends no other one in the same session.
         options = self._ort.RunOptions()

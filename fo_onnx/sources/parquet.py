@@ -66,7 +66,7 @@ class ParquetSource(PositionalSource):
             counts = Counter(schema.names)
             if double := next((n for n in (*self._inputs, *sorted(annotating)) if counts[n] > 1), None):
                 raise DataError(
-                    f"{path} has {counts[double]} columns called {double}, so that which one is meant cannot be told. "
+                    f"{path} has {counts[double]} columns called {double}, so that which one is meant cannot be determined. "
                     "Rename them."
                 )
             self._check_sizes(groups, annotating)

@@ -100,7 +100,7 @@ def check(path: str | Path) -> CheckReport:
         return report
     form = target_format(path)
     if form is None:
-        raise StoreError(f"Checking {path}: a file without a suffix; its format cannot be told.")
+        raise StoreError(f"Checking {path}: a file without a suffix; its format cannot be determined.")
     # Damage is a line of the report, not an error: what could be read is compared all the same.
     report = CheckReport(path, form.suffix)
     _report_errors(report, lambda: _check_rows(report, *form.open(path)))

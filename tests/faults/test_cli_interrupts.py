@@ -155,7 +155,7 @@ def test_a_second_signal_loses_no_row(work: Path, numbers: tuple[int, ...], paus
     rows = len(fo.load(work / "o.parquet.partial"))
     assert (code, output, len(lines)) == (130, "", 2), errors
     assert lines[0] == (
-        f"fo-onnx: interrupted. The {rows} finished rows are kept in o.parquet.partial; --resume goes on from them."
+        f"fo-onnx: interrupted. The {rows} finished rows are kept in o.parquet.partial; --resume continues from them."
     )
     assert rows >= 600 - 16 * 12, "all but what was read ahead"
 

@@ -84,7 +84,7 @@ def test_rows_in_a_folder(data: Path, tmp_path: Path, kind: str, pause_s: float)
     out = tmp_path / "d.parquet"
     said = interrupted(data, str(out), kind, pause_s=pause_s)
     kept = len(fo.load(f"{out}.partial"))
-    assert said == f"The {kept} finished rows are kept in {out}.partial; resume=True (--resume) goes on from them."
+    assert said == f"The {kept} finished rows are kept in {out}.partial; resume=True (--resume) continues from them."
     assert kept >= 600 - 16 * 12
 
 

@@ -112,7 +112,7 @@ def test_ctrl_c_ends_within_a_second_and_keeps_the_rows(model, tmp_path):
     _, errors = process.communicate(timeout=20)
     assert time.monotonic() - begun < 1.5  # the second that is promised, and the interpreter's own end
     assert "KeyboardInterrupt" in errors
-    assert f"finished rows are kept in {out}.partial; resume=True (--resume) goes on from them" in errors
+    assert f"finished rows are kept in {out}.partial; resume=True (--resume) continues from them" in errors
     kept = len(fo.load(f"{out}.partial"))
     assert 0 < kept < 3000
     process = start(model, data, out, 0)
@@ -152,7 +152,7 @@ def test_a_time_limit_keeps_the_finished_rows(model, tmp_path):
     with pytest.raises(RunError, match=r"reached its timeout_s.*finished rows are kept in .*d.parquet.partial"):
         fo.generate(model, data, out=out, timeout_s=2.5, transform=slow, batch_size=64)
     assert 0 < len(fo.load(f"{out}.partial")) < 2000
-    with pytest.raises(StoreExistsError, match="resume=True goes on with it, overwrite=True begins anew"):
+    with pytest.raises(StoreExistsError, match="resume=True continues it, overwrite=True begins anew"):
         fo.generate(model, data, out=out, transform=slow)
     resumed = fo.generate(model, data, out=out, resume=True, transform=slow, batch_size=500)
     assert resumed.meta["engine"]["batch_size"] == 64

@@ -337,7 +337,7 @@ OPTIONS: dict[str, Case] = {
     "rows to verify": (lambda m, t: fo.verify(m.named, m.linear, ROWS, rows=0), fo.OptionError, ValueError,
         ["rows=0 is not usable"]),
     "resume what": (lambda m, t: gen(m.named, ROWS, resume=True), fo.OptionError, ValueError,
-        ["resume=True goes on with the run in out=, so that it needs out="]),
+        ["resume=True continues the run in out=, so that it needs out="]),
 }  # fmt: skip
 
 TARGETS: dict[str, Case] = {

@@ -57,7 +57,7 @@ def find_loops(function: Callable[..., Any], *example: Any, unrolls_short_scans:
             loops["a loop inside of a lax.cond"] = None
         return bind(equation, values)
 
-    # The batch is a symbol, by which a scan over it is told from one over a sequence.
+    # The batch is a symbol, by which a scan over it is distinguished from one over a sequence.
     jax.make_jaxpr(rewrite(function, look))(*export.symbolic_args_specs(example, "(batch, ...)"))
     return [f"it holds {loop}, and a Loop in ONNX is slower than jax.jit" for loop in loops]
 

@@ -1,1 +1,1 @@
-"""Converters of estimators for skl2onnx in the place of its own, where those are inexact, wrong, or lack float64."""
+"""Converters of estimators for skl2onnx in place of its own, where those are inexact, wrong, or lack float64."""

@@ -1,4 +1,4 @@
-"""Converters of transformers for skl2onnx in the place of its own, where those compute in float32 or refuse float64.
+"""Converters of transformers for skl2onnx in place of its own, where those compute in float32 or refuse float64.
 
 A threshold behind them decides as in scikit-learn only if they give the same numbers, to the last bit.
 """

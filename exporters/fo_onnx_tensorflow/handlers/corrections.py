@@ -25,7 +25,7 @@ _CALCULATED_AS: dict[Any, Any] = {
     np.dtype(np.bool_): np.uint8, np.dtype(np.int8): np.int32, np.dtype(np.int16): np.int32,
     np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype(np.uint64): np.int64,
 }  # fmt: skip
-"""Dtypes in the place of those that ONNX Runtime does not take here: float32, float64, int32, int64, uint8."""
+"""Dtypes in place of those that ONNX Runtime does not take here: float32, float64, int32, int64, uint8."""
 
 
 def select(nodes: Nodes) -> str:

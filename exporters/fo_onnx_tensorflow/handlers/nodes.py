@@ -53,7 +53,7 @@ class Nodes:
         return self.make("Cast", name, to=utils.map_numpy_to_onnx_dtype(np.dtype(dtype)))
 
     def replace(self, *results: str) -> None:
-        """Put `results` in the place of the node's outputs."""
+        """Put `results` in place of the node's outputs."""
         graph, node = self._graph, self._node
         outputs = [(output, graph.get_dtype(output), graph.get_shape(output)) for output in node.output]
         graph.remove_node(node.name)

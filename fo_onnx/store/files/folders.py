@@ -188,7 +188,7 @@ def remove_folder(folder: Path, entries: Collection[str], doing: str) -> None:
 
 
 def replace_folder(new: Path, target: Path, entries: Collection[str], doing: str) -> None:
-    """Put the folder `new` of ours in the place of `target`, another one of ours with these entries, which is removed.
+    """Put the folder `new` of ours in place of `target`, another one of ours with these entries, which is removed.
 
     A kill in between leaves `new` whole; whoever opens it then only has to rename it.
 

@@ -148,7 +148,7 @@ class OutputFile(io.RawIOBase):
                 descriptor, self._descriptor = self._descriptor, None
                 os.close(descriptor)
         with suppress(OSError):
-            # One that is discarded late, by the garbage collector, may find the file of a run that goes on in its place.
+            # One that is discarded late, by the garbage collector, may find the file of a later run in its place.
             if os.path.samestat(self._temporary.lstat(), self._status):
                 operations.remove(self._temporary)
 

@@ -38,9 +38,7 @@ def work_folder(target: Path, doing: str) -> Iterator[Path]:
             remove_folder(folder, WORK_FILES, doing)
     elif os.path.lexists(folder) and not may_begin_in(folder):
         what = (
-            "an unfinished run is there; resume=True goes on with it"
-            if remains
-            else "it is there, and is not of fo-onnx"
+            "an unfinished run is there; resume=True continues it" if remains else "it is there, and is not of fo-onnx"
         )
         raise StoreExistsError(
             f"{capitalise(doing)} at {target}: {folder} is needed, but {what}. Remove it, or choose another name."

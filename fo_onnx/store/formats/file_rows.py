@@ -76,7 +76,7 @@ class FileRows:
         now = read_stamp(self._path)
         if now == self._stamp:
             return
-        # A reader that has the file open goes on with the old one after it was replaced, not after it was written into.
+        # A reader that has the file open keeps the old one after it was replaced, not after it was written into.
         was_replaced = now is None or self._stamp is None or now[0] != self._stamp[0]
         if was_replaced and is_open:
             return

@@ -333,7 +333,7 @@ class RunFolder:
         if not is_whole:
             self.journal.drop_shards(sound)
         if problem is not None:
-            log.warning("resuming %s: %s; it goes on from row %d", self.path, problem, self.position)
+            log.warning("resuming %s: %s; it continues from row %d", self.path, problem, self.position)
         return not is_whole
 
     def _repair(self) -> None:
@@ -356,7 +356,7 @@ class RunFolder:
 
 
 def _replace_folder(new: Path, target: Path) -> None:
-    """Put a finished folder in the place of another, which is removed; `reopen` goes on with it after a kill."""
+    """Put a finished folder in place of another, which is removed; `reopen` continues it after a kill."""
     doing = "replacing a run folder"
     if os.path.lexists(target):
         files.replace_folder(new, target, list_own_entries(target), doing)

@@ -115,7 +115,7 @@ class Journal:
             except (KeyError, TypeError, ValueError) as err:
                 problem = f"is not as this version knows it ({first_line(err)})"
             self.damage = StoreError(
-                f"Reading {self._path}: line {number} of {len(lines)} {problem}. resume=True goes on from the rows before it."
+                f"Reading {self._path}: line {number} of {len(lines)} {problem}. resume=True continues from the rows before it."
             )
             return
 

@@ -100,14 +100,14 @@ def read_run_folder(folder: Path) -> tuple[ShardRows, dict[str, Any]]:
         if journal.damage is not None:
             raise journal.damage
         if journal.layout is None:
-            raise StoreError(f"Reading {folder}: an unfinished run that has no rows yet; resume=True goes on with it.")
+            raise StoreError(f"Reading {folder}: an unfinished run that has no rows yet; resume=True continues it.")
         shards, layout = journal.shards, Layout.from_dict(journal.layout, "the journal")
         # What the run had planned to write, as far as it holds for the rows that are there.
         own = run["settings"].get("meta") or {}
         meta = check_meta(minimal_meta(layout, None) | (own if isinstance(own, dict) else {}), str(folder / RUN))
         meta["rows"] = count_rows(shards)
         meta["complete"] = False
-        remedy = "resume=True goes on from the rows before it"
+        remedy = "resume=True continues from the rows before it"
     for shard in shards:
         if problem := find_shard_problem(folder, shard, hashing=False):
             raise StoreError(f"Reading {folder}: {problem}; {remedy}.")

@@ -130,7 +130,7 @@ def _refuse_unfinished(path: Path, overwrite: bool) -> None:
         )
     if not overwrite and not _is_copy(path):
         raise StoreExistsError(
-            f"Writing {path}: an unfinished run is there. resume=True goes on with it, overwrite=True begins anew."
+            f"Writing {path}: an unfinished run is there. resume=True continues it, overwrite=True begins anew."
         )
     _refuse_foreign(path)
 

@@ -85,6 +85,9 @@ def test_bad_rows(run, work: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "rows     49 written, 1 quarantined; see o.parquet.errors.jsonl" in result.stdout
     assert json.loads(Path("o.parquet.errors.jsonl").read_text())["position"] == 7
+    result = run("generate", "d.onnx", "--data", "bad.npy", "-o", "folder", "--on-error", "record")
+    assert "rows     49 written, 1 quarantined; see folder/errors.jsonl" in result.stdout
+    assert json.loads(Path("folder/errors.jsonl").read_text())["position"] == 7
 
 
 def test_images(run, work: Path) -> None:
@@ -145,7 +148,7 @@ def make_class_folders(names: str) -> None:
     ("arguments", "message"),
     [
         (["d.onnx", "--data", "nan.npy"], "row 0 (id 0): its output is no distribution"),
-        (["unnamed.onnx", "--data", "images", "--mode", "L"], "which column is which cannot be told"),
+        (["unnamed.onnx", "--data", "images", "--mode", "L"], "which column is which cannot be determined"),
         (["d.onnx", "--data", "images", "--mode", "L"], "the data has the class(es) 'x', 'y'"),
         (["d.onnx", "--data", "x.npy", "--labels", "wrong.npy"], "its label 99 is no class; the model has 10 classes"),
         (["d.onnx", "--data", "x.npy", "--labels", "few.npy"], "has 599 entries, but the data have 600 rows"),
@@ -243,7 +246,7 @@ def test_an_interrupt_tells_how_to_go_on(run, work: Path) -> None:
     assert result.exit_code == 130
     first, second = result.stderr.splitlines()
     assert first.startswith("fo-onnx: interrupted. The ")
-    assert "finished rows are kept in o.parquet.partial; --resume goes on from them." in first
+    assert "finished rows are kept in o.parquet.partial; --resume continues from them." in first
     assert second == (
         "fo-onnx: resume it with: fo-onnx generate d.onnx --data app:Interrupted -o o.parquet --batch-size 50 --meta 'a=b c' --resume"
     )

@@ -142,7 +142,7 @@ def test_true_processes_give_the_exit_codes(work: Path) -> None:
     ("message", "said"),
     [
         ("say overwrite=True (--overwrite), or", "say --overwrite, or"),
-        ("resume=True goes on with it, overwrite=True begins anew.", "--resume goes on with it, --overwrite begins anew."),
+        ("resume=True continues it, overwrite=True begins anew.", "--resume continues it, --overwrite begins anew."),
         ("with on_error='skip' or on_error='record'.", "with --on-error skip or --on-error record."),
         ("max_errors=3; the last", "--max-errors 3; the last"),
         ("say trust=True (--trust-pickle on the command line).", "say --trust-pickle."),

@@ -91,7 +91,7 @@ def test_inspect_and_check_an_unfinished_run(run, work: Path) -> None:
     assert "is an unfinished run; its" in result.stderr
     result = run("generate", "d.onnx", "--data", "app:images", "-o", "o.parquet")
     assert result.exit_code == 1
-    assert "--resume goes on with it, --overwrite begins anew." in result.stderr
+    assert "--resume continues it, --overwrite begins anew." in result.stderr
 
 
 def test_inspect_wants_a_model_for_timing(run, work: Path) -> None:

@@ -475,7 +475,7 @@ def test_what_a_user_put_into_an_entry_stays(tmp_path, file, foreign, caplog):
 
 
 def test_what_a_kill_left_is_removed(tmp_path, file):
-    """At each step of keeping an entry in the place of one that is there."""
+    """At each step of keeping an entry in place of one that is there."""
     for step in itertools.count():
         cache = ExportCache(tmp_path / f"cache{step}", 1 << 20)
         cache.keep(KEYS[0], file, SPEC)

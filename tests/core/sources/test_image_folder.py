@@ -70,7 +70,7 @@ def test_the_folders_are_the_columns_of_a_model_that_names_none(tmp_path: Path) 
     assert rows.labels is not None
     assert rows.labels.tolist() == [0, 1]
     # Names that the user gives as labels are in no order that a model would know.
-    with pytest.raises(DataError, match="which column is which cannot be told"):
+    with pytest.raises(DataError, match="which column is which cannot be determined"):
         fo.generate(model, ImageFolder(tmp_path), output="probs", labels=["dog", "cat"])
 
 

@@ -248,7 +248,7 @@ def test_two_columns_of_one_name(tmp_path: Path, name: str) -> None:
     columns = [pa.array([1.0, 2.0]), pa.array([1, 2]), pa.array([0, 1]), pa.array(["a", "b"]), pa.array(["c", "d"])]
     pq.write_table(pa.Table.from_arrays([*columns, columns[names.index(name)]], names), tmp_path / "x.parquet")
     with pytest.raises(
-        DataError, match=rf"x\.parquet has 2 columns called {name}, so that which one is meant cannot be told"
+        DataError, match=rf"x\.parquet has 2 columns called {name}, so that which one is meant cannot be determined"
     ):
         open_source(tmp_path / "x.parquet", DataOptions())
 

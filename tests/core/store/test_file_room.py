@@ -166,7 +166,7 @@ FOREIGN_ENTRIES = {
     "a link among the shards": lambda folder, place: (folder / ENTRIES[1]).symlink_to(place / "precious"),
     "a folder under a name of ours": lambda folder, place: (folder / "assembled.tmp").mkdir(),
     "a pipe under a name of ours": lambda folder, place: os.mkfifo(folder / "assembled.tmp"),
-    "a link in the place of the shards": lambda folder, place: (
+    "a link in place of the shards": lambda folder, place: (
         (folder / "data").rmdir(),
         (folder / "data").symlink_to(place / "shards"),
     ),
@@ -193,7 +193,7 @@ def test_what_is_foreign_in_a_folder_of_ours_stops_its_removal_and_is_named(kind
 
 
 @pytest.mark.parametrize("kind", ["a link under a name of ours", "a link among the shards", "a folder under a name of ours",
-                                  "a pipe under a name of ours", "a link in the place of the shards"])  # fmt: skip
+                                  "a pipe under a name of ours", "a link in place of the shards"])  # fmt: skip
 def test_single_entries_are_only_removed_where_they_are_files(kind, tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "shards").mkdir()

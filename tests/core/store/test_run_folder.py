@@ -229,7 +229,7 @@ def test_what_is_there_is_refused_before_any_row(target):
     feed(sink, 0, 50)
     sink.abort(RuntimeError())
     with pytest.raises(
-        StoreExistsError, match="an unfinished run is there. resume=True goes on with it, overwrite=True begins anew"
+        StoreExistsError, match="an unfinished run is there. resume=True continues it, overwrite=True begins anew"
     ):
         begin(target)
     with pytest.raises(StoreExistsError, match="resume=True"):
@@ -541,7 +541,7 @@ def test_a_broken_line_before_others_is_damage(target, caplog):
 def goes_on_to_the_end(target, caplog):
     """The rows before the damage are kept, those after it run again, and the log says from where on."""
     run = RunFolder.reopen(target, limits=SMALL)
-    assert f"it goes on from row {run.position}" in caplog.text
+    assert f"it continues from row {run.position}" in caplog.text
     sink = sink_of(run)
     feed(sink, run.position, N)
     sink.commit({})

@@ -227,7 +227,7 @@ def test_outputs_without_a_batch_axis(tmp_path):
 
 def test_an_output_of_unknown_shape(tmp_path):
     message = failing(lambda x: tf.numpy_function(np.sort, [x], tf.float32), tmp_path)
-    assert "the shape of what my net returns cannot be told from its graph" in message
+    assert "the shape of what my net returns cannot be determined from its graph" in message
 
 
 def test_an_operator_set_that_tf2onnx_does_not_write(tmp_path):

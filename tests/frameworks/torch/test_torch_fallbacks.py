@@ -111,7 +111,7 @@ def test_a_guard_that_is_lost_shows_on_the_way() -> None:
     assert dists.meta["runner"]["kind"] == "onnx"
     assert dists.meta["runner"]["switched_at"] == 300
     assert len(messages) == 1
-    assert "the native one goes on from row 300" in messages[0]
+    assert "the native one continues from row 300" in messages[0]
     assert "running LostLengthGuard in ONNX Runtime failed" in dists.meta["runner"]["reason"]
     with torch.no_grad():
         expected = torch.cat([torch.softmax(net(b).double(), 1) for b in loader]).numpy()

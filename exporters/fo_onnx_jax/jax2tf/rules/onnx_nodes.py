@@ -1,4 +1,4 @@
-"""ONNX nodes in the place of the TensorFlow operators that jax2tf would put into a graph."""
+"""ONNX nodes in place of the TensorFlow operators that jax2tf would put into a graph."""
 
 from __future__ import annotations
 
