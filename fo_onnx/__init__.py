@@ -6,4 +6,6 @@ before anything that takes long is imported, and the rooms behind the verbs take
 
 import lazy_loader
 
+from . import errors as errors  # fo_onnx.errors is there at once, and light
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

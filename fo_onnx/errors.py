@@ -187,6 +187,12 @@ def _damaged(error: type[FoOnnxError], doing: str, path: str | os.PathLike[str],
     )
 
 
+def append_sentence(message: object, sentence: str) -> str:
+    """Return a message with one more sentence, after a full stop if it has none."""
+    stop = "" if str(message).endswith((".", "?", "!")) else "."
+    return f"{message}{stop} {sentence}"
+
+
 def first_line(err: BaseException, *, with_kind: bool = True) -> str:
     """Return an exception in one line: its kind and the beginning of its message, without a full stop.
 

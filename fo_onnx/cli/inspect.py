@@ -45,7 +45,7 @@ def command(
     loaded = load_onnx(file, output_name=output_name)
     document, text = _describe_model(loaded)
     if timing:
-        document["timing"] = _time_batches(loaded.model, output_name, device, input_shapes, input_dtypes)
+        document["timing"] = _time_batches(loaded, output_name, device, input_shapes, input_dtypes)
         cells = [
             (str(t["batch_size"]), rate_text(t["rows_per_s"]).split()[0], f"{t['batch_ms']:.3g}")
             for t in document["timing"]
@@ -83,13 +83,13 @@ def _describe_model(loaded: Any) -> tuple[dict[str, Any], str]:
     return document, pairs(lines)
 
 
-def _time_batches(model: Any, output_name: str | None, device: str, shapes: Any, dtypes: Any) -> list[dict[str, Any]]:
+def _time_batches(loaded: Any, output_name: str | None, device: str, shapes: Any, dtypes: Any) -> list[dict[str, Any]]:
     """Return the rows per second of one session over all cores, by batch size, on made-up rows."""
     from ..engine import Engine
     from .shared.data import random_rows
 
     # Make rows for every input.
-    spec = model.spec
+    spec = loaded.model.spec
     if not shapes:
         unknown = [str(i) for i in spec.inputs if None in i.shape[1:]]
         if unknown:
@@ -100,7 +100,7 @@ def _time_batches(model: Any, output_name: str | None, device: str, shapes: Any,
         dtypes = [(i.name, i.dtype) for i in spec.inputs]
     say("timing on made-up rows.")
     sizes = TIMED_BATCHES if spec.fixed_batch is None else (spec.fixed_batch,)
-    with Engine(model, output_name=output_name, device=device) as engine:
+    with Engine(loaded, output_name=output_name, device=device) as engine:
         timings = engine.time_batches(random_rows(shapes, dtypes, max(sizes)), sizes)
     medians = {size: statistics.median(seconds) for size, seconds in timings.items()}
     return [

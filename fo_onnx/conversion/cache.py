@@ -30,7 +30,7 @@ from ..contracts.exporter import Exporter
 from ..contracts.options import ModelOptions, OutputOptions
 from ..contracts.spec import ModelSpec
 from ..control.run_control import current
-from ..errors import FoOnnxError, OptionError, StoreError
+from ..errors import FoOnnxError, OptionError, StoreError, first_line
 from ..models.onnx_file import file_sha256, rename_external_data
 from ..store import files
 from ..version import __version__
@@ -40,7 +40,7 @@ FOLDER_VARIABLE = "FO_ONNX_CACHE_DIR"
 LIMIT_VARIABLE = "FO_ONNX_CACHE_GB"
 DEFAULT_LIMIT_GB = 10.0
 SCHEMA = 3
-_MODEL, _DATA, _SPEC = "model.onnx", "model.data", "spec.json"
+_MODEL, _DATA, _SPEC = "model.onnx", "data.0", "spec.json"
 _FILES = tuple(name + suffix for name in (_MODEL, _DATA, _SPEC) for suffix in ("", files.TEMPORARY))
 """Everything that an entry may hold beside its marker."""
 _SPEC_BYTES = 2**24
@@ -91,6 +91,8 @@ class ExportCache:
             return None
         try:
             with self._locked():
+                if not os.path.lexists(entry):
+                    return None  # another process has just made room
                 _require_own(entry)
                 for file in sorted(entry.iterdir()):
                     _require_own(file)
@@ -102,10 +104,11 @@ class ExportCache:
                         raise ValueError(f"{name} is damaged")
                 os.utime(entry)
                 return spec
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
-            # The export that is made in its place replaces it.
+        except (OSError, StoreError) as err:
             _warn_once(f"the cached export {entry} is not taken: {err}")
-            return None
+        except (ValueError, KeyError, TypeError, RecursionError) as err:
+            _warn_once(f"the cached export {entry} is damaged ({first_line(err)}); a new export replaces it")
+        return None
 
     def keep(self, key: str, path: Path, spec: ModelSpec, locations: Sequence[str] = ()) -> None:
         """Copy an exported file into the cache, and make room. What hinders it is logged: a cache is no result.
@@ -130,6 +133,9 @@ class ExportCache:
                 if os.path.lexists(self.folder / key):
                     _remove(self.folder / key, _DOING)
                 new = self.folder / f"{key}{files.TEMPORARY}"
+                if os.path.lexists(new):
+                    # What is not of fo-onnx in it has kept it from being removed; the error names it.
+                    _remove(new, _DOING)
                 files.make_folder(new, _DOING, private=True)
                 try:
                     files.write_marker(new, files.MARKERS[-1], files.marker(files.KIND_CACHED), _DOING, private=True)
@@ -198,7 +204,7 @@ class ExportCache:
             try:
                 with self._locked():
                     sizes = [_size(entry) for entry in self._entries()]
-            except StoreError as err:
+            except (OSError, StoreError) as err:
                 problem = str(err)
         return {
             "folder": str(self.folder),
@@ -277,6 +283,8 @@ def _read_record(entry: Path, key: str) -> tuple[ModelSpec, dict[str, str]]:
     if (entry / _SPEC).stat().st_size > _SPEC_BYTES:
         raise ValueError(f"{_SPEC} is too large")
     record = json.loads((entry / _SPEC).read_bytes())
+    if not isinstance(record, dict):
+        raise ValueError(f"{_SPEC} holds no JSON object")
     digest = record.pop("digest")
     if record["schema"] != SCHEMA or record["key"] != key or digest != _digest(record):
         raise ValueError(f"{_SPEC} is of another entry or schema, or was changed")

@@ -32,4 +32,4 @@ class DataGenerator(evaluating.DataGenerator):
     generator = FirstOrderDataGenerator
 
 
-output_dataloader = SimpleDataLoader.pair
+output_dataloader = SimpleDataLoader.output_dataloader

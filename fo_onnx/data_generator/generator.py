@@ -161,15 +161,19 @@ class FirstOrderDataGenerator:
         Raises:
             DeviceError: The device is not there.
         """
-        if self.tensors.is_tensor(value):
-            device = str(parse_device(self.device))
-            return value if device == "auto" else self.tensors.moved(value, device)
-        if isinstance(value, Mapping):
-            return {k: self.to_device(v) for k, v in value.items()}
-        # A named tuple takes its parts one by one.
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*map(self.to_device, value))
-        return type(value)(map(self.to_device, value)) if isinstance(value, list | tuple) else value
+        device = str(parse_device(self.device))
+
+        def move(part: Any) -> Any:
+            if self.tensors.is_tensor(part):
+                return self.tensors.moved(part, device)
+            if isinstance(part, Mapping):
+                return {k: move(v) for k, v in part.items()}
+            # A named tuple takes its parts one by one.
+            if isinstance(part, tuple) and hasattr(part, "_fields"):
+                return type(part)(*map(move, part))
+            return type(part)(map(move, part)) if isinstance(part, list | tuple) else part
+
+        return value if device == "auto" else move(value)
 
     def to_probs(self, outputs: Any) -> Any:
         """Return the distributions (n, k) of a raw output, as a tensor on the same device.

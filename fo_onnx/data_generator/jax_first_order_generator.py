@@ -40,4 +40,4 @@ class JAXDataGenerator(evaluating.DataGenerator):
 
 
 # Rows become JAX arrays with their batch, which takes JAX as long as one of them.
-output_dataloader = JaxDataLoader.pair
+output_dataloader = JaxDataLoader.output_dataloader

@@ -10,7 +10,7 @@ from typing import Any, Self
 from ..distributions import Distributions
 from ..errors import DataError, RowNotFoundError
 from ..sources.arrays import is_arrays
-from ..sources.nested import as_array, common_length, leaves, make_sliceable, map_leaves
+from ..sources.nested import as_array, common_length, make_sliceable, map_leaves, named_leaves
 from ..sources.opening import is_sequence
 from .agreement import Agreement
 from .tensors import NumpyTensors, Tensors, to_distributions
@@ -69,7 +69,7 @@ class _Columns:
 
     def __init__(self, arrays: Any) -> None:
         self._arrays = map_leaves(arrays, make_sliceable, lists_are_leaves=True)
-        self._length = common_length({str(i): leaf for i, leaf in enumerate(leaves(self._arrays))}, None)
+        self._length = common_length(dict(named_leaves(self._arrays)), None)
         self.labels = arrays[1] if isinstance(arrays, tuple) and len(arrays) >= 2 else None
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class SimpleDataLoader:
         return items
 
     @classmethod
-    def pair(
+    def output_dataloader(
         cls,
         base_dataset: Any,
         distributions: Any,

@@ -47,14 +47,18 @@ def output_dataloader(
     distributions: Any,
     *,
     batch_size: int = 64,
+    shuffle: bool = False,
+    num_workers: int = 0,
+    pin_memory: bool = False,
     input_getter: Callable[[Any], Any] | None = None,
     **options: Any,
 ) -> guide.DataLoader[Any]:
     """Return a ``DataLoader`` of (inputs, labels, distributions), or of (inputs, distributions) without labels.
 
-    The arguments are those of `pairing.SimpleDataLoader.pair`, and all others of ``DataLoader``: `num_workers` processes read,
+    The arguments are those of `pairing.SimpleDataLoader.output_dataloader`, and all others of ``DataLoader``: `num_workers` processes read,
     and with `pin_memory` batches lie in page-locked memory, from which they reach a GPU faster.
     """
+    dataset = FirstOrderDataset(base_dataset, distributions, input_getter)
     return guide.DataLoader(
-        FirstOrderDataset(base_dataset, distributions, input_getter), batch_size=batch_size, **options
+        dataset, batch_size=batch_size, shuffle=shuffle, num_workers=num_workers, pin_memory=pin_memory, **options
     )

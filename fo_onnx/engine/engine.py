@@ -23,6 +23,7 @@ from ..contracts.options import (
     OutputOptions,
     RunOptions,
     declare_arguments,
+    positive_int,
     select_options,
 )
 from ..contracts.source import Source
@@ -34,6 +35,7 @@ from ..distributions.probabilities import invalid_rows
 from ..errors import DataError, FoOnnxError, ResumeError, RunError
 from ..models import plugins
 from ..models.resolve import ResolvedModel, resolve_model
+from ..runtime.devices import cpu_cores
 from ..runtime.opened import OpenedModel, open_without_rows
 from ..runtime.request import RunRequest
 from ..runtime.tuning import BatchPlan, first_rows
@@ -153,11 +155,24 @@ class Engine:
             inputs: Rows, as `predict` takes them, as many as the largest batch has.
             batch_sizes: Rows per run.
             least_s: How long the runs of a batch size take together; there are at least three, after one that warms up.
+
+        Raises:
+            OptionError: A batch size is no number of rows.
+            DataError: There are fewer rows than the largest batch has.
         """
+        for size in batch_sizes:
+            positive_int("batch_sizes", size)
+        largest = max(batch_sizes, default=0)
         with begin(None):
             source = self._open_source(inputs, DataOptions(signature=self._resolved.signature))
-            # A session for one row takes all cores.
-            runner = self._open(source.peek(max(batch_sizes)), 1, self._run).runners[0]
+            example = source.peek(largest)
+            if len(example) < largest:
+                raise DataError(f"timing batches of {largest} rows: there are {len(example)} rows. Give as many.")
+            if largest == 0:
+                return {}
+            # A plan of its own, so that no run is planned like this.
+            plan = BatchPlan(largest, 1, cpu_cores(), "timing")
+            runner = self._open(example, largest, self._run, plan).runners[0]
             timings: dict[int, list[float]] = {}
             for size in batch_sizes:
                 batch = source.peek(size).inputs

@@ -42,18 +42,19 @@ class LabelMapper:
         labels = columns = batch.labels
         if labels is None or len(labels) == 0:
             return labels
-        classes = f"the model has {self._classes} classes, 0 to {self._classes - 1}"
         if self._numbers is not None:
             order = np.argsort(self._numbers)
             nearest = np.minimum(np.searchsorted(self._numbers, labels, sorter=order), len(order) - 1)
             columns = order[nearest]
             is_wrong = self._numbers[columns] != labels
-            classes = f"the model's classes are {', '.join(map(str, self._numbers))}"
         else:
             labels = columns = labels if self._columns is None else self._columns[labels]
             is_wrong = labels >= self._classes
         if is_wrong.any():
             row = int(np.argmax(is_wrong))
+            classes = f"the model has {self._classes} classes, 0 to {self._classes - 1}"
+            if self._numbers is not None:
+                classes = f"the model's classes are {', '.join(map(str, self._numbers))}"
             raise DataError(
                 f"row with id {plain_id(batch.ids[row])!r}: its label {int(labels[row])} is no class; {classes}.",
                 position=batch_positions(batch)[row],

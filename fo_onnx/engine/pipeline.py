@@ -25,7 +25,7 @@ from ..contracts.source import Source
 from ..contracts.spec import PROBABILITY_KINDS
 from ..control.run_control import RunControl, begin
 from ..distributions.probabilities import invalid_rows
-from ..errors import DataError, DeviceError, FoOnnxError, RunError, warn_at_caller
+from ..errors import DataError, DeviceError, FoOnnxError, RunError, append_sentence, warn_at_caller
 from ..runtime.inputs import RowShapeError
 from ..runtime.opened import OpenedModel
 from ..runtime.workers import Failure, run_in_threads, run_inline
@@ -143,21 +143,21 @@ class Pipeline:
         where = f"It happened on the batch of rows {position} to {failure.left[0].stop - 1}."
         is_shape = isinstance(error, RowShapeError) and self._open_native is not None
         if isinstance(error, DataError) and not is_shape:
-            raise DataError(f"{error} {where}", position=position) from error
+            raise DataError(append_sentence(error, where), position=position) from error
         if not isinstance(error, RunError | RowShapeError):
             # An output_transform, say, which the native runner would call just as well.
-            raise type(error)(f"{error} {where}") if isinstance(error, FoOnnxError) else error
+            raise type(error)(append_sentence(error, where)) if isinstance(error, FoOnnxError) else error
         try:
             runner = None if self._open_native is None else self._open_native()
         except DeviceError:
             runner = None
         if runner is None:
-            raise type(error)(f"{error} {where}") from error
+            raise type(error)(append_sentence(error, where)) from error
         if is_shape:
             try:
                 runner.run(failure.left[0].inputs)
             except FoOnnxError:
-                raise DataError(f"{error} {where}", position=position) from error
+                raise DataError(append_sentence(error, where), position=position) from error
 
         # The switch is recorded before the first row after it.
         self.stats.switched_at, self.stats.reason = position, str(error)

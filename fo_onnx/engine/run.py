@@ -16,7 +16,7 @@ from ..contracts.source import Source
 from ..control.run_control import TimeUp
 from ..control.signals import signals_deferred
 from ..distributions import Distributions
-from ..errors import DataError, FoOnnxError, OptionError, StoreExistsError
+from ..errors import DataError, FoOnnxError, OptionError, StoreExistsError, append_sentence
 from ..runtime.opened import OpenedModel
 from ..runtime.tuning import first_rows
 from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load
@@ -218,7 +218,6 @@ class _FirstBatch:
 def _annotate(err: BaseException, text: str) -> None:
     """Add where the finished rows are to an error's message, and to an interrupt as a note."""
     if isinstance(err, FoOnnxError) and err.args:
-        stop = "" if str(err.args[0]).endswith((".", "?", "!")) else "."
-        err.args = (f"{err.args[0]}{stop} {text}", *err.args[1:])
+        err.args = (append_sentence(err.args[0], text), *err.args[1:])
     else:
         err.add_note(text)

@@ -61,6 +61,8 @@ def resolve_model(model: Any, options: ModelOptions, output: OutputOptions) -> R
         ModelError: It is no model, or a file of no known kind.
         TrustError: Reading its file would run code.
     """
+    if isinstance(model, LoadedOnnx):
+        return ResolvedModel(model, None)
     if isinstance(model, OnnxModel):
         _refuse_params(model.path, options)
         if output.output_name in (None, model.spec.output.name):

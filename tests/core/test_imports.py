@@ -50,3 +50,7 @@ def test_the_test_can_fail(module):
 def test_numpy_models_run_without_a_framework():
     code = "import fo_onnx as fo, numpy as np; fo.generate(lambda x: x @ np.eye(3), np.eye(3)).probs"
     assert not loaded_by(code) & {"torch", "tensorflow", "jax", "onnx", "onnxruntime", "pyarrow"}
+
+
+def test_the_errors_are_there_at_once():
+    assert loaded_by("import fo_onnx; assert issubclass(fo_onnx.errors.StoreExistsError, fo_onnx.StoreError)") == set()

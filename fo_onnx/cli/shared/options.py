@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,7 +85,7 @@ def _read_dtype(text: str) -> str:
 
 def _read_class_names(text: str) -> list[str]:
     path = Path(text)
-    if not path.is_file():
+    if not os.path.isfile(text):  # also for a list that is too long for a path
         names = [n.strip() for n in text.split(",")]
         if len(names) < 2 or not all(names):
             raise click.BadParameter(f"{text!r} is no file, and no list of at least two names separated by commas.")

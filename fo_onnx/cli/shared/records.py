@@ -38,13 +38,14 @@ def run_lines(dists: Any) -> list[tuple[str, Any]]:
     """Return what distributions and the record of their run say of them, as names and values."""
     meta, timing = dists.meta, dists.meta.get("timing") or {}
     export = f", export and comparison {time_text(timing['export_s'])}" if timing.get("export_s") else ""
-    speed = timing.get("rows_per_s")
+    speed, total_s = timing.get("rows_per_s"), timing.get("total_s")
+    duration = "" if total_s is None else f" ({time_text(total_s)}{export})"
     return [
         ("classes", class_text(dists.classes, dists.class_names)),
         ("runner", _runner_lines(meta)),
         ("parity", parity_line(meta.get("parity"))),
         ("metrics", metrics_lines(dists.metrics())),
-        ("speed", f"{rate_text(speed)} ({time_text(timing['total_s'])}{export})" if speed else None),
+        ("speed", f"{rate_text(speed)}{duration}" if speed else None),
     ]
 
 

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -472,6 +473,43 @@ def test_what_a_user_put_into_an_entry_stays(tmp_path, file, foreign, caplog):
         cache.clear()
     assert sorted(p.name for p in (cache.folder / KEYS[0]).rglob("*")) == inside
     assert cache.state()["entries"] == 1
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "notes.txt"])
+def test_a_folder_of_a_user_under_the_name_of_a_beginning_stays(tmp_path, file, name, caplog):
+    cache = ExportCache(tmp_path / "cache", 1 << 20)
+    cache.keep(KEYS[1], file, SPEC)
+    own = cache.folder / f"{KEYS[0]}.tmp" / name
+    own.parent.mkdir(mode=0o700)
+    own.write_text("my own")
+    cache.keep(KEYS[0], file, SPEC)
+    assert own.read_text() == "my own"
+    assert "could not be kept in the cache" in caplog.text
+    assert cache.fetch(KEYS[0], file.with_name("out.onnx")) is None
+
+
+@pytest.mark.parametrize("text", ["1", "null", "{}", "{"])
+def test_a_record_that_is_none_is_damaged(tmp_path, file, text, caplog):
+    cache = ExportCache(tmp_path / "cache", 1 << 20)
+    cache.keep(KEYS[0], file, SPEC)
+    (cache.folder / KEYS[0] / "spec.json").write_text(text)
+    assert cache.fetch(KEYS[0], file.with_name("out.onnx")) is None
+    assert "is damaged (" in caplog.text
+    assert "a new export replaces it" in caplog.text
+
+
+def test_an_entry_that_another_process_has_just_removed_is_no_problem(tmp_path, file, monkeypatch, caplog):
+    cache = ExportCache(tmp_path / "cache", 1 << 20)
+    cache.keep(KEYS[0], file, SPEC)
+    take_lock = files.take_lock
+
+    def after_another(folder: Path, **options: Any) -> Any:
+        shutil.rmtree(cache.folder / KEYS[0], ignore_errors=True)
+        return take_lock(folder, **options)
+
+    monkeypatch.setattr(files, "take_lock", after_another)
+    assert cache.fetch(KEYS[0], file.with_name("out.onnx")) is None
+    assert caplog.text == ""
 
 
 def test_what_a_kill_left_is_removed(tmp_path, file):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import subprocess
 import sys
@@ -131,6 +132,12 @@ class TestHelpers:
         assert result["a"][1][1] == "text"
         assert framework.is_row(result["a"][0])
         assert isinstance(result["a"][1], tuple)
+
+    def test_to_no_named_device_is_the_value_itself(self, framework: Framework) -> None:
+        value = collections.OrderedDict(a=1)
+        assert make_generator(framework, device="auto").to_device(value) is value
+        with pytest.raises(OptionError, match="cdua"):
+            make_generator(framework, device="cdua").to_device({"n": 3})
 
     def test_to_a_device_that_is_not_there(self, framework: Framework) -> None:
         generator = make_generator(framework, device="tpu:7")
