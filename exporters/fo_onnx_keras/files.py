@@ -22,13 +22,20 @@ _UNSAFE_OPERATORS = re.compile(
     r"|CreateSummary(File|Db)Writer|Write\w*Summary|ImportEvent|Debug(Identity|NumericSummary|NanCount)\w*"
     r"|(Experimental)?(TextLine|TFRecord|FixedLengthRecord|Sql|CSV|LMDB|Save|Load|Cache|MatchingFiles|DataService)Dataset\w*"
     r"|(Experimental)?DatasetToTFRecord|(List)?Snapshot\w*|DistributedSave|RegisterDataset\w*|Rpc\w*"
-    r"|(WholeFile|TextLine|TFRecord|FixedLengthRecord|LMDB)Reader\w*"
+    r"|(WholeFile|TextLine|TFRecord|FixedLengthRecord|LMDB)Reader\w*|ImmutableConst|Skipgram|FixedUnigramCandidateSampler"
+    r"|DatasetFromGraph"
 )
-"""TensorFlow operators that read or write files wherever they like (TensorFlow's SECURITY.md: models are programs)."""
+"""TensorFlow operators that read or write files wherever they like (TensorFlow's SECURITY.md: models are programs).
+
+The last one runs a graph that is a string, in which there may be any of them.
+"""
 _SAVER_OPERATORS = frozenset(
     {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "Save", "SaveSlices", "Restore", "RestoreSlice"}
 )
 """Those of them that every SavedModel has, in the functions that save and restore its variables."""
+_SAVER_FUNCTION = re.compile(r"__inference_(_traced_(?:save|restore))_\d+")
+_SAVER_ATTRIBUTES = frozenset({"_input_shapes", "_construction_context"})
+"""These functions and their attributes, as tf.saved_model.save names them."""
 _PYTHON_OPERATORS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 _UNKNOWN_CLASS = re.compile(
     r"Could not (?:locate|deserialize) (?:class|function)? ?'([^']+)'|Unknown (?:layer|object): '([^']+)'"
@@ -181,7 +188,7 @@ def _load_saved_model(path: Path, trust: bool) -> Any:
 
 
 def _operators(path: Path) -> set[str]:
-    """Return the operators in the graph and functions of a SavedModel, without the saver's; load nothing of it."""
+    """Return the operators in a SavedModel, without those of its saver functions; load nothing of it."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -203,24 +210,22 @@ def _operators(path: Path) -> set[str]:
 
 
 def _operators_in(content: Any) -> set[str]:
-    """Return the operators of a graph and its functions; those of savers only where the model can be made to run them.
+    """Return the operators of a graph and all its functions, but for those of TensorFlow's own saver functions.
 
-    Every SavedModel has functions that write and read the files of its variables. TensorFlow 2 runs what objects of the
-    model offer and what that calls, and these are not among it.
+    A function counts whether or not something calls it: TensorFlow puts one with ``api_implements`` in another's place.
+    A saver function is left out if it has no such attribute, and if no function, constant, gradient or object of the
+    model names it. Nodes of the graph itself do, which TensorFlow 2 does not run.
     """
-    functions = {f.signature.name: f.node_def for f in content.graph_def.library.function}
-    all_operators = {n.op for nodes in (content.graph_def.node, *functions.values()) for n in nodes}
-    objects = content.object_graph_def.nodes
-    pending = [name for o in objects for name in o.function.concrete_functions]
-    pending += [o.bare_concrete_function.concrete_function_name for o in objects]
-    run: set[str] = set()
-    while pending:
-        name = pending.pop()
-        if name in functions and name not in run:
-            run.add(name)
-            for node in functions[name]:
-                pending += [node.op, *(f.name for v in node.attr.values() for f in (v.func, *v.list.func))]
-    return all_operators - _SAVER_OPERATORS | {n.op for name in run for n in functions[name]}
+    library = content.graph_def.library
+    text = library.SerializeToString() + content.object_graph_def.SerializeToString()
+    # By their names without the number, which another one takes the place of when a function is loaded.
+    unnamed = [name for name in ("_traced_save", "_traced_restore") if text.count(name.encode()) == 1]
+    operators = {n.op for n in content.graph_def.node}
+    for function in library.function:
+        saver = _SAVER_FUNCTION.fullmatch(function.signature.name)
+        is_saver = saver and saver[1] in unnamed and set(function.attr) <= _SAVER_ATTRIBUTES
+        operators |= {n.op for n in function.node_def} - (_SAVER_OPERATORS if is_saver else set())
+    return operators
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

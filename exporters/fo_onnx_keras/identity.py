@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ from .interface import signature_of
 
 _NOT_OF_THE_MODEL = ("seed", "build_config", "build_input_shape")
 """Keys of a configuration that differ in each process, or that say how a model was called."""
-_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_REFERENCES = ("keras_history", "input_layers", "output_layers")
+"""Keys of a configuration under which layers are named that others are connected with."""
 _NUMBER = re.compile(r"_\d+$")
 _SET_BY_KERAS = frozenset({
     "name", "built", "compiled", "loss", "steps_per_execution", "unrolled_steps_per_execution", "stop_training",
@@ -74,28 +76,36 @@ def _of_model(model: Any) -> Iterator[bytes]:
 
 
 def _config_of(layer: Any) -> bytes:
-    """Return the configuration of a layer as JSON; empty if it has none, as with arguments that are no JSON.
-
-    References to layers are by name, so the numbers in names become those of the order in the configuration.
-    """
-    names: dict[str, str] = {}
-
-    def comparable(entry: dict[str, Any]) -> dict[str, Any] | None:
-        name = entry.get("name")
-        if isinstance(name, str):
-            names.setdefault(name, f'"{_NUMBER.sub("", name)} {len(names)}"')
-        # Marshalled code differs from process to process; the attributes of the layer have the function.
-        is_code = entry.get("class_name") == "__lambda__"
-        return None if is_code else {k: v for k, v in entry.items() if k not in _NOT_OF_THE_MODEL}
-
+    """Return the configuration of a layer as JSON; empty if it has none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of lambdas, which are not written to a file here
-            text = json.dumps(layer.get_config(), default=lambda v: digests.sha256_of(digests.of_value(v)))
+            config = layer.get_config()
     except (NotImplementedError, TypeError, ValueError, AttributeError, OSError):
         return b""
-    text = json.dumps(json.loads(text, object_hook=comparable), sort_keys=True)
-    return _TEXT.sub(lambda match: names.get(match[1], match[0]), text).encode()
+    return json.dumps(_comparable(config, {}), sort_keys=True).encode()
+
+
+def _comparable(value: Any, places: Mapping[str, int], is_reference: bool = False) -> Any:
+    """Return a configuration as JSON without seeds, code and the numbers in names, with references to layers by place."""
+    if isinstance(value, list | tuple):
+        return [_comparable(item, places, is_reference) for item in value]
+    if not isinstance(value, Mapping):
+        value = places.get(value, value) if is_reference and isinstance(value, str) else value
+        return value if isinstance(value, int | float | str | None) else digests.sha256_of(digests.of_value(value))
+    if value.get("class_name") == "__lambda__":
+        # Marshalled code differs from process to process; the attributes of the layer have the function.
+        return None
+    layers = value.get("layers")
+    if isinstance(layers, list):
+        places = {str(layer.get("name")): i for i, layer in enumerate(layers) if isinstance(layer, Mapping)}
+    return {
+        str(key): _NUMBER.sub("", item)
+        if key == "name" and isinstance(item, str)
+        else _comparable(item, places, is_reference or key in _REFERENCES)
+        for key, item in value.items()
+        if key not in _NOT_OF_THE_MODEL
+    }
 
 
 def _of_object(holder: Any) -> Iterator[bytes]:
@@ -160,20 +170,23 @@ def _of_graphs(function: Any) -> Iterator[bytes]:
     """Yield the graphs of a function without Python code: their nodes, and the values of all that they captured."""
     for concrete in getattr(function, "concrete_functions", None) or [function]:
         graph = concrete.graph.as_graph_def()
-        names = {f.signature.name for f in graph.library.function}
-        yield from _of_nodes(graph.node, names)
-        # The names of functions are numbered anew in each process, and come in another order.
-        yield from sorted(digests.sha256_of(_of_nodes(f.node_def, names)).encode() for f in graph.library.function)
+        functions = {f.signature.name: f.node_def for f in graph.library.function}
+        # The names of functions are numbered anew in each process: they count by the order in which they are called.
+        called: list[str] = []
+        for nodes in itertools.chain([graph.node], (functions[name] for name in called)):
+            yield f"{len(nodes)} nodes".encode()
+            for node in nodes:
+                attributes = sorted(node.attr.items())
+                names = (node.op, *(f.name for _, value in attributes for f in (value.func, *value.list.func)))
+                callees = [name for name in names if name in functions]
+                called += [name for name in dict.fromkeys(callees) if name not in called]
+                operator = "" if node.op in functions else node.op
+                yield f"{operator} {[called.index(n) for n in callees]} {node.name} {list(node.input)}".encode()
+                for name, value in attributes:
+                    if not (name.startswith("_") or value.HasField("func") or value.list.func):
+                        yield name.encode() + value.SerializeToString(deterministic=True)
         for tensor in (*concrete.variables, *concrete.captured_inputs):
             yield from _of_tensor(tensor)
-
-
-def _of_nodes(nodes: Any, functions: set[str]) -> Iterator[bytes]:
-    for node in nodes:
-        yield f"{'' if node.op in functions else node.op} {node.name} {list(node.input)}".encode()
-        for name, value in sorted(node.attr.items()):
-            if not (name.startswith("_") or value.HasField("func") or value.list.func):
-                yield name.encode() + value.SerializeToString(deterministic=True)
 
 
 def _is_tensor(value: Any) -> bool:

@@ -35,8 +35,9 @@ def guard_layers(model: Any, *, in_float32: bool) -> Iterator[None]:
         model: The model.
         in_float32: Whether layers of half precision compute in float32.
     """
-    with _lifting:
-        before = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers_of(model)]
+    layers = layers_of(model)
+    with _lifting if layers else contextlib.nullcontext():
+        before = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
         try:
             with _lift_to_float32(model) if in_float32 else contextlib.nullcontext():
                 yield

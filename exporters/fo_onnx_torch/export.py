@@ -30,6 +30,8 @@ SCRIPT_OPSET = 18
 """The newest operator set of the older exporter."""
 
 _TORCH, _OWN = (str(Path(file).parent) for file in (torch.__file__, __file__))
+_GENERATED = ("<frozen ", "<string>", "<eval_with_key>")
+"""Places of Python's and torch.fx's own code; that of a user may be in ``<ipython-input-…>``."""
 _OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
 _QUOTED = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n([^\n]*)')
 
@@ -170,6 +172,6 @@ def _describe_failure(err: BaseException) -> str:
     for error in (cause, err):
         lines += [(f.filename, f.lineno, f.line) for f in reversed(traceback.extract_tb(error.__traceback__))]
     for file, number, code in lines:
-        if not file.startswith((_TORCH, _OWN, "<")):
+        if not file.startswith((_TORCH, _OWN, *_GENERATED)):
             return f"{text}. It happened in {Path(file).name}, line {number}: {(code or '').strip()}"
     return text

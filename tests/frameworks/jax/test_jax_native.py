@@ -177,6 +177,16 @@ class TestBatches:
             np.testing.assert_allclose(raw.forward({"0": X[:size]}), X[:size] @ np.asarray(W), atol=1e-5)
         assert traced == [(4, 5), (3, 5)]
 
+    def test_only_weights_are_put_on_a_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """To put each batch there takes as long as to run a small model."""
+        shapes, put = [], jax.device_put
+        monkeypatch.setattr(jax, "device_put", lambda a, *place: (shapes.append(np.shape(a)), put(a, *place))[1])
+
+        raw = opened(linear, device="cpu")
+        for size in (4, 3, 4):
+            np.testing.assert_allclose(raw.forward({"0": X[:size]}), X[:size] @ np.asarray(W), atol=1e-5)
+        assert shapes == [W.shape]
+
     def test_weights_are_arguments_of_the_program(self) -> None:
         offset = RNG.standard_normal(3, dtype=np.float32)
         inner = jax.jit(lambda x: x @ W)

@@ -20,6 +20,7 @@ keras = pytest.importorskip("keras")
 import tensorflow as tf  # noqa: E402
 from fo_onnx_keras.plugin import KerasExporter  # noqa: E402
 from keras import layers  # noqa: E402
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel  # noqa: E402
 
 # Keras 3.15 saves variables by numpy.array, of which TensorFlow 2.21 does not know numpy 2's arguments.
 pytestmark = pytest.mark.filterwarnings(
@@ -279,6 +280,8 @@ def summary_writer(path: str) -> Any:
         ("SaveSlices", lambda path: tf.raw_ops.SaveSlices(filename=path, tensor_names=["a"], shapes_and_slices=[""], data=[1.0])),
         ("DebugIdentityV2", lambda path: tf.raw_ops.DebugIdentityV2(input=1.0, debug_urls=["file://" + path])),
         ("WholeFileReaderV2", lambda path: tf.raw_ops.WholeFileReaderV2()),
+        ("ImmutableConst", lambda path: tf.raw_ops.ImmutableConst(dtype=tf.uint8, shape=[1], memory_region_name=path)),
+        ("DatasetFromGraph", lambda path: tf.raw_ops.DatasetFromGraph(graph_def=b"")),
     ],
 )  # fmt: skip
 def test_saved_models_that_touch_files_need_trust(tmp_path: Path, operator: str, what: Any) -> None:
@@ -294,6 +297,51 @@ def test_saved_models_that_touch_files_need_trust(tmp_path: Path, operator: str,
         EXPORTER.load(tmp_path / "saved", trust=False)
     EXPORTER.load(tmp_path / "saved", trust=True)
     assert [p.name for p in tmp_path.iterdir()] == ["saved"]
+
+
+def copy_as_other(graph: Any, saver: Any) -> None:
+    """A function that nothing calls, and that TensorFlow may put in the place of one with the same interface."""
+    saver.attr["api_implements"].s = b"interface"
+    other = graph.graph_def.library.function.add()
+    other.CopyFrom(saver)
+    other.signature.name = "__inference_other_1"
+    del saver.attr["api_implements"]
+
+
+def add_call(graph: Any, saver: Any) -> None:
+    call = next(f for f in graph.graph_def.library.function if "__call__" in f.signature.name)
+    call.node_def.add(name="saver", op="PartitionedCall").attr["f"].func.name = saver.signature.name
+
+
+def add_string(graph: Any, saver: Any) -> None:
+    """The name that the function gets when it is loaded: an argument of a function is not renamed."""
+    call = next(f for f in graph.graph_def.library.function if "__call__" in f.signature.name)
+    call.node_def[0].attr["f"].func.attr["g"].func.name = "__inference__traced_save_999"
+
+
+def add_gradient(graph: Any, saver: Any) -> None:
+    graph.graph_def.library.gradient.add(function_name="f", gradient_func=saver.signature.name)
+
+
+def add_object(graph: Any, saver: Any) -> None:
+    graph.object_graph_def.nodes.add().bare_concrete_function.concrete_function_name = saver.signature.name
+
+
+def add_interface(graph: Any, saver: Any) -> None:
+    saver.attr["api_implements"].s = b"interface"
+
+
+@pytest.mark.parametrize("change", [copy_as_other, add_interface, add_call, add_string, add_gradient, add_object])
+def test_savers_that_a_saved_model_can_run_need_trust(tmp_path: Path, change: Any) -> None:
+    tf.saved_model.save(Linear(), str(tmp_path / "saved"))
+    path = tmp_path / "saved" / "saved_model.pb"
+    content = SavedModel.FromString(path.read_bytes())
+    (graph,) = content.meta_graphs
+    change(graph, next(f for f in graph.graph_def.library.function if "_traced_save" in f.signature.name))
+    path.write_bytes(content.SerializeToString())
+
+    with pytest.raises(TrustError, match=r"reads or writes files when it runs \(MergeV2Checkpoints, SaveV2\)"):
+        EXPORTER.load(tmp_path / "saved", trust=False)
 
 
 def test_damaged_saved_models(tmp_path: Path) -> None:

@@ -35,6 +35,32 @@ class Shift(Scale):
         return x + self.factor
 
 
+class Option(layers.Layer):
+    """An option that only the configuration tells."""
+
+    def __init__(self, option: Any, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self._option = option
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "option": self._option}
+
+    def call(self, x: Any) -> Any:
+        return x
+
+
+class Calling(tf.Module):
+    """Calls two functions that a SavedModel holds under the same name."""
+
+    def __init__(self, call: Any, *functions: Any) -> None:
+        super().__init__()
+        self._call, self._functions = call, [tf.function(f) for f in functions]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
+    def __call__(self, x: Any) -> Any:
+        return self._call(x, *self._functions)
+
+
 def model(*middle: Any, activation: str = "relu", seed: int = 0) -> Any:
     keras.utils.set_random_seed(seed)
     return keras.Sequential([layers.Input((4,)), layers.Dense(5, activation), *middle, layers.Dense(3)])
@@ -61,6 +87,8 @@ def test_equal_models_are_equal_whatever_their_layers_are_called() -> None:
     compiled.compile("adam", "mse")
     assert fingerprint(compiled) == known, "how it is trained does not matter"
     assert fingerprint(model(layers.Dropout(0.5))) == fingerprint(model(layers.Dropout(0.5))), "nor do seeds"
+    options = {fingerprint(model(layers.Softmax(), activation="softmax")) for _ in range(3)}
+    assert len(options) == 1, "nor is an option taken for the name of a layer"
 
 
 @pytest.mark.parametrize(
@@ -73,9 +101,15 @@ def test_equal_models_are_equal_whatever_their_layers_are_called() -> None:
         (lambda: model(layers.Lambda(lambda x: x * 2)), lambda: model(layers.Lambda(lambda x: x * 3))),
         (lambda: residual(0, 1), lambda: residual(1, 0)),
         (lambda: with_constant(1.0), lambda: with_constant(2.0)),
+        (lambda: model(Option("level_1", "level_1")), lambda: model(Option("level_2", "level_2"))),
+        (lambda: model(Option({("key", 1): True})), lambda: model(Option({("key", 1): False}))),
+        (lambda: model(Option({"layers": 1})), lambda: model(Option({"layers": 2}))),
     ],
-    ids=["weights", "activation", "attribute", "code", "lambda", "graph", "captured tensor"],
-)
+    ids=[
+        "weights", "activation", "attribute", "code", "lambda", "graph", "captured tensor", "option like a name",
+        "option with a tuple for its key", "option called layers",
+    ],
+)  # fmt: skip
 def test_what_changes_a_row_changes_the_fingerprint(one: Any, other: Any) -> None:
     assert fingerprint(one()) == fingerprint(one())
     assert fingerprint(one()) != fingerprint(other())
@@ -243,6 +277,20 @@ def test_saved_models(tmp_path: Path) -> None:
     assert found[0] == found[1] != found[2]
     loaded = [tf.saved_model.load(path) for path in (one, one, other)]
     found = [fingerprint(m.signatures["serving_default"]) for m in loaded]
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda x, f, g: f(x) - 3 * g(x), lambda x, f, g: tf.cond(tf.reduce_sum(x) > 0, lambda: f(x), lambda: g(x))],
+    ids=["calls", "branches"],
+)
+def test_saved_models_with_their_functions_swapped(tmp_path: Path, call: Any) -> None:
+    first, second = (lambda x: tf.nn.relu(x)), (lambda x: tf.tanh(x))
+    tf.saved_model.save(Calling(call, first, second), str(tmp_path / "one"))
+    tf.saved_model.save(Calling(call, second, first), str(tmp_path / "other"))
+
+    found = [fingerprint(tf.saved_model.load(str(tmp_path / name))) for name in ("one", "one", "other")]
     assert found[0] == found[1] != found[2]
 
 

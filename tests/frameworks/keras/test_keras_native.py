@@ -6,7 +6,9 @@ import gc
 import json
 import subprocess
 import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -396,6 +398,24 @@ def test_a_strategy_spreads_batches_and_keeps_their_order() -> None:
     found = subprocess.run([sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=200)
     assert found.stdout.strip().endswith("done"), found.stderr[-3000:]
     assert "triggered tf.function retracing" not in found.stderr
+
+
+def test_functions_without_layers_run_at_a_time_in_threads() -> None:
+    """Each waits for the other."""
+    barrier = threading.Barrier(2, timeout=30)
+
+    def function() -> Any:
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 6], tf.float32)])
+        def score(x: Any) -> Any:
+            x = tf.numpy_function(lambda a: (barrier.wait(), a)[1], [x], tf.float32)
+            return tf.ensure_shape(x, [None, 6]) @ WEIGHT
+
+        return score
+
+    models = [opened(function()) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(lambda m: m.forward({"0": ROWS}), models):
+            np.testing.assert_allclose(found, ROWS @ WEIGHT, atol=1e-5)
 
 
 def test_errors_are_one_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import warnings
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ def test_export_writes_nothing_where_it_fails(tmp_path: Path) -> None:
         with pytest.raises((ExportError, ParityError)):
             fo.export(case.model, case.data, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_in_a_notebook_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, name = "def forward(self, x):\n    return x if x.sum() > 0 else -x\n", "<ipython-input-3-1f2e>"
+    monkeypatch.setitem(linecache.cache, name, (len(code), None, code.splitlines(keepends=True), name))
+    methods: dict[str, Any] = {}
+    exec(compile(code, name, "exec"), methods)
+    net = type("Net", (torch.nn.Module,), {"forward": methods["forward"]})()
+
+    with pytest.raises(ExportError, match=rf"It happened in {name}, line 2: return x if x.sum\(\) > 0 else -x"):
+        fo.export(net.eval(), normal(ROWS, 8), tmp_path / "net.onnx")
 
 
 def test_a_net_that_samples_is_reported_and_never_compared_away() -> None:
