@@ -22,7 +22,7 @@ from .columns import (
     make_array,
     read_chunks,
 )
-from .ids import IdIndex, normalise_ids, require_unique, shorten_list, to_object_array
+from .ids import IdIndex, normalise_ids, require_unique, shorten_list, to_object_array, to_range
 from .metrics import MetricsAccumulator
 from .probabilities import invalid_rows
 
@@ -99,14 +99,16 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
         self.meta: dict[str, Any] = dict(meta)
         # What was decoded so far; all of it can be decoded again.
         self._columns: dict[str, Array] = {}
+        self._ids: Array | range | None = None
         self._index: IdIndex | None = None
 
     def __len__(self) -> int:
         return self._rows.length
 
     def __iter__(self) -> Iterator[int | str]:
-        for part in read_chunks(self._rows, ("ids",)):
-            yield from cast(Array, part.ids).tolist()
+        chunks = (part.ids for part in read_chunks(self._rows, ("ids",)))
+        for ids in chunks if self._ids is None else [self._ids]:
+            yield from (ids if isinstance(ids, range) else cast(Array, ids).tolist())
 
     def __contains__(self, key: object) -> bool:
         return self._find_position(key) is not None
@@ -137,7 +139,7 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be decoded again, so that worker processes get the path and not the rows."""
-        return self.__dict__ | {"_columns": {}, "_index": None}
+        return self.__dict__ | {"_columns": {}, "_ids": None, "_index": None}
 
     @property
     def source(self) -> Rows:
@@ -171,8 +173,9 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
 
     @property
     def ids(self) -> Array:
-        """Return (n,) int64, or an object array of str. Raises `StoreError` if a file holds an id twice."""
-        return self._column("ids")
+        """Return (n,) int64, or objects of str; a copy, or read-only. Raises `StoreError` if a file holds an id twice."""
+        ids = self._gather_ids()
+        return ids.start + np.arange(len(ids), dtype=np.int64) if isinstance(ids, range) else ids
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -229,8 +232,8 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
         doing = f"Selecting from {self!r}"
         ids = normalise_ids(chosen, doing)
         require_unique(ids, doing)
-        index = self._open_index()
-        positions = [index.find_position(key) for key in ids.tolist()]
+        self._gather_ids()  # read once for all of them
+        positions = [self._find_position(key) for key in ids.tolist()]
         unknown = [key for key, position in zip(ids.tolist(), positions, strict=True) if position is None]
         if unknown:
             raise DataError(f"{doing}: there are no rows with the ids {shorten_list(unknown)}. {self._describe_ids()}")
@@ -313,13 +316,16 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
                     start += len(values)
             if name == "ids":
                 require_unique(whole, f"Reading {rows.where or 'rows'}", StoreError)
+                whole.flags.writeable = False  # since rows are looked up by it
             self._columns[name] = whole
         return self._columns[name]
 
-    def _open_index(self) -> IdIndex:
-        if self._index is None:
-            self._index = IdIndex(self.ids)
-        return self._index
+    def _gather_ids(self) -> Array | range:
+        """Return consecutive ids as a range, others as an array."""
+        if self._ids is None:
+            parts = read_chunks(self._rows, ("ids",)) if self.id_kind == "int" else ()
+            self._ids = to_range(cast(Array, part.ids) for part in parts) or self._column("ids")
+        return self._ids
 
     def _find_position(self, key: object) -> int | None:
         """Return the position of an id; ``None`` if it is not there."""
@@ -329,18 +335,23 @@ class Distributions(Mapping[int | str, NDArray[np.float32]]):
             key = int(key)
             # An integer is first looked for at its own position, which needs no index. The row's probabilities lie in
             # the same part of a file, and are what is asked for next.
-            if self._index is None and 0 <= key < len(self):
-                ids = self._rows.read(key, key + 1, ("ids", "probs")).ids
-                if cast(Array, ids)[0] == key:
+            if self._ids is None and 0 <= key < len(self):
+                row = self._rows.read(key, key + 1, ("ids", "probs"))
+                if cast(Array, row.ids)[0] == key:
                     return key
-        return self._open_index().find_position(key)
+        ids = self._gather_ids()
+        if isinstance(ids, range):
+            return ids.index(cast(int, key)) if key in ids else None
+        if self._index is None:
+            self._index = IdIndex(ids)
+        return self._index.find_position(key)
 
     def _describe_ids(self) -> str:
         """Return a hint for an error about an id that is not there."""
         kind = "text" if self.id_kind == "str" else "integers"
         if len(self) == 0:
             return "It has no rows."
-        first, last = next(iter(self)), next(iter(self.slice(-1)))
+        first, last = next(iter(self.slice(0, 1))), next(iter(self.slice(-1)))
         return (
             f"Its ids are {kind}, from {first!r} to {last!r} in order; rows by position are at .slice(a, b) and .probs."
         )

@@ -78,6 +78,23 @@ def is_increasing(ids: Array) -> bool:
     return len(ids) < 2 or bool((ids[1:] > ids[:-1]).all())
 
 
+def are_consecutive(ids: Array, first: int) -> bool:
+    """Return whether (n,) ids are the integers from `first` on."""
+    return len(ids) == 0 or (ids.item(0) == first and ids.item(-1) == first + len(ids) - 1 and is_increasing(ids))
+
+
+def to_range(parts: Iterable[Array]) -> range | None:
+    """Return integer ids, in parts of at least one, as a range, which takes no memory; ``None`` if they are no such."""
+    start = stop = 0
+    for ids in parts:
+        if start == stop:
+            start = stop = ids.item(0)
+        if not are_consecutive(ids, stop):
+            return None
+        stop += len(ids)
+    return range(start, stop)
+
+
 class IdIndex:
     """Positions of ids (n,), each of which is there once."""
 

@@ -17,7 +17,7 @@ from .base import PositionalSource
 from .batching import Item, Rows
 from .elements import ElementParser
 from .labels import to_labels
-from .nested import Convert, as_array, common_length, leaves, make_sliceable, map_leaves, named_leaves, parts_of
+from .nested import Convert, as_array, common_length, leaves, make_sliceable, map_leaves, parts_of
 from .sequences import RowSource
 
 ID_KEYS = ("id", "ids")
@@ -90,7 +90,7 @@ def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) ->
         common_length(inputs, values)
         return ArraySource(inputs, annotations, options)
     # The user's functions see one row at a time.
-    length = common_length(dict(named_leaves(columns)), None)
+    length = common_length({str(i): leaf for i, leaf in enumerate(leaves(columns))}, None)
     return RowSource(
         lambda position: map_leaves(columns, lambda column: column[position]), length, options, annotations, convert
     )

@@ -27,7 +27,6 @@ from .nested import (
     leaves,
     make_sliceable,
     map_leaves,
-    named_leaves,
     parts_of,
 )
 
@@ -165,7 +164,8 @@ class ElementParser:
                 common_length(inputs, labels)
             else:
                 part = map_leaves(part, lambda leaf: make_sliceable(leaf, self._convert))
-                count = common_length(dict(named_leaves(part)), labels)
+                # By number, since a transform may take two parts of one name.
+                count = common_length({str(i): leaf for i, leaf in enumerate(leaves(part))}, labels)
         except Exception as err:
             yield Unreadable(err, last=True)
             return

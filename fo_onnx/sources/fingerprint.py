@@ -34,7 +34,7 @@ def fingerprint(length: int | None, rows: Iterable[Item], annotations: RowAnnota
         digest.update(row_digests({**item.inputs, **carried}).tobytes())
     if annotations.labels is not None:
         digest.update(repr(annotations.labels.class_names).encode("utf-8", "surrogatepass"))
-        digest.update(row_digests({"labels": annotations.labels.values}).tobytes())
+        digest.update(np.ascontiguousarray(annotations.labels.values).data)
     if annotations.ids is not None:
         positions = sample_positions(len(annotations.ids), 1024)
         digest.update(row_digests({"ids": annotations.ids[positions]}).tobytes())
@@ -76,7 +76,10 @@ def _column_digests(array: Array) -> NDArray[np.uint64]:
         rows = array.reshape(len(array), -1).tolist()
         return np.array([_hash(repr(row)) for row in rows], dtype=np.uint64)
     octets = np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
-    if padding := -octets.shape[1] % 8:
+    width = octets.shape[1]
+    if width in (1, 2, 4):  # quicker than padding
+        octets = octets.view(f"u{width}").astype(np.uint64)
+    elif padding := -width % 8:
         octets = np.concatenate([octets, np.zeros((len(array), padding), np.uint8)], axis=1)
     words = octets.view(np.uint64)
     with np.errstate(over="ignore"):

@@ -110,7 +110,8 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
     run = RunFolder.create(path, {}, COPY, overwrite=overwrite)
     try:
         sink = run.sink(**rows.layout.as_dict())
-        for part in read_chunks(rows):
+        # In small steps, since a shard ends after an append.
+        for part in read_chunks(rows, step=min(rows.step, 16_384)):
             sink.append(cast(Array, part.ids), part.probs, part.labels, part.logits)
         # Bad rows of the run that the result comes from are not in this folder's journal.
         sink.commit({key: value for key, value in meta.items() if key != "rows"}, counts=meta["rows"])

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from ..contracts.batch import BadRow
 from ..distributions import Distributions
 from ..distributions.columns import Array, ArrayRows, Layout
+from ..distributions.ids import are_consecutive
 from ..errors import StoreError
 from .row_checks import DOING, SeenIds, check_append
 from .schema import complete_meta
@@ -34,8 +37,10 @@ class MemorySink:
         self.written = 0
         self.bad_rows = 0
         size = 1024 if length is None else length
-        self._arrays = {column: self._layout.make_column(column, size) for column in self._layout.columns}
-        self._seen = SeenIds(lambda: [self._arrays["ids"][: self.written]])
+        # Ids 0, 1, 2, … are known by their position and take no memory, until one is another.
+        columns = [column for column in self._layout.columns if column != "ids" or id_kind == "str"]
+        self._arrays = {column: self._layout.make_column(column, size) for column in columns}
+        self._seen = SeenIds(lambda: [self._arrays.get("ids", np.arange(self.written))[: self.written]])
         self._result: Distributions | None = None
 
     def append(self, ids: Array, probs: Any, labels: Any, logits: Any, bad: Sequence[BadRow] = ()) -> None:
@@ -45,6 +50,9 @@ class MemorySink:
         columns = check_append(self._layout, ids, probs, labels, logits)
         self._seen.take(cast(Array, columns.ids))
         start, stop = self.written, self.written + len(probs)
+        if "ids" not in self._arrays and not are_consecutive(cast(Array, columns.ids), start):
+            self._arrays["ids"] = self._layout.make_column("ids", len(self._arrays["probs"]))
+            self._arrays["ids"][:start] = np.arange(start)
         for name, array in self._arrays.items():
             if stop > len(array):
                 self._arrays[name] = self._layout.make_column(name, max(stop, 2 * len(array)))

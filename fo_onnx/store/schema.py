@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..distributions.columns import Layout, Rows
-from ..errors import StoreError
+from ..errors import StoreError, reading
 from ..version import __version__
 
 SCHEMA_VERSION = 1
@@ -100,10 +100,12 @@ def _locate_misfit(value: Any, place: str) -> str | None:
 
 
 def decode_meta(text: bytes | str, where: str) -> dict[str, Any]:
-    """Return the meta in a file, checked by `check_meta`. What is no JSON is left to the border, `reading`."""
+    """Return the meta in a file, checked by `check_meta`."""
     import orjson
 
-    return check_meta(orjson.loads(text), where)
+    with reading(f"{where}, its meta", StoreError):
+        meta = orjson.loads(text)
+    return check_meta(meta, where)
 
 
 def check_meta(meta: Any, where: str, doing: str = "Reading") -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 from ..distributions import Distributions
 from ..distributions.columns import Array, Rows, invalid_labels, read_chunks
-from ..distributions.ids import shorten_list
+from ..distributions.ids import is_increasing, shorten_list
 from ..distributions.metrics import MetricsAccumulator
 from ..distributions.probabilities import invalid_rows
-from ..errors import StoreError, StoreNotFoundError, reading
+from ..errors import StoreError, StoreNotFoundError, StoreWriteError, reading
 from .digest import RowDigest, find_changes
 from .files import read_marker
 from .formats.registry import target_format
@@ -80,6 +80,7 @@ def check(path: str | Path) -> CheckReport:
     Raises:
         StoreNotFoundError: Nothing is there.
         StoreError: The suffix is unknown.
+        StoreWriteError: Ids that do not increase, of a large result, find no room in the temporary folder.
     """
     path = Path(path)
     with reading(path, StoreError, "Checking"):
@@ -111,6 +112,8 @@ def _report_errors(report: CheckReport, step: Callable[[], object]) -> None:
     try:
         with reading(report.path, StoreError, "Checking"):
             step()
+    except StoreWriteError:
+        raise  # which says nothing about the file
     except StoreError as err:
         report.problems.append(str(err))
 
@@ -148,9 +151,10 @@ def _check_rows(report: CheckReport, rows: Rows, meta: dict[str, Any]) -> None:
     report.classes = layout.classes
     report.bad_rows = (counts.get("skipped") or 0) + (counts.get("quarantined") or 0)
     report.complete = report.complete and meta.get("complete", True) is True
-    # One pass over the rows, for everything that is compared below.
+    # One pass over the rows, for everything that is compared below; only ids that do not increase are read once more.
     metrics = MetricsAccumulator(layout.classes)
     digest = RowDigest(layout)
+    increasing, last = True, None
     no_distribution, no_class = _RowsAtFault(), _RowsAtFault()
     for part in read_chunks(rows):
         digest.update(part)
@@ -158,6 +162,8 @@ def _check_rows(report: CheckReport, rows: Rows, meta: dict[str, Any]) -> None:
         no_distribution.add(part_ids[invalid_rows(probs)])
         if labels is not None and len(wrong := invalid_labels(labels, layout.classes)):
             no_class.add(part_ids[wrong])
+        increasing = increasing and is_increasing(part_ids) and (last is None or bool(part_ids[0] > last))
+        last = part_ids[-1]
         report.rows += len(part_ids)
         # Metrics of rows at fault say nothing, and take the longest.
         if not no_distribution.count and not no_class.count:
@@ -173,7 +179,8 @@ def _check_rows(report: CheckReport, rows: Rows, meta: dict[str, Any]) -> None:
         report.problems.append(
             f"meta says {length} rows of data, but {report.rows} were written and {report.bad_rows} were bad"
         )
-    _report_errors(report, lambda: Distributions.from_rows(rows, meta).ids)
+    if not increasing:
+        _report_errors(report, lambda: Distributions.from_rows(rows, meta).ids)
     computed = metrics.result()
     # A format that keeps no labels still keeps the metrics that were computed with them.
     recorded = {k: v for k, v in meta.get("metrics", {}).items() if layout.labels or k in computed}

@@ -471,6 +471,9 @@ FOLDERS = {
     "a shard at the root": shard(file="/etc/passwd"),
     "a shard with a NUL": shard(file="part-\0.parquet"),
     "a shard that is a number": shard(file=5),
+    "rows 2^62 twice": manifest(
+        lambda t: (t["meta"].pop("rows"), [s.update(start=0, rows=2**62, stop=2**62) for s in t["shards"]])
+    ),
     "a shard twice": manifest(lambda t: t["shards"].append(t["shards"][0])),
     "shards a text": manifest(lambda t: t.update(shards="all")),
     "shards of numbers": manifest(lambda t: t.update(shards=[1, 2])),

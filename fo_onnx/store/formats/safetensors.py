@@ -11,6 +11,7 @@ import json
 import math
 import operator
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,13 +111,14 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 def _locate_tensor(name: str, entry: Any, size_bytes: int) -> tuple[tuple[int, ...], int, int]:
     """Return shape, first byte and end of a tensor, from its entry in the header; they must fit each other and the file."""
     kind, dtype = _TYPES[name]
-    shape, (start, stop) = entry["shape"], entry["data_offsets"]
-    counts = len(shape) <= 2 and all(type(n) is int and 0 <= n < 2**62 for n in (*shape, start, stop))
-    if (
-        not counts
-        or entry["dtype"] != kind
-        or stop > size_bytes
-        or stop - start != math.prod(shape) * np.dtype(dtype).itemsize
-    ):
-        raise ValueError(f"{size_bytes} bytes of tensors, and {kind} was expected for {name}, not {str(entry)[:200]}")
-    return tuple(shape), start, stop
+    rank = 2 if kind == "F32" else 1
+    with suppress(KeyError, TypeError, ValueError):
+        shape, (start, stop) = entry["shape"], entry["data_offsets"]
+        counts = len(shape) == rank and all(type(n) is int and 0 <= n < 2**62 for n in (*shape, start, stop))
+        length = math.prod(shape) * np.dtype(dtype).itemsize if counts else None
+        if entry["dtype"] == kind and stop - start == length and stop <= size_bytes:
+            return tuple(shape), start, stop
+    raise ValueError(
+        f"{name} is said to be {str(entry)[:200]}; {kind} with {rank} axes within {size_bytes} bytes of tensors was "
+        "expected"
+    )

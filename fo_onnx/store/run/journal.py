@@ -64,6 +64,8 @@ class Shard:
         counts = (self.start, self.stop, self.rows, self.bad_rows, self.bytes, self.errors_bytes)
         if not all(type(n) is int and 0 <= n < 2**63 for n in counts):
             raise TypeError("its numbers are no counts")
+        if self.stop != self.start + self.rows + self.bad_rows:
+            raise ValueError(f"{self.rows} rows and {self.bad_rows} bad ones at positions {self.start} to {self.stop}")
         if not isinstance(self.file, str) or not _SHARD_FILE.fullmatch(self.file):
             raise TypeError(f"{self.file!r} is no name of a shard")
         if not isinstance(self.sha256, str) or type(self.last_batch) is not bool or type(self.recorded) is not bool:
@@ -72,6 +74,9 @@ class Shard:
 
 class Journal:
     """The journal of one folder: what its lines say, and a file that keeps up with it.
+
+    Raises:
+        StoreError: A newer version wrote it. Its lines must not be left out: what they speak of would be removed.
 
     Attributes:
         folder: The run folder.
@@ -112,7 +117,9 @@ class Journal:
                 if entry is not None:
                     self._apply(entry, len(line) + 1)
                     continue
-            except (KeyError, TypeError, ValueError) as err:
+            except StoreError:
+                raise
+            except (KeyError, TypeError, ValueError, OverflowError) as err:
                 problem = f"is not as this version knows it ({first_line(err)})"
             self.damage = StoreError(
                 f"Reading {self._path}: line {number} of {len(lines)} {problem}. resume=True continues from the rows before it."
@@ -149,11 +156,8 @@ class Journal:
         kind = entry["kind"]
         if kind == "shard":
             shard = Shard(**{k: v for k, v in entry.items() if k != "kind"})
-            if shard.start != self.position or shard.stop != shard.start + shard.rows + shard.bad_rows:
-                raise ValueError(
-                    f"a shard of positions {shard.start} to {shard.stop} with {shard.rows} rows and {shard.bad_rows} bad ones "
-                    f"follows position {self.position}"
-                )
+            if shard.start != self.position:
+                raise ValueError(f"a shard of positions {shard.start} to {shard.stop} follows position {self.position}")
             self.shards.append(shard)
             self._shard_offsets.append(self._size)
         elif kind == "switch":
@@ -163,7 +167,10 @@ class Journal:
         elif kind == "layout":
             self.layout = dict(entry["layout"])
         else:
-            raise ValueError(f"an entry of kind {kind!r}: upgrade fo-onnx")
+            raise StoreError(
+                f"Reading {self._path}: an entry of kind {kind!r}, which a newer fo-onnx wrote. Upgrade with: "
+                "pip install -U fo-onnx"
+            )
         self._size += size
 
 

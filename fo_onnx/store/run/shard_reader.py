@@ -139,8 +139,11 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def list_manifest_shards(table: dict[str, Any], path: Path) -> list[Shard]:
     """Return the shards that a manifest lists. Raises `StoreError` if they are not as this version knows them."""
-    with reading(path, StoreError):
-        return [Shard(**entry) for entry in table["shards"]]
+    with reading(f"{path}, its list of shards", StoreError):
+        shards = [Shard(**entry) for entry in table["shards"]]
+        if [s.start for s in shards] != [0, *(s.stop for s in shards)][:-1]:
+            raise ValueError("shards that do not follow one another")
+    return shards
 
 
 def find_shard_problem(folder: Path, shard: Shard, *, hashing: bool) -> str | None:

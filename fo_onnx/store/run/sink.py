@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from ...contracts.batch import BadRow
-from ...distributions.columns import Array, Columns, Layout, read_chunks
+from ...distributions.columns import Array, CheckedRows, Columns, Layout, read_chunks
 from ...distributions.metrics import MetricsAccumulator
 from ...errors import StoreError
 from .. import files
@@ -71,7 +71,7 @@ class RunSink:
         self._busy = False
         self._ended = False
         # Metrics, digest and ids of a run that is resumed begin with those of its finished rows.
-        for part in read_chunks(self._rows()):
+        for part in read_chunks(CheckedRows(self._rows())):
             self._account_for(part)
         self._seen = SeenIds(self._read_ids)
 

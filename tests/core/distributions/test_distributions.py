@@ -357,12 +357,16 @@ def test_a_large_column_goes_into_a_temporary_file_that_is_gone_with_it(monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_an_error_and_no_signal(monkeypatch):
+@pytest.fixture
+def full_disk(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(columns_module, "IN_MEMORY_BYTES", 100)
     monkeypatch.setattr(columns_module.os, "posix_fallocate", full)
+
+
+def test_a_full_disk_is_an_error_and_no_signal(full_disk):
     with pytest.raises(OSError, match="No space left"):
         _ = Distributions.from_rows(Counting(some_probs(100)), {}).probs
 
@@ -375,6 +379,41 @@ def test_rows_of_a_file_are_checked_as_they_are_read(kind, ask):
     d = Distributions.from_rows(kind(probs, where="x.npz"), {})
     with pytest.raises(StoreError, match=r"Reading x\.npz: rows that are no distribution .*; ids 11"):
         ask(d)
+
+
+@pytest.mark.parametrize("first", [0, -7, 2**63 - 20])
+def test_consecutive_ids_are_not_decoded(first, full_disk):
+    d = Distributions.from_rows(Counting(some_probs(), np.arange(20) + first), {})
+    ids = [first + i for i in range(20)]
+    assert d.ids.tolist() == list(d) == ids
+    assert first - 1 not in d
+    assert d.get(first + 20) is None
+    assert list(d.select([first + 9, first + 4])) == [first + 9, first + 4]
+    assert np.array_equal(d[first + 11], some_probs()[11])
+
+
+def test_writing_into_ids_does_not_change_the_result():
+    d = Distributions(some_probs())
+    d.ids[:] = 7
+    assert d.ids.tolist() == list(d) == list(range(20))
+    for ids in (np.arange(20) * 2, np.array([f"a{i}" for i in range(20)], dtype=object)):
+        d = Distributions(some_probs(), ids=ids)
+        with pytest.raises(ValueError, match="read-only"):
+            d.ids[0] = ids[1]
+        assert d.ids.tolist() == list(d) == ids.tolist()
+        assert ids.flags.writeable
+
+
+@pytest.mark.parametrize("ids", [None, [f"a{i}" for i in range(100)], np.arange(100)[::-1]])
+def test_ids_that_are_known_are_not_read_again(ids):
+    rows = Counting(some_probs(100), None if ids is None else normalise_ids(ids, "t"))
+    d = Distributions.from_rows(rows, {})
+    expected = d.ids.tolist()
+    rows.reads.clear()
+    assert list(d) == list(d.keys()) == expected
+    assert expected[99] in d
+    assert "other" not in d
+    assert rows.reads == []
 
 
 def test_duplicate_ids_of_a_file():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fo_onnx.contracts.options import DataOptions
 from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import DataError
+from fo_onnx.sources import open_source
 from fo_onnx.sources.batching import Rows, Unreadable
 from fo_onnx.sources.elements import ElementParser
 from fo_onnx.sources.nested import flatten, leaves, map_leaves
@@ -315,3 +316,12 @@ class TestFunctions:
         rows = list(parser.parse_element(element, batched=True))
         assert [r.inputs["0"].tolist() for r in rows if isinstance(r, Rows)] == [[[3.0]], [[12.0]]]
         assert [r.labels.tolist() for r in rows if isinstance(r, Rows)] == [[1], [0]]
+
+    def test_two_parts_of_one_name_have_equal_lengths(self) -> None:
+        options = DataOptions(transform=lambda parts: parts["a"]["b"])
+        element = {"a": {"b": np.zeros((3, 2))}, "a.b": np.zeros((2, 2))}
+        (row,) = ElementParser(options).parse_element(element, batched=True)
+        assert isinstance(row, Unreadable)
+        assert "unequal numbers of rows: 0 3, 1 2" in str(row.error)
+        with pytest.raises(DataError, match="unequal numbers of rows: 0 3, 1 2"):
+            open_source(element, options)

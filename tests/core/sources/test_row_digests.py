@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fo_onnx.sources.fingerprint import row_digests
+from fo_onnx.sources.annotations import RowAnnotations
+from fo_onnx.sources.fingerprint import fingerprint, row_digests
+from fo_onnx.sources.labels import Labels
 
 ROWS = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32)
 KINDS = {
@@ -18,6 +21,9 @@ KINDS = {
     "float64": ROWS.astype(np.float64),
     "images": (np.random.default_rng(1).integers(0, 255, (50, 3, 5, 5))).astype(np.uint8),
     "one number": np.arange(50),
+    "one byte": np.arange(50, dtype=np.uint8),
+    "two bytes": np.arange(100, dtype=np.uint8).reshape(50, 2),
+    "four bytes": ROWS[:, :1],
     "truth": np.random.default_rng(2).integers(0, 2, (50, 70)).astype(bool),
     "text": np.array([f"word {i}" * (i % 3 + 1) for i in range(50)]),
     "objects": np.array([f"word {i}" for i in range(50)], dtype=object)[:, None],
@@ -72,6 +78,22 @@ def test_names_types_and_shapes_count():
     for i, one in enumerate(digests):
         assert all((one != other).all() for other in digests[i + 1 :])
     assert np.array_equal(row_digests({"x": ROWS, "y": ROWS[::-1]}), row_digests({"y": ROWS[::-1], "x": ROWS}))
+
+
+@pytest.mark.skipif(sys.byteorder == "big", reason="digests are those of one byte order")
+def test_digests_stay_what_runs_have_recorded():
+    recorded = {"u1": 11786581068815659854, "i2": 3597916051059881876, "f4": 983152417946184978}
+    assert {kind: int(row_digests({"x": np.ones(1, kind)})[0]) for kind in recorded} == recorded
+
+
+def test_the_fingerprint_of_labels_takes_no_memory():
+    labels = np.arange(10**6)
+    tracemalloc.start()
+    prints = {fingerprint(10**6, [], RowAnnotations(None, Labels(values))) for values in (labels, labels[::-1])}
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(prints) == 2
+    assert peak_bytes < 1.1 * labels.nbytes  # the second, which is no plain array, is copied
 
 
 def test_no_row_has_the_digest_0():

@@ -193,6 +193,25 @@ def test_without_a_schema_version(suffix, d, tmp_path):
         load(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probs": "x"}, "probs is said to be x; F32 with 2 axes within .* bytes of tensors was expected"),
+        ({"ids": {"dtype": "I64"}}, "ids is said to be .*; I64 with 1 axes"),
+        ({"labels": {"dtype": "I64", "shape": 3000, "data_offsets": [0, 24000]}}, "labels is said to be"),
+        ({"__metadata__": {"fo_onnx": "{"}}, r"d\.safetensors, its meta: it is damaged.*JSONDecodeError"),
+    ],
+)
+def test_a_header_of_safetensors_that_is_wrong_names_what_is_wrong(change, message, d, tmp_path):
+    path = save(d, tmp_path / "d.safetensors")
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]) | change).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+    with pytest.raises(StoreError, match=message):
+        load(path)
+
+
 def test_kinds_of_ids_that_do_not_agree(tmp_path):
     d = Distributions([[0.5, 0.5]], ids=["a"])
     path = with_meta(".parquet", d, tmp_path, lambda m: m | {"data": {"id_kind": "int"}})

@@ -122,6 +122,24 @@ def test_no_room_to_decode_into(tmp_path):
     assert "set the environment variable TMPDIR to a folder that has room" in outcome.message
 
 
+def test_ids_by_position_take_no_memory_in_a_check(tmp_path):
+    np.save(tmp_path / "d.npy", np.ones((10**7, 1), np.float32))
+    outcome = run_bounded(lambda: require_sound(check(tmp_path / "d.npy")))
+    assert outcome.error is None, outcome
+    assert outcome.peak_bytes < 8 * 10**7  # the file is 40 MB
+
+
+def test_a_file_is_not_damaged_because_there_is_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("fo_onnx.distributions.columns.IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    probs = np.full((50, 2), 0.5, np.float32)
+    for ids in (None, np.arange(50) * 2, [f"{i:02d}" for i in range(50)][::-1]):
+        assert check(save(Distributions(probs, ids=ids), tmp_path / "d.parquet", overwrite=True)).ok
+    path = save(Distributions(probs, ids=range(50, 0, -1)), tmp_path / "d.parquet", overwrite=True)
+    with pytest.raises(StoreWriteError, match="TMPDIR"):
+        check(path)
+
+
 def test_no_folder_to_decode_into(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     with pytest.raises(StoreWriteError, match="TMPDIR"):

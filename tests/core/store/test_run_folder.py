@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,14 +13,17 @@ import zlib
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import fo_onnx as fo
 from fo_onnx.contracts.batch import BadRow
 from fo_onnx.distributions import Distributions
+from fo_onnx.distributions.columns import ArrayRows
 from fo_onnx.engine import pipeline
 from fo_onnx.errors import ResumeError, StoreError, StoreExistsError, StoreNotFoundError
-from fo_onnx.store import RunFolder, ShardLimits, check, load
+from fo_onnx.store import RunFolder, ShardLimits, check, load, save
 from fo_onnx.store.run.journal import Journal
 from fo_onnx.store.schema import same_json
 
@@ -549,11 +553,29 @@ def goes_on_to_the_end(target, caplog):
     assert check(target).ok
 
 
+def add_line(folder, entry):
+    text = json.dumps(entry).encode()
+    with (folder / "journal.jsonl").open("ab") as file:
+        file.write(b'{"crc32":"%08x","entry":%s}\n' % (zlib.crc32(text), text))
+
+
+def test_a_journal_of_a_newer_version_is_refused_and_stays(target):
+    folder = aborted(target)
+    add_line(folder, {"kind": "merge"})
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for attempt in (lambda: load(folder), lambda: RunFolder.reopen(target)):
+        with pytest.raises(StoreError, match="kind 'merge', which a newer fo-onnx wrote. Upgrade with: pip") as refused:
+            attempt()
+        assert "resume" not in str(refused.value)
+    assert not check(folder).ok
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"kind": "merge"}, "ValueError: an entry of kind 'merge': upgrade fo-onnx"),
         ({"kind": "switch"}, "KeyError: 'position'"),
+        ({"kind": "switch", "position": float("inf"), "reason": "1e400"}, "OverflowError: "),
         ({"kind": "shard", "file": "../x"}, "TypeError: "),
     ],
 )
@@ -561,9 +583,7 @@ def test_a_line_that_this_version_does_not_know_ends_the_journal(entry, message,
     folder = aborted(target)
     lines = len((folder / "journal.jsonl").read_bytes().splitlines())
     Journal(folder).append({"kind": "on_error", "position": 95, "on_error": "skip"})
-    text = json.dumps(entry).encode()
-    with (folder / "journal.jsonl").open("ab") as file:
-        file.write(b'{"crc32":"%08x","entry":%s}\n' % (zlib.crc32(text), text))
+    add_line(folder, entry)
     with pytest.raises(
         StoreError, match=rf"line {lines + 2} of {lines + 2} is not as this version knows it \({message}"
     ):
@@ -650,6 +670,26 @@ def test_a_shard_that_changed(harm, message, finished, tmp_path, caplog):
     assert re.search(message, caplog.text)
 
 
+def test_a_shard_with_labels_that_are_no_class_is_not_built_on(target):
+    """Whoever edits a shard can make its digest fit."""
+    folder = aborted(target)
+    shard = Journal(folder).shards[0]
+    path = folder / "data" / shard.file
+    table = pq.read_table(path)
+    labels = pa.array([K, *table["label"].to_pylist()[1:]])
+    pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", labels), path)
+    change = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    entries = [json.loads(line)["entry"] for line in (folder / "journal.jsonl").read_bytes().splitlines()]
+    (folder / "journal.jsonl").write_bytes(b"")
+    for entry in entries:
+        add_line(folder, entry | change if entry.get("file") == shard.file else entry)
+    with (
+        RunFolder.reopen(target) as run,
+        pytest.raises(StoreError, match=rf"labels that are no class.*: {K}\. The file"),
+    ):
+        sink_of(run)
+
+
 def test_run_folders_of_newer_versions(tmp_path):
     folder = aborted(tmp_path / "x")
     record = json.loads((folder / "run.json").read_text())
@@ -690,6 +730,37 @@ def test_a_manifest_and_a_journal_that_differ(tmp_path):
     report = check(target)
     assert any("they are not the same" in problem for problem in report.problems)
     assert any("meta says 200 rows" in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.pop("shards"), "KeyError: 'shards'"),
+        (lambda table: table["shards"][1].pop("sha256"), "missing .* 'sha256'"),
+        (lambda table: table["shards"][1].update(rows=1), "1 rows and 0 bad ones at positions"),
+        (
+            lambda table: [s.update(start=0, stop=2**62, rows=2**62) for s in table["shards"]],
+            "do not follow one another",
+        ),
+    ],
+)
+def test_a_wrong_list_of_shards(change, message, tmp_path):
+    target = save(whole(), tmp_path / "x")
+    table = json.loads((target / "manifest.json").read_text())
+    table["shards"] *= 2
+    change(table)
+    (target / "manifest.json").write_text(json.dumps(table))
+    with pytest.raises(StoreError, match=rf"manifest.json, its list of shards: it is damaged.*{message}"):
+        load(target)
+
+
+def test_a_saved_run_folder_has_shards_within_their_limit(tmp_path):
+    rows = ArrayRows(np.full((10**6, 10), 0.1, np.float32))
+    rows.step = 10**6
+    target = save(Distributions.from_rows(rows, {}), tmp_path / "x")
+    shards = [pq.read_metadata(path).num_rows for path in (target / "data").iterdir()]
+    assert sum(shards) == 10**6
+    assert max(shards) * 40 < ShardLimits().size_bytes + 2**20
 
 
 @pytest.mark.parametrize("name", ["add", "close"])
