@@ -62,7 +62,7 @@ def _hazards(estimator: Any, before: str | None) -> Iterator[str]:
         yield from _hazards(estimator.final_estimator_, before or "StackingClassifier's members")
         return
     if name not in THRESHOLDS | SELECTORS:
-        for inner in _estimators_in(vars(estimator)):
+        for inner in _members(estimator):
             yield from _hazards(inner, before)
 
 
@@ -73,22 +73,27 @@ def _inexact(step: Any) -> str | None:
     name = type(step).__name__
     if name not in EXACT or not type(step).__module__.startswith("sklearn."):
         return name
-    return None if name in SELECTORS else next(filter(None, map(_inexact, _estimators_in(vars(step)))), None)
+    return None if name in SELECTORS else next(filter(None, map(_inexact, _members(step))), None)
+
+
+def _members(estimator: Any) -> list[Any]:
+    """Return the fitted estimators within one; of one that keeps none, its parameters, as the steps of a pipeline are."""
+    fitted = [v for k, v in vars(estimator).items() if k.endswith("_")]
+    return list(_estimators_in(fitted)) or list(_estimators_in(list(vars(estimator).values())))
 
 
 def _estimators_in(value: Any) -> Iterator[Any]:
-    """Yield the estimators in a value or in the attributes of another estimator: parameters, and what was fitted like them."""
     if is_estimator(value):
         yield value
     elif type(value).__name__ == "_CalibratedClassifier":
         yield value.estimator
-    elif isinstance(value, list | tuple | dict) and len(value) < 10_000:
-        for item in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, list | tuple) and len(value) < 10_000:
+        for item in value:
             yield from _estimators_in(item)
 
 
 def parts_of(estimator: Any) -> Iterator[Any]:
     """Yield every estimator within one, itself included, from the outside to the inside."""
     yield estimator
-    for inner in _estimators_in(vars(estimator)):
+    for inner in _members(estimator):
         yield from parts_of(inner)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fo_onnx.contracts.batch import Array, Inputs
+from fo_onnx.contracts.spec import TensorSpec
 from fo_onnx.errors import ExportError, RunError
 
-from .classifier import OUTPUT
 from .converters.graph import REFUSED
 from .native import SklearnModel
 
@@ -39,9 +39,9 @@ def set_interface(proto: onnx.ModelProto, inputs: Inputs, native: SklearnModel) 
     proto = onnx.compose.add_prefix(proto, PREFIX)
     columns = _take_inputs(proto.graph, inputs)
     allowed = missing_allowed(native, inputs) if any(a.dtype.kind == "f" for a in inputs.values()) else {}
-    _give_probabilities(proto.graph, {columns[n]: a for n, a in allowed.items()}, native.spec.output.shape[1])
+    _give_probabilities(proto.graph, {columns[n]: a for n, a in allowed.items()}, native.spec.output)
     # Leaves out what the output does not need, such as the nodes of the label.
-    model: onnx.ModelProto = onnx.utils.Extractor(proto).extract_model(list(inputs), [OUTPUT])
+    model: onnx.ModelProto = onnx.utils.Extractor(proto).extract_model(list(inputs), [native.spec.output.name])
     del model.graph.value_info[:]
     return model
 
@@ -129,7 +129,7 @@ def _take_inputs(graph: onnx.GraphProto, inputs: Inputs) -> dict[str, str]:
     return tensors
 
 
-def _give_probabilities(graph: onnx.GraphProto, allowed: dict[str, Array], classes: int | None) -> None:
+def _give_probabilities(graph: onnx.GraphProto, allowed: dict[str, Array], output: TensorSpec) -> None:
     """Replace the outputs by the distributions in float64, with NaN for rows that scikit-learn refuses.
 
     These are rows with infinity, with NaN in columns that may hold none, or with a category that is unknown.
@@ -158,9 +158,11 @@ def _give_probabilities(graph: onnx.GraphProto, allowed: dict[str, Array], class
         products = add("Mul", [add("Where", [missing, zero, x], f"{x}/checked"), zero], f"{x}/products")
         marks.append(add("ReduceSum", [products, axis], f"{x}/mark", keepdims=1))
     probs = add("Cast", [raw], PREFIX + "raw", to=onnx.TensorProto.DOUBLE)
-    add("Sum", [probs, *marks], OUTPUT)
+    add("Sum", [probs, *marks], output.name)
     del graph.output[:]
-    graph.output.append(onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.DOUBLE, ["batch", classes]))
+    graph.output.append(
+        onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.DOUBLE, ["batch", output.shape[1]])
+    )
 
 
 def _add_constant(graph: onnx.GraphProto, name: str, values: Array) -> str:

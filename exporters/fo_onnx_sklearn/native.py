@@ -46,15 +46,19 @@ class SklearnModel:
             return self._predict(inputs)
         except Exception as err:
             # An estimator, which may be anybody's, raises what it likes.
-            if not isinstance(err, ValueError) or (UNKNOWN not in str(err) and _is_finite(inputs)):
+            finite = _finite_rows(inputs)
+            if not isinstance(err, ValueError) or (UNKNOWN not in str(err) and finite.all()):
                 shapes = ", ".join(f"{n}: {a.dtype} {tuple(a.shape)}" for n, a in inputs.items())
                 raise RunError(f"running {self.spec.name} in sklearn on {shapes} failed: {first_line(err)}") from err
-        # One row that is refused refuses its whole batch. NaN makes it a bad row.
-        half = count_rows(inputs) // 2
-        if half == 0:
-            return np.full((1, len(self._classifier.classes_)), np.nan)
-        parts = [{n: a[rows] for n, a in inputs.items()} for rows in (slice(half), slice(half, None))]
-        return np.concatenate([self.forward(part) for part in parts])
+        # One row that is refused refuses its whole batch: finite rows are tried apart, then eighths. NaN makes a bad row.
+        probs = np.full((len(finite), len(self._classifier.classes_)), np.nan)
+        if len(finite) > 1:
+            parts = [np.flatnonzero(finite), np.flatnonzero(~finite)]
+            if min(map(len, parts)) == 0:
+                parts = np.array_split(np.arange(len(finite)), min(8, len(finite)))
+            for rows in parts:
+                probs[rows] = self.forward({n: a[rows] for n, a in inputs.items()})
+        return probs
 
     def close(self) -> None:
         """Let the estimator go."""
@@ -84,9 +88,12 @@ def open_native(
     if output.output_name not in (None, OUTPUT):
         raise OutputError(f"{model_name} has no output {output.output_name!r}; its only one is {OUTPUT!r}.")
     _check_inputs(classifier, example, model_name)
+    output_name = OUTPUT
+    while output_name in example:  # as a column may be called
+        output_name += "_"
     spec = ModelSpec(
         inputs=tuple(TensorSpec(n, str(a.dtype), (None, *a.shape[1:])) for n, a in example.items()),
-        output=TensorSpec(OUTPUT, "float64", (None, len(classifier.classes_))),
+        output=TensorSpec(output_name, "float64", (None, len(classifier.classes_))),
         name=model_name,
         class_names=class_names_of(classifier),
         framework="sklearn",
@@ -136,6 +143,10 @@ def _column(array: Array) -> Array:
     return column.astype({"U": object, "S": object, "f": np.float64}.get(column.dtype.kind, column.dtype))
 
 
-def _is_finite(inputs: Inputs) -> bool:
-    """Return whether no row holds NaN or infinity."""
-    return all(np.isfinite(a).all() for a in inputs.values() if a.dtype.kind == "f")
+def _finite_rows(inputs: Inputs) -> Array:
+    """Return which rows hold neither NaN nor infinity, (n,) bool."""
+    finite = np.ones(count_rows(inputs), bool)
+    for array in inputs.values():
+        if array.dtype.kind == "f":
+            finite &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+    return finite

@@ -5,14 +5,16 @@ Everything that a damaged or hostile file makes a parser raise becomes a `ModelE
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, ModelNotFoundError, first_line, reading
 from ..guards.limits import check_regular, check_unfolding, limit
@@ -182,17 +184,20 @@ def _tensor_bytes(tensor: onnx.TensorProto | onnx.SparseTensorProto, data_type: 
 
 
 def _check_names(proto: onnx.ModelProto) -> None:
-    """Raise a `ValueError` for a name that is no UTF-8, which protobuf hands out as bytes."""
+    """Raise a `ValueError` for a name that is no UTF-8, which protobuf hands out as bytes; notes are not read."""
     from google.protobuf.message import Message
 
-    for message in (proto, *messages_in(proto, Message)):
-        for field in message.DESCRIPTOR.fields:
-            if field.type != field.TYPE_STRING or field.name == "doc_string":
-                continue
-            text = getattr(message, field.name)
-            for name in [text] if isinstance(text, str | bytes) else text:
+    for message in chain((proto,), proto.metadata_props, messages_in(proto, Message)):
+        for field in _name_fields(message.DESCRIPTOR):
+            text = getattr(message, field)
+            for name in (text,) if isinstance(text, str | bytes) else text:
                 if isinstance(name, bytes):
                     raise ValueError(f"a name in it is no UTF-8: {name!r:.100}")
+
+
+@functools.cache
+def _name_fields(descriptor: Any) -> list[str]:
+    return [f.name for f in descriptor.fields if f.type == f.TYPE_STRING and f.name not in ("doc_string", "denotation")]
 
 
 def _check_nodes(proto: onnx.ModelProto, path: Path) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 METADATA_KEY = "fo_onnx"
 METADATA_VERSION = 1
 CHANGED = "the file changed after it was compared"
+NEVER_TIED = "the file does not say what it was when it was compared, as those of older versions do not"
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 
@@ -123,7 +124,7 @@ class LoadedOnnx:
     def require_unchanged(self) -> None:
         """Raise a `ModelError` if the file is another one than the one that was parsed."""
         with reading(self.model.path, ModelError, DOING):
-            stamps = _stamps(self.model.path, self.proto)
+            stamps = _stamps(_files(self.model.path, self.proto))
         if self.stamps != stamps:
             raise ModelError(f"{self.model.path} has changed since it was opened; open it again with OnnxModel.open.")
 
@@ -141,10 +142,11 @@ def load_onnx(
     path = Path(path)
     proto = load_proto(path)
     with reading(path, ModelError, DOING):
-        _check(proto, path)
+        files = _files(path, proto)
+        _check(proto, files)
         metadata = None if spec is not None else _metadata(proto, path)
-        stamps = _stamps(path, proto)
-        digest, data_sha256 = _digests(path, proto)
+        stamps = _stamps(files)
+        digest, data_sha256 = _digests(files)
         if metadata is None:
             spec = spec or _foreign_spec(proto, path, output_name)
             return LoadedOnnx(OnnxModel(path, spec, {}, digest), proto, True, stamps)
@@ -159,13 +161,17 @@ def load_onnx(
         return LoadedOnnx(model, proto, False, stamps)
 
 
-def _stamps(path: Path, proto: onnx.ModelProto) -> tuple[tuple[int, int, int], ...]:
-    states = [file.stat() for file in (path, *external_files(proto, path.parent))]
+def _files(path: Path, proto: onnx.ModelProto) -> list[Path]:
+    return [path, *external_files(proto, path.parent)]
+
+
+def _stamps(files: list[Path]) -> tuple[tuple[int, int, int], ...]:
+    states = [file.stat() for file in files]
     return tuple((s.st_mtime_ns, s.st_size, s.st_ino) for s in states)
 
 
-def _check(proto: onnx.ModelProto, path: Path) -> None:
-    """Raise a `ModelError` if ONNX's own checker refuses a model."""
+def _check(proto: onnx.ModelProto, files: list[Path]) -> None:
+    """Raise a `ModelError` if ONNX's own checker refuses the model in the first file, whose data are in the others."""
     import onnx
 
     if not all(v.type.tensor_type.HasField("shape") for v in (*proto.graph.input, *proto.graph.output)):
@@ -173,10 +179,10 @@ def _check(proto: onnx.ModelProto, path: Path) -> None:
         # last word on every model, does not.
         return
     try:
-        onnx.checker.check_model(path if external_locations(proto) else proto)
+        onnx.checker.check_model(proto if len(files) == 1 else files[0])
     except onnx.checker.ValidationError as err:
         raise ModelError(
-            f"opening the model {path}: ONNX's checker refuses it: {first_line(err, with_kind=False)}"
+            f"opening the model {files[0]}: ONNX's checker refuses it: {first_line(err, with_kind=False)}"
         ) from err
 
 
@@ -239,9 +245,11 @@ def _trusted_provenance(proto: onnx.ModelProto, metadata: dict[str, Any], data_s
     provenance: dict[str, Any] = metadata["provenance"]
     if provenance.get("parity") is None:
         return provenance
+    if "compared" not in metadata:
+        return without_parity(provenance, NEVER_TIED)
     _remove_metadata(proto)
     as_written = {**metadata, "spec": metadata["spec"].to_dict()}
-    same = _digest_of_compared(proto, as_written, data_sha256) == metadata.get("compared")
+    same = _digest_of_compared(proto, as_written, data_sha256) == metadata["compared"]
     return provenance if same else without_parity(provenance, CHANGED)
 
 
@@ -349,11 +357,16 @@ def _check_against_graph(proto: onnx.ModelProto, known: dict[str, Any]) -> None:
     for tensor, graph in (*((i, inputs) for i in spec.inputs), *((r, outputs) for r in results)):
         own = graph.get(tensor.name)
         if own is None or not _fit(own, tensor):
-            raise ValueError(f"it has the tensor {tensor!s:.200}, and the graph has {own or sorted(graph)}")
+            there = sorted(graph) if own is None else _show(own)
+            raise ValueError(f"it has the tensor {_show(tensor)}, and the graph has {there}")
     if heads and not any(spec.output.name in node.output for node in proto.graph.node):
         raise ValueError(f"no node gives its output {spec.output.name!r:.100}")
     if spec.output_kind is not None and spec.output.shape:
         check_raw_shape(spec.output.shape, spec.output_kind, None, spec.name)
+
+
+def _show(tensor: TensorSpec) -> str:
+    return str(replace(tensor, name=f"{tensor.name!r:.100}", dtype=tensor.dtype or "of any type"))
 
 
 def _fit(one: TensorSpec, other: TensorSpec) -> bool:
@@ -366,10 +379,10 @@ def _fit(one: TensorSpec, other: TensorSpec) -> bool:
     return one.rank == other.rank and all(a is None or b is None or a == b for a, b in lengths)
 
 
-def _digests(path: Path, proto: onnx.ModelProto) -> tuple[str, list[str]]:
+def _digests(files: list[Path]) -> tuple[str, list[str]]:
     """Return the sha256 of a file with its external data, and that of each external file, reading each once."""
     whole, single = hashlib.sha256(), []
-    for file in [path, *external_files(proto, path.parent)]:
+    for file in files:
         digest = hashlib.sha256()
         with open(file, "rb") as stream:
             while chunk := stream.read(1 << 20):

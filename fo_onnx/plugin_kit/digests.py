@@ -125,10 +125,10 @@ def of_class_code(classes: Iterable[type]) -> Iterator[bytes]:
                 yield from of_callable(function)
 
 
-def is_plain(value: Any) -> bool:
-    """Return whether a value is a constant, or a tuple of such."""
+def is_plain(value: Any, deepest: int = 8) -> bool:
+    """Return whether a value is a constant, or a tuple of such, up to `deepest` in each other."""
     if type(value) in (tuple, frozenset):
-        return all(map(is_plain, value))
+        return deepest > 0 and all(is_plain(item, deepest - 1) for item in value)
     return type(value) in PLAIN
 
 

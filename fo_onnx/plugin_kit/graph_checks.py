@@ -17,28 +17,60 @@ from ..errors import ExportError
 
 if TYPE_CHECKING:
     import onnx
+    from google.protobuf.message import Message
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Message")
 
 
 def messages_in(message: Any, kind: type[T]) -> Iterator[T]:
-    """Yield the messages of one kind that lie in a protobuf message, at any depth: nodes, tensors, graphs."""
-    from google.protobuf.message import Message
+    """Yield the messages of one kind that lie in a protobuf message, at any depth: nodes, tensors, graphs.
 
-    for name in _message_fields(message.DESCRIPTOR):
-        value = getattr(message, name)
-        if isinstance(value, Message) and not message.HasField(name):
+    Notes within a graph (``metadata_props``), which nothing reads, are left out.
+    """
+    for name, is_single, is_wanted, is_way in _ways(message.DESCRIPTOR, kind.DESCRIPTOR):
+        if is_single and not message.HasField(name):
             continue
-        for inner in [value] if isinstance(value, Message) else value:
-            if isinstance(inner, kind):
+        value = getattr(message, name)
+        for inner in (value,) if is_single else value:
+            if is_wanted:
                 yield inner
-            yield from messages_in(inner, kind)
+            if is_way:
+                yield from messages_in(inner, kind)
 
 
 @functools.cache
-def _message_fields(descriptor: Any) -> list[str]:
-    # The other fields hold the content of tensors, which would be copied.
-    return [field.name for field in descriptor.fields if field.message_type is not None]
+def _ways(descriptor: Any, kind: Any) -> list[tuple[str, bool, bool, bool]]:
+    """Return the fields of a message in which messages of a kind can lie, so that no others are walked.
+
+    Args:
+        descriptor: The message's.
+        kind: The kind's; that of `Message` itself, ``None``, means all kinds.
+
+    Returns:
+        By field its name, and whether it is one message, of the kind, and can hold more of the kind.
+    """
+    ways = []
+    for field in descriptor.fields:
+        if field.message_type is None or field.name == "metadata_props":
+            continue
+        within = _kinds_in(field.message_type)
+        is_wanted = kind in (None, field.message_type)
+        is_way = bool(within) if kind is None else kind in within
+        if is_wanted or is_way:
+            ways.append((field.name, field.has_presence, is_wanted, is_way))
+    return ways
+
+
+@functools.cache
+def _kinds_in(descriptor: Any) -> frozenset[Any]:
+    """Return the descriptors of all messages that can lie in one."""
+    kinds: set[Any] = set()
+    waiting = [descriptor]
+    while waiting:
+        inner = {field.message_type for field in waiting.pop().fields} - kinds - {None}
+        kinds |= inner
+        waiting += inner
+    return frozenset(kinds)
 
 
 def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:

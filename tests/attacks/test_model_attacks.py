@@ -273,6 +273,30 @@ def test_a_hostile_model_is_refused(tmp_path: Path, what: str) -> None:
         assert part not in what or re.search(said, outcome.message, re.DOTALL), outcome
 
 
+def test_millions_of_empty_notes_take_no_time(tmp_path: Path) -> None:
+    def change(proto: onnx.ModelProto) -> None:
+        for _ in range(2_000_000):
+            proto.graph.metadata_props.add()
+
+    changed(path := tmp_path / "m.onnx", change)
+
+    outcome = run_bounded(lambda: fo.OnnxModel.open(path))
+    outcome.require_bounds(gigabytes=0.6)
+    assert outcome.error is None, outcome
+
+
+def test_notes_may_be_no_utf8(tmp_path: Path) -> None:
+    def change(proto: onnx.ModelProto) -> None:
+        proto.graph.node[0].metadata_props.add(key="yyyyyyyy", value="yyyyyyyy")
+        proto.graph.node[0].doc_string = "yyyyyyyy"
+        proto.graph.input[0].type.denotation = "yyyyyyyy"
+
+    changed(path := tmp_path / "m.onnx", change)
+    path.write_bytes(path.read_bytes().replace(b"yyyyyyyy", b"yyyyyyy\xff"))
+
+    assert len(fo.generate(path, rows(5), progress=False, device="cpu")) == 5
+
+
 def test_limits_are_raised_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that is meant to be large, and the one that is not, under other limits."""
     path = tmp_path / "m.onnx"

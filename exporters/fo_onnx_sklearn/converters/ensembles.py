@@ -1,4 +1,4 @@
-"""Converters of classifiers: trees, forests, boosting, votes, and linear discriminant analysis.
+"""Converters of classifiers: trees, forests, boosting, bagging, votes, and linear discriminant analysis.
 
 Each takes what skl2onnx gives a converter (scope, operator, container) and writes the estimator in float64. A comment says
 what skl2onnx 1.20 does otherwise.
@@ -35,6 +35,7 @@ def classifier_converters() -> dict[type, Converter]:
         ensemble.HistGradientBoostingClassifier: _converter_of_scores(_hist_gradient_boosting),
         # SAMME's distributions (Zhu et al., Multi-class AdaBoost, 2009, algorithm 2).
         ensemble.AdaBoostClassifier: _converter_of_scores(_ada_boost, lambda e: 1 / (len(e.classes_) - 1)),
+        ensemble.BaggingClassifier: _bagging,
         ensemble.VotingClassifier: _converter(_voting),
         discriminant_analysis.LinearDiscriminantAnalysis: _converter_of_scores(_lda),
         pipeline.Pipeline: _pipeline,
@@ -97,6 +98,19 @@ def _pipeline(scope: Any, operator: Any, container: Any) -> None:
             graph.node("Identity", [last_output.full_name], output.full_name)
         else:
             graph.node("Cast", [last_output.full_name], output.full_name, to=DOUBLE)
+
+
+def _bagging(scope: Any, operator: Any, container: Any) -> None:
+    # skl2onnx also writes members that give no distributions or fewer columns; the file then fails in ONNX Runtime.
+    from skl2onnx.operator_converters.bagging import convert_sklearn_bagging_classifier
+
+    model, members = operator.raw_operator, operator.raw_operator.estimators_
+    gives_probs = _raw_scores_asked(model, container) or all(hasattr(m, "predict_proba") for m in members)
+    if not gives_probs or any(len(m.classes_) < len(model.classes_) for m in members):
+        raise NotImplementedError(
+            "BaggingClassifier has members without predict_proba, or that have not seen every class"
+        )
+    convert_sklearn_bagging_classifier(scope, operator, container)
 
 
 # Trees and sums of trees -----------------------------------------------------------------------------------------

@@ -121,6 +121,18 @@ def test_metadata_that_lacks_its_spec(tmp_path):
         fo.OnnxModel.open(path)
 
 
+def test_metadata_of_another_tensor(tmp_path):
+    path = ours(tmp_path)
+    proto = onnx.load(path)
+    entry = next(p for p in proto.metadata_props if p.key == METADATA_KEY)
+    entry.value = json.dumps(json.loads(entry.value) | {"probs_output": "a\n" * 1000})
+    onnx.save(proto, path)
+    with pytest.raises(ModelError) as caught:
+        fo.OnnxModel.open(path)
+    shown = repr("a\n" * 1000)[:100]
+    assert f"it has the tensor {shown}: of any type (n, 4), and the graph has ['logits', 'probs']" in str(caught.value)
+
+
 def test_another_meaning_keeps_the_temperature_of_the_file(tmp_path):
     x = rows(50)
     dists = fo.generate(ours(tmp_path, kind="log_probs", temperature=2.0), x, output="logits")

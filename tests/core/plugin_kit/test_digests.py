@@ -104,6 +104,16 @@ def test_what_is_not_plain_counts_by_its_type(value: Any) -> None:
     assert list(of_callable(close_over(value)))
 
 
+def nested(value: Any, depth: int, times: int = 1) -> Any:
+    return functools.reduce(lambda inner, _: (inner,) * times, range(depth), value)
+
+
+def test_tuples_in_tuples() -> None:
+    assert list(of_callable(close_over(nested(1, 6)))) != list(of_callable(close_over(nested(2, 6))))
+    for deep in (nested(1, 5000), nested(1, 60, times=2)):
+        assert list(of_value(deep)) == [b"builtins.tuple"]
+
+
 def test_calling_an_object_does_not_change_its_digest() -> None:
     class Lists:
         def __init__(self) -> None:

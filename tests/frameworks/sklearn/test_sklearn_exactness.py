@@ -58,6 +58,9 @@ CLASSIFIERS: dict[str, Any] = {
     "stacking": lambda: ensemble.StackingClassifier([("a", logistic()), ("b", a_tree(max_depth=4))], cv=2),
     "calibrated_svm": lambda: calibration.CalibratedClassifierCV(svm.LinearSVC(), cv=2),
     "calibrated_forest": lambda: calibration.CalibratedClassifierCV(ensemble.RandomForestClassifier(5), cv=2),
+    "calibrated_bagging": lambda: calibration.CalibratedClassifierCV(
+        ensemble.BaggingClassifier(svm.LinearSVC(), n_estimators=3), cv=2
+    ),
     "isotonic_linear": lambda: calibration.CalibratedClassifierCV(svm.LinearSVC(), method="isotonic", cv=2),
     "isotonic_forest": lambda: calibration.CalibratedClassifierCV(
         ensemble.RandomForestClassifier(5), method="isotonic", cv=2

@@ -145,7 +145,7 @@ def test_text_in_a_matrix() -> None:
     np.testing.assert_allclose(dists.probs, model.predict_proba(words.astype(object)), atol=1e-6)
 
 
-@pytest.mark.parametrize("names", [["X", "0"], ["X"], ["a.b", "c d"]])
+@pytest.mark.parametrize("names", [["X", "0"], ["X"], ["a.b", "c d"], ["predict_proba", "predict_proba_"]])
 def test_columns_with_odd_names(names: list[str]) -> None:
     data = table(300).select(["age", "rooms"][: len(names)]).rename_columns(names)
     model = RandomForestClassifier(5, random_state=0).fit(data, table(300)["label"].to_pylist())
@@ -156,8 +156,8 @@ def test_columns_with_odd_names(names: list[str]) -> None:
     np.testing.assert_allclose(dists.probs, model.predict_proba(data), atol=1e-6)
 
 
-def test_columns_with_odd_names_in_a_column_transformer() -> None:
-    names = ["age (years)", "rooms/n", "city.name"]
+@pytest.mark.parametrize("names", [["age (years)", "rooms/n", "city.name"], ["age", "predict_proba", "city"]])
+def test_columns_with_odd_names_in_a_column_transformer(names: list[str]) -> None:
     data = table(300).select(INPUTS).rename_columns(names)
     columns = ColumnTransformer([("n", StandardScaler(), names[:2]), ("c", OneHotEncoder(), names[2:])])
     model = make_pipeline(columns, LogisticRegression()).fit(data, table(300)["label"].to_pylist())

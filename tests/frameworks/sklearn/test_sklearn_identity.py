@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 import pickle
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -108,6 +111,14 @@ OWN: dict[str, Callable[[float], Any]] = {
     "sparse": lambda v: Scaled(scipy.sparse.csr_matrix(np.eye(3) * v)),
     "beside what cannot be pickled": lambda v: Scaled([threading.Lock(), v]),
     "words": lambda v: Scaled(ENGLISH_STOP_WORDS | {str(v)}),
+    "ufunc": lambda v: Scaled(np.log1p if v == 1 else np.expm1),
+    "partial of a ufunc": lambda v: Scaled(functools.partial(np.power if v == 1 else np.add, 2)),
+    "function of C": lambda v: Scaled(operator.abs if v == 1 else operator.neg),
+    "pattern": lambda v: Scaled(re.compile(f"a{v}")),
+    "method of a pattern": lambda v: Scaled(re.compile(f"a{v}").findall),
+    "method of a dictionary": lambda v: Scaled({"a": v}.get),
+    "call of a method": lambda v: Scaled(operator.methodcaller("clip", min=0, max=v)),
+    "argument that is called verbose": lambda v: Scaled({"verbose": v}),
 }
 
 
@@ -120,7 +131,20 @@ def test_what_estimators_hold(name: str) -> None:
 def test_estimators_that_hold_each_other() -> None:
     one, other = Scaled(1), Scaled(2)
     one.value, other.value = other, one
-    assert fingerprint(one) == fingerprint(one)
+    known = fingerprint(one)
+
+    assert fingerprint(one) == known
+    other.value = other
+    assert fingerprint(one) != known
+
+
+def test_estimators_that_share_what_they_hold() -> None:
+    def share(value: Any, times: int) -> Any:
+        return Scaled(functools.reduce(lambda inner, _: [inner, inner], range(times), Scaled(value)))
+
+    assert fingerprint(share(1, 60)) == fingerprint(share(1, 60))
+    assert fingerprint(share(1, 60)) != fingerprint(share(2, 60))
+    assert fingerprint(copy.deepcopy(Scaled([[1], [1]]))) == fingerprint(Scaled([[1]] * 2))
 
 
 def test_random_states_draw_nothing() -> None:

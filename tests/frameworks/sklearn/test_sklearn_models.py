@@ -12,6 +12,7 @@ import pytest
 from fo_onnx_sklearn.converters.calibration import interpolated_isotonic_curves
 from sklearn import (
     calibration,
+    discriminant_analysis,
     ensemble,
     gaussian_process,
     linear_model,
@@ -29,6 +30,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn_rows import EXPORTER, classes, fit, grid
 
 import fo_onnx as fo
+from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.errors import (
     DataError,
     DeviceError,
@@ -239,6 +241,18 @@ def test_neighbours_run_natively_by_choice() -> None:
     np.testing.assert_allclose(dists.probs, model.predict_proba(x), atol=1e-7)
 
 
+def test_candidates_that_were_not_chosen_have_no_say() -> None:
+    search = model_selection.GridSearchCV(
+        pipeline.Pipeline([("last", neighbors.KNeighborsClassifier())]),
+        {"last": [neighbors.KNeighborsClassifier(100), logistic()]},
+        cv=2,
+    )
+    model = fit(ensemble.VotingClassifier([("a", search), ("b", logistic())], voting="soft"))
+
+    assert isinstance(model.estimators_[0].best_estimator_[-1], logistic)
+    assert EXPORTER.prefer_native(model, {}) is None
+
+
 def test_words_run_natively_by_choice() -> None:
     texts = ["red fish", "blue fish", "one fish", "two"] * 10
     model = pipeline.make_pipeline(CountVectorizer(), logistic()).fit(texts, [0, 1, 0, 1] * 10)
@@ -281,6 +295,20 @@ def test_classifiers_without_converter(make: Any) -> None:
     np.testing.assert_allclose(dists.probs, model.predict_proba(grid(50, 4)), atol=1e-7)
 
 
+@pytest.mark.parametrize("member", [svm.SVC, discriminant_analysis.LinearDiscriminantAnalysis])
+def test_bagging_of_members_without_converter(member: Any) -> None:
+    x, y = grid(200), classes(grid(200))
+    y[:] = np.where(np.arange(200) < 2, 2, np.minimum(y, 1))  # too few for each member to see
+    model = ensemble.BaggingClassifier(member(), n_estimators=6, max_samples=0.3, random_state=3).fit(x, y)
+
+    with pytest.warns(FallbackWarning, match="members without predict_proba, or that have not seen every class"):
+        dists = generated(model, x)
+
+    assert_same(dists, model, x)
+    with pytest.raises(ExportError, match="members without predict_proba, or that have not seen every class"):
+        generated(model, x, runner="onnx")
+
+
 def test_bad_rows_by_both_engines() -> None:
     model, x = fit(logistic()), grid(300, 4)
     x[5, 1], x[280, 0] = np.nan, np.inf
@@ -289,6 +317,28 @@ def test_bad_rows_by_both_engines() -> None:
         assert sorted(set(range(300)) - set(dists.ids.tolist())) == [5, 280]
     with pytest.raises(DataError, match="row 5 .* there is NaN in its input"):
         generated(model, x)
+
+
+class Recorder(linear_model.LogisticRegression):
+    """Keeps how many rows it predicted at a time."""
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        probs = super().predict_proba(x)
+        self.predicted_ = [*getattr(self, "predicted_", []), len(x)]
+        return probs
+
+
+def test_good_rows_are_predicted_together() -> None:
+    model, x = fit(Recorder()), grid(300, 4)
+    x[::15, 2] = np.inf
+    native = EXPORTER.native(model, {"0": x[:3]}, "cpu", ModelOptions(), OutputOptions())
+
+    probs = native.forward({"0": x})
+
+    assert model.predicted_ == [280]
+    assert np.flatnonzero(np.isnan(probs).any(axis=1)).tolist() == list(range(0, 300, 15))
+    good = np.isfinite(x).all(axis=1)
+    np.testing.assert_array_equal(probs[good], model.predict_proba(x[good]))
 
 
 def test_missing_values_that_are_filled_are_no_bad_rows() -> None:
