@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
 import fo_onnx
 from fo_onnx.cli.doctor import examine
+
+torch = pytest.importorskip("torch")
+from safetensors.torch import save_file  # noqa: E402
 
 README = Path(__file__).parents[3] / "README.md"
 NET = """
