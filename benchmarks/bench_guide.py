@@ -277,9 +277,7 @@ def main() -> None:
         )
         print(json.dumps(one))
         return
-    print(
-        f"{SAMPLES:,} samples, {CLASSES} classes, batch {BATCH}; seconds, and the growth of peak memory in MB"
-    )
+    print(f"{SAMPLES:,} samples, {CLASSES} classes, batch {BATCH}; seconds, and the growth of peak memory in MB")
     print(f"{'':<22}{'former':>8}{'engine':>8}{'ratio':>7}  (min to max)   {'first run':>9}{'former':>9}{'engine':>9}")
     comparisons, more, slow = [], {}, []
     with tempfile.TemporaryDirectory() as cache:
