@@ -7,7 +7,7 @@ import os
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -22,11 +22,7 @@ class WithoutFrameworks(MetaPathFinder):
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         if name in FRAMEWORKS:
-            _refuse(name)
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ModuleNotFoundError(f"No module named {name!r} (run with --without-frameworks)", name=name)
+            raise ModuleNotFoundError(f"No module named {name!r} (run with --without-frameworks)", name=name)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

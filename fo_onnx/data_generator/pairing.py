@@ -69,7 +69,7 @@ class _Columns:
 
     def __init__(self, arrays: Any) -> None:
         self._arrays = map_leaves(arrays, make_sliceable, lists_are_leaves=True)
-        self._length = common_length(dict(named_leaves(self._arrays)), None)
+        self._length = common_length(named_leaves(self._arrays), None)
         self.labels = arrays[1] if isinstance(arrays, tuple) and len(arrays) >= 2 else None
 
     def __len__(self) -> int:

@@ -62,7 +62,7 @@ def output_dataloader(
 ) -> guide.Dataset:
     """Return a ``tf.data`` pipeline of batches: (inputs, labels, distributions), or (inputs, distributions) without labels.
 
-    The arguments are those of `FirstOrderDataset` and of `pairing.SimpleDataLoader.pair`.
+    The arguments are those of `FirstOrderDataset` and of `pairing.SimpleDataLoader.output_dataloader`.
     """
     samples, count = _pair(base_dataset, distributions, input_getter)
     return guide.batches(samples, count, batch_size=batch_size, shuffle=shuffle)

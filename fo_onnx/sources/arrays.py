@@ -17,7 +17,7 @@ from .base import PositionalSource
 from .batching import Item, Rows
 from .elements import ElementParser
 from .labels import to_labels
-from .nested import Convert, as_array, common_length, leaves, make_sliceable, map_leaves, parts_of
+from .nested import Convert, as_array, common_length, leaves, make_sliceable, map_leaves, named_leaves, parts_of
 from .sequences import RowSource
 
 ID_KEYS = ("id", "ids")
@@ -32,7 +32,7 @@ class ArraySource(PositionalSource):
     in_memory = True
 
     def __init__(self, inputs: dict[str, Array], annotations: RowAnnotations, options: DataOptions) -> None:
-        super().__init__(common_length(inputs, None), options, annotations)
+        super().__init__(common_length(inputs.items(), None), options, annotations)
         self._rows = Rows(inputs, None).cut(0, self.length)
 
     def _items(self, start: int, size: int) -> Generator[Item, None, None]:
@@ -87,10 +87,10 @@ def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) ->
     annotations = annotate_rows(options, labels=labels)
     if options.input_getter is None and options.transform is None:
         inputs = parser.take_inputs(columns)
-        common_length(inputs, values)
+        common_length(inputs.items(), values)
         return ArraySource(inputs, annotations, options)
     # The user's functions see one row at a time.
-    length = common_length({str(i): leaf for i, leaf in enumerate(leaves(columns))}, None)
+    length = common_length(named_leaves(columns), None)
     return RowSource(
         lambda position: map_leaves(columns, lambda column: column[position]), length, options, annotations, convert
     )

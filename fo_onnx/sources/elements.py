@@ -27,6 +27,7 @@ from .nested import (
     leaves,
     make_sliceable,
     map_leaves,
+    named_leaves,
     parts_of,
 )
 
@@ -161,11 +162,10 @@ class ElementParser:
             labels = None if label is None else self._convert(label)
             if self._transform is None:
                 inputs = self._to_inputs(part)
-                common_length(inputs, labels)
+                common_length(inputs.items(), labels)
             else:
                 part = map_leaves(part, lambda leaf: make_sliceable(leaf, self._convert))
-                # By number, since a transform may take two parts of one name.
-                count = common_length({str(i): leaf for i, leaf in enumerate(leaves(part))}, labels)
+                count = common_length(named_leaves(part), labels)
         except Exception as err:
             yield Unreadable(err, last=True)
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,25 +142,26 @@ def count_rows(value: Any, convert: Convert = as_array) -> int | None:
     return shape[0] if shape else None
 
 
-def common_length(inputs: Mapping[str, Array], labels: Array | None) -> int:
-    """Return the length of the first axis that all arrays share.
+def common_length(named: Iterable[tuple[str, Array]], labels: Array | None) -> int:
+    """Return the length of the first axis that all arrays share; two of them may have one name.
 
     Raises:
         DataError: An array has no axis, or lengths differ.
     """
-    for name, array in inputs.items():
+    lengths = []
+    for name, array in named:
         if array.ndim == 0:
             raise DataError(f"input {name!r} is a single number of shape (), not an array of rows, (n, …).")
+        lengths.append((name, len(array)))
     # The labels are one array more.
-    lengths = {name: len(a) for name, a in inputs.items()}
     if labels is not None:
         if labels.ndim == 0:
             raise DataError("the labels are a single number: one label per row was expected.")
-        lengths["labels"] = len(labels)
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {n}" for name, n in lengths.items())
+        lengths.append(("labels", len(labels)))
+    if len({n for _, n in lengths}) > 1:
+        listed = ", ".join(f"{name} {n}" for name, n in lengths)
         raise DataError(f"the arrays have unequal numbers of rows: {listed}. One row per sample was expected in each.")
-    return next(iter(lengths.values()))
+    return lengths[0][1]
 
 
 def _type_name(value: Any) -> str:

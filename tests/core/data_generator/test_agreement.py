@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import fo_onnx as fo
 from fo_onnx.data_generator.agreement import Agreement
+from fo_onnx.data_generator.pairing import FirstOrderDataset
+from fo_onnx.errors import DataError
 
 PROBS = np.full((3, 3), 1 / 3, np.float32)
 NAMED = {"model": {"class_names": ["cat", "dog", "emu"]}}
@@ -83,3 +86,15 @@ def test_a_hostile_name_of_a_class_is_escaped() -> None:
     with pytest.raises(fo.DataError) as caught:
         agreement({"model": {"class_names": ["a\x1b[2J\n", "b", "c"]}}).require(0, 1)
     assert "\\x1b[2J\\n" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"a": np.zeros(3), "b": np.zeros(2)}, "a 3, b 2"),
+        ({"a": {"b": np.zeros(2)}, "a.b": np.zeros(3)}, "a.b 2, a.b 3"),
+    ],
+)
+def test_arrays_of_unequal_length_are_named(arrays: Any, said: str) -> None:
+    with pytest.raises(DataError, match=f"unequal numbers of rows: {said}"):
+        FirstOrderDataset(arrays, {})

@@ -322,6 +322,6 @@ class TestFunctions:
         element = {"a": {"b": np.zeros((3, 2))}, "a.b": np.zeros((2, 2))}
         (row,) = ElementParser(options).parse_element(element, batched=True)
         assert isinstance(row, Unreadable)
-        assert "unequal numbers of rows: 0 3, 1 2" in str(row.error)
-        with pytest.raises(DataError, match="unequal numbers of rows: 0 3, 1 2"):
+        assert "unequal numbers of rows: a.b 3, a.b 2" in str(row.error)
+        with pytest.raises(DataError, match=r"unequal numbers of rows: a\.b 3, a\.b 2"):
             open_source(element, options)
