@@ -178,7 +178,7 @@ SOME_REPORT = ParityReport(
 
 
 def test_rounding_is_no_mixing_of_rows(model):
-    """Rows that are run alone differ in their last bits; with a tolerance below that they differ, and nothing else is said."""
-    report = fo.verify(model, lambda x: x @ WEIGHTS.astype(np.float32), X, tolerance=1e-9)
-    assert not report.passed
-    assert "mixes" not in report.verdict()
+    """Rows that are run alone differ in their last bits; a tolerance below that gives way to the original's own noise."""
+    report = fo.verify(model, lambda x: x @ WEIGHTS.astype(np.float32), X, tolerance=1e-12)
+    assert report.row_dependence is None
+    assert report.tolerance == 3 * report.noise > 1e-12
