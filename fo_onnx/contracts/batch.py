@@ -72,6 +72,16 @@ def cut_inputs(inputs: Inputs, size: int) -> Iterator[dict[str, Array]]:
         yield {name: array[start : start + size] for name, array in inputs.items()}
 
 
+def first_row(inputs: Inputs) -> dict[str, Array]:
+    """Return inputs of the first row alone."""
+    return {name: array[:1] for name, array in inputs.items()}
+
+
+def join_inputs(inputs: Inputs, more: Inputs) -> Inputs:
+    """Return inputs with the rows of `more`, if it has any, after their own."""
+    return {name: np.concatenate([array, more[name]]) for name, array in inputs.items()} if more else inputs
+
+
 def pad_rows(array: Array, rows: int) -> Array:
     """Return an array with at least `rows` rows: copies of its last row are appended."""
     missing = rows - len(array)

@@ -19,7 +19,7 @@ from ..contracts.runner import RawModel, Runner
 from ..contracts.spec import ModelSpec
 from ..distributions.probabilities import apply_head, check_raw_shape, kl_divergence, total_variation
 from ..errors import FoOnnxError
-from ..runtime.nan_rows import rows_with_nan
+from ..runtime.original_rows import rows_with_nan
 from ..runtime.transform import Transform, apply_transform
 from .batch_effects import NOISE_LIMIT, Floats, measure_batch_effects, row_distances, without_distribution
 from .reference import Reference
@@ -36,7 +36,6 @@ Head = Callable[[NDArray[Any], int], Floats]
 def measure(
     reference: Reference,
     runner: Runner,
-    inputs: Inputs,
     *,
     batch_size: int,
     tolerance: float = DEFAULT_TOLERANCE,
@@ -45,14 +44,14 @@ def measure(
     """Run both on the same rows and compare their distributions.
 
     Args:
-        reference: The original, and what it gives for the same rows.
+        reference: The original, the rows, at best 256 of the user's own, and what it gives for them.
         runner: The exported model; its spec says what the raw output means.
-        inputs: The rows, at best 256 of the user's own.
         batch_size: The batch size of the run to come. The first 8 rows are run at 1, 2 and 3 as well.
         tolerance: The largest total variation that counts as the same.
         transform: Takes the head's place, as an ``output_transform`` does.
     """
-    raw, rows, head = reference.model, count_rows(inputs), head_of(runner.spec, transform)
+    raw, inputs, head = reference.model, reference.inputs, head_of(runner.spec, transform)
+    rows = count_rows(inputs)
     run = functools.partial(_run_original, raw, head)
     effects = measure_batch_effects(lambda batch: run(batch, count_rows(batch)), inputs, batch_size)
     dependence, problem = effects.dependence, None

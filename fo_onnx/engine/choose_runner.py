@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.batch import Inputs, count_rows, cut_inputs
+from ..contracts.batch import Inputs, count_rows, cut_inputs, first_row
 from ..contracts.parity_report import ParityReport
 from ..contracts.runner import Runner
 from ..contracts.spec import LOGIT_KINDS, ModelSpec
@@ -24,7 +24,7 @@ from ..conversion.heads import prepare_head
 from ..conversion.output_kind import with_output_kind
 from ..conversion.parity import head_of
 from ..conversion.prepare import VerifiedExport, prepare_onnx
-from ..conversion.reference import Reference, open_reference
+from ..conversion.reference import Reference, open_reference, time_rows
 from ..errors import (
     DataError,
     DeviceError,
@@ -196,6 +196,7 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
             raise
         # A function that holds a framework's model may take and give numpy all the same.
         return _retry_as_numpy_function(request, err)
+    request = replace(request, example=reference.inputs)
     with current().calling("the digest of its weights"):
         fingerprint = plugin.fingerprint(request.model, request.example)
 
@@ -211,7 +212,7 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
     stack = contextlib.ExitStack()
     try:
         folder = stack.enter_context(files.temporary_folder())
-        export = prepare_onnx(request, reference, Path(folder), fingerprint, route_nan=True)
+        export = prepare_onnx(request, reference, Path(folder), fingerprint, ask=True)
         dependence = export.parity.row_dependence
         is_wanted = request.run.runner == "onnx" and export.parity.agrees
         if export.parity.passed or is_wanted:
@@ -243,7 +244,7 @@ def _open_exported(
     assert request.plugin is not None
     spec = export.opened.spec
     return replace(
-        export.opened, sha256=fingerprint, reason=export.parity.row_dependence, parity=export.parity,
+        export.opened, sha256=fingerprint, original_row_s=time_rows(reference), reason=export.parity.row_dependence, parity=export.parity,
         export_s=export_s, versions=request.plugin.versions(),
         export_origin=export.origin, resources=resources,
         open_native=functools.cache(lambda: _open_native_runner(request, reference, spec)),
@@ -328,7 +329,7 @@ def _find_batch_effects(request: RunRequest, reference: Reference, spec: ModelSp
 
 def _precomputed_batches(request: RunRequest, reference: Reference) -> list[tuple[Inputs, Any]]:
     """Return the first batches of the run with what the model gives for them, which has been run already."""
-    if request.output.output_transform is not None:
+    if request.output.output_transform is not None or not reference.is_whole:
         return []
     size, is_all = reference.plan.batch_size, len(reference.raw) == request.rows
     outputs = cut_inputs({"output": reference.raw}, size)
@@ -346,5 +347,5 @@ def _open_native_runner(
     model = reference.model if is_there else open_native_model(request, device)
     return NativeRunner(
         model, spec, keep_logits=request.output.keep_logits, transform=request.output.output_transform,
-        precomputed=precomputed if is_there and precomputed else (),
+        precomputed=precomputed if is_there and precomputed else (), known_row=first_row(reference.inputs),
     )  # fmt: skip
