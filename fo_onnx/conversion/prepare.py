@@ -27,7 +27,8 @@ from ..runtime.session import available_providers
 from .cache import ExportCache, key_of
 from .heads import add_head
 from .output_kind import with_output_kind
-from .parity import measure
+from .parity import head_of, measure
+from .probes import find_difference, guard_export
 from .reference import Reference, with_spread_rows
 
 log = logging.getLogger("fo_onnx.engine")
@@ -148,8 +149,10 @@ def _checked(path: Path, spec: ModelSpec, request: RunRequest) -> LoadedOnnx:
 
 def _with_head(exported: LoadedOnnx, request: RunRequest, reference: Reference) -> LoadedOnnx:
     if request.output.output_transform is not None:
-        return exported
-    return add_head(exported, with_output_kind(exported.model.spec, reference.raw, request.output, exported.proto))
+        return guard_export(exported, reference.model, reference.inputs)
+    # The graph says what its output means by its last node, which a guard takes the place of.
+    spec = with_output_kind(exported.model.spec, reference.raw, request.output, exported.proto)
+    return add_head(guard_export(exported, reference.model, reference.inputs), spec)
 
 
 def _compare(exported: LoadedOnnx, request: RunRequest, reference: Reference, origin: str, ask: bool) -> VerifiedExport:
@@ -157,6 +160,7 @@ def _compare(exported: LoadedOnnx, request: RunRequest, reference: Reference, or
     loaded = _with_head(exported, request, reference)
     candidates = placements(request.run.device, request.run.precision, available_providers())
     opened = open_onnx_runners(loaded, request, candidates)
+    on_its_own = opened.runners[0]
     if ask:
         opened = ask_original(opened, reference.model, request.output, first_row(reference.inputs))
     try:
@@ -167,6 +171,16 @@ def _compare(exported: LoadedOnnx, request: RunRequest, reference: Reference, or
             tolerance=request.model_options.tolerance,
             transform=request.output.output_transform,
         )
+        if parity.passed:
+            head = head_of(opened.spec, request.output.output_transform)
+            difference = find_difference(
+                loaded,
+                lambda row: head(reference.model.forward(row), 1),
+                on_its_own,
+                reference.inputs,
+                parity.tolerance,
+            )
+            parity = replace(parity, problem=difference)
     except BaseException:
         opened.close()
         raise

@@ -6,6 +6,7 @@ Bad rows are sorted out here, and a run that fails or is interrupted leaves its 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 import time
@@ -28,6 +29,7 @@ from ..distributions.probabilities import invalid_rows
 from ..errors import DataError, DeviceError, FoOnnxError, ParityError, RunError, append_sentence, warn_at_caller
 from ..runtime.inputs import RowShapeError
 from ..runtime.opened import OpenedModel
+from ..runtime.original_rows import answer_by_original
 from ..runtime.workers import Failure, run_in_threads, run_inline
 from ..sources import read_ahead
 from ..store import RunFolder
@@ -94,6 +96,7 @@ class Pipeline:
         kind = opened.spec.output_kind
         self._assumed_kind = kind if output.output == "auto" and kind in PROBABILITY_KINDS else None
         self.stats = RunStats()
+        self._original = opened.original if self._runners is opened.runners else None
         self.spot_checks = _open_spot_checks(opened) if self._runners is opened.runners else None
 
     def execute(self, sink: Sink) -> RunStats:
@@ -168,7 +171,7 @@ class Pipeline:
                 raise DataError(append_sentence(error, where), position=position) from error
 
         # What the original runs need not be compared with it.
-        self.spot_checks, finished = None, self.spot_checks
+        self._original, self.spot_checks, finished = None, None, self.spot_checks
         if finished is not None:
             self._check_spots(finished.finish)
         # The switch is recorded before the first row after it.
@@ -190,11 +193,14 @@ class Pipeline:
             self._write(batch.ids, np.empty((0, 0), np.float32), None, None, batch.bad)
             return
         if self.spot_checks is not None:
-            checks = self.spot_checks
-            self._check_spots(lambda: checks.look_at(batch, output))
+            self._check_spots(functools.partial(self.spot_checks.look_at, batch, output))
         ids, probs, logits = batch.ids, output.probs, output.logits
         labels = self._labels.map(batch)
         invalid = invalid_rows(probs)
+        if len(invalid) and self._original is not None:
+            output = answer_by_original(output, batch.inputs, invalid, self._original)
+            probs, logits = output.probs, output.logits
+            invalid = invalid_rows(probs)
         if len(invalid) == 0:
             self._write(ids, probs, labels, logits, batch.bad)
             return

@@ -66,13 +66,7 @@ class AskingRunner:
         except RunError as err:
             return self._run_taken(inputs, err)
         rows = np.flatnonzero(rows_with_nan(inputs))
-        if len(rows) == 0:
-            return output
-        answer = RunOutput(np.full((len(rows), output.probs.shape[1]), np.nan, np.float32))
-        # Some models refuse NaN altogether.
-        with contextlib.suppress(RunError):
-            answer = self._original.run(_take(inputs, rows))
-        return _put(output, rows, answer)
+        return answer_by_original(output, inputs, rows, self._original) if len(rows) else output
 
     def close(self) -> None:
         """Free the session."""
@@ -90,6 +84,15 @@ class AskingRunner:
         if len(taken) == 0:
             return answer
         return _put(answer, taken, self.run(_take(inputs, taken)))
+
+
+def answer_by_original(output: RunOutput, inputs: Inputs, rows: NDArray[np.int64], original: Runner) -> RunOutput:
+    """Return `output` with what the original gives for some of the batch's rows; where it fails they are NaN."""
+    answer = RunOutput(np.full((len(rows), output.probs.shape[1]), np.nan, np.float32))
+    # Some models refuse such rows altogether.
+    with contextlib.suppress(RunError):
+        answer = original.run(_take(inputs, rows))
+    return _put(output, rows, answer)
 
 
 def _take(inputs: Inputs, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
