@@ -7,6 +7,7 @@ graph shows another one is refused: it would give rows, and wrong ones.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,11 @@ def read_spec(proto: onnx.ModelProto, path: Path, output_name: str | None) -> Mo
             "were expected. Choose another output with output_name=."
         )
     _require_batch_first(proto, inputs, output, path)
-    # The columns of an output that was a map have names.
+    # The columns of an output that was a map have names; else those of the output with the predicted class are theirs.
     text = next((p.value for p in proto.metadata_props if p.key == CLASSES_OF + output.name), "null")
+    names = json.loads(text) or _read_class_names(proto, output)
     spec = ModelSpec(inputs=inputs, output=output, classes=output_classes(output.shape), name=path.stem)
-    return ModelSpec.from_dict({**spec.to_dict(), "class_names": json.loads(text)})
+    return ModelSpec.from_dict({**spec.to_dict(), "class_names": names})
 
 
 def require_class_scores(spec: ModelSpec, path: Path) -> None:
@@ -79,6 +81,38 @@ def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> T
     if len(outputs) == 1 or (len(scores) == 1 and len(outputs) == 2):
         return (scores or outputs)[0]
     raise ModelError(f"{DOING} {path}: it has several outputs, {names}; say which one with output_name=.")
+
+
+def _read_class_names(proto: onnx.ModelProto, scores: TensorSpec) -> list[str] | None:
+    """Return the names of the classes if the file's one other output is the predicted class, as skl2onnx and others give it.
+
+    That output comes from the classifier's own node, which holds them, or from a lookup in an array of them. Classes that
+    are the numbers from 0 on have no names.
+    """
+    import onnx
+
+    others = [o.name for o in proto.graph.output if o.name != scores.name]
+    producers = {out: node for node in proto.graph.node for out in node.output}
+    constants = {t.name: t for t in proto.graph.initializer}
+    classes = output_classes(scores.shape)
+    node = producers.pop(others[0], None) if len(others) == 1 and classes is not None else None
+    while node is not None and node.op_type in ("Identity", "Reshape", "Cast", "Squeeze") and node.input:
+        node = producers.pop(node.input[0], None)
+    if node is None:
+        return None
+    labels: list[bytes | int] = []
+    lookup = constants.get(node.input[0]) if node.op_type == "ArrayFeatureExtractor" and node.input else None
+    if lookup is not None and math.prod(lookup.dims) == classes and lookup.data_location != onnx.TensorProto.EXTERNAL:
+        if lookup.data_type == onnx.TensorProto.STRING:
+            labels = [*lookup.string_data]
+        elif lookup.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
+            labels = onnx.numpy_helper.to_array(lookup).ravel().tolist()
+    elif node.domain == "ai.onnx.ml":
+        labels = [label for a in node.attribute if a.name.startswith("classlabels") for label in (*a.strings, *a.ints)]
+    names = [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
+    if len(set(names)) != classes or names == [str(i) for i in range(len(names))]:
+        return None
+    return names
 
 
 def _require_batch_first(
