@@ -311,7 +311,8 @@ def _open_native(
         reason = problem if reason is None else f"{reason.rstrip('.')}; {problem}"
     runner = _open_native_runner(request, reference, spec, _precomputed_batches(request, reference))
     return OpenedModel(
-        runners=(runner,), spec=with_class_count(spec, runner, request), plan=replace(reference.plan, sessions=1, threads=cpu_cores()),
+        runners=(runner,), spec=with_class_count(spec, runner, request, reference.plan.batch_size),
+        plan=replace(reference.plan, sessions=1, threads=cpu_cores()),
         sha256=fingerprint, reason=reason, parity=parity, versions=request.plugin.versions(),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..contracts.batch import Inputs, count_rows, cut_inputs, pad_rows
 from ..contracts.runner import RunOutput
 from ..contracts.spec import ModelSpec
-from ..errors import RunError
+from ..errors import OutputError, RunError
 from .inputs import InputBinder
 from .refused_rows import run_sorted
 from .session import MemoryExhausted, Session
@@ -108,7 +108,14 @@ class OnnxRunner:
     def _run_padded(self, feed: dict[str, NDArray[Any]], size: int) -> list[NDArray[Any]]:
         """Run up to `size` rows on a model for as many."""
         padded = {name: pad_rows(array, size) for name, array in feed.items()}
-        return [output[: count_rows(feed)] for output in self.session.run(self._outputs, padded)]
+        outputs = self.session.run(self._outputs, padded)
+        for output in outputs:
+            if output.shape[:1] != (size,):
+                raise OutputError(
+                    f"{self.spec.name} gives an output of shape {output.shape} for a batch of {size}, which is built into it; one row "
+                    f"per sample was expected, shape ({size}, …). Keep the batch axis when the model is exported."
+                )
+        return [output[: count_rows(feed)] for output in outputs]
 
 
 def _join(parts: Iterable[list[NDArray[Any]]]) -> list[NDArray[Any]]:

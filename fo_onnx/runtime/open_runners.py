@@ -63,7 +63,7 @@ def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement
             )
         )  # fmt: skip
     return OpenedModel(
-        tuple(runners), with_class_count(spec, runners[0], request), plan, loaded.model.sha256, placements[0],
+        tuple(runners), with_class_count(spec, runners[0], request, plan.batch_size), plan, loaded.model.sha256, placements[0],
         cpu_nodes=max(runner.session.cpu_nodes for runner in runners), opset=opset_of(loaded.proto),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..contracts.batch import Inputs
+from ..contracts.batch import Inputs, cut_inputs
 from ..contracts.exporter import Exporter
 from ..contracts.options import ModelOptions, OutputOptions, RunOptions
 from ..contracts.runner import Runner
@@ -54,11 +54,11 @@ class RunRequest:
         )  # fmt: skip
 
 
-def with_class_count(spec: ModelSpec, runner: Runner, request: RunRequest) -> ModelSpec:
-    """Return `spec` with the classes counted on the first rows, if only a run tells, as with an ``output_transform``."""
+def with_class_count(spec: ModelSpec, runner: Runner, request: RunRequest, batch_size: int) -> ModelSpec:
+    """Return `spec` with the classes counted on the first batch, if only a run tells, as with an ``output_transform``."""
     if spec.classes is not None and request.output.output_transform is None:
         return spec
-    classes = runner.run(request.example).probs.shape[1]
+    classes = runner.run(next(cut_inputs(request.example, batch_size))).probs.shape[1]
     names = spec.class_names if spec.class_names and len(spec.class_names) == classes else None
     spec = replace(spec, classes=classes, output_kind=None, class_names=names)
     return replace(spec, class_names=choose_class_names(request.output.class_names, spec))

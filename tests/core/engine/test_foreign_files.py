@@ -220,12 +220,13 @@ def test_a_truncated_file(tmp_path):
 def test_models_that_are_no_classifiers(tmp_path):
     with pytest.raises(OutputError, match=r"gives an output of shape \(n, 2, 2\)"):
         tail = node("Reshape", ["z", "s"], ["p"])
-        fo.OnnxModel.open(
-            linear(tmp_path / "a.onnx", tail, output="p", shape=["n", 2, 2], initializers={"s": np.array([-1, 2, 2])})
+        path = linear(
+            tmp_path / "a.onnx", tail, output="p", shape=["n", 2, 2], initializers={"s": np.array([-1, 2, 2])}
         )
+        fo.generate(path, X)
     with pytest.raises(OutputError, match="of type int64; class scores as floating-point numbers"):
         tail = node("ArgMax", ["z"], ["p"], axis=1, keepdims=0)
-        fo.OnnxModel.open(linear(tmp_path / "b.onnx", tail, output="p", dtype=TensorProto.INT64, shape=["n"]))
+        fo.generate(linear(tmp_path / "b.onnx", tail, output="p", dtype=TensorProto.INT64, shape=["n"]), X)
     with pytest.raises(OutputError, match="Sigmoid over 4 classes: a multi-label model"):
         fo.generate(linear(tmp_path / "c.onnx", node("Sigmoid", ["z"], ["p"]), output="p"), X)
 
