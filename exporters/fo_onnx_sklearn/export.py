@@ -6,7 +6,6 @@ that skl2onnx adds (labels, maps of probabilities) are taken out of the graph ag
 
 from __future__ import annotations
 
-import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 ML_OPSET = 3
 """The operator set of ``ai.onnx.ml``: the first whose trees compare in float64 too."""
-_CONVERTING = threading.Lock()
-"""skl2onnx is patched for the time of a conversion, in the whole process."""
 
 
 def export(model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions) -> ModelSpec:
@@ -50,7 +47,6 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
         from skl2onnx import convert_sklearn
     except ImportError as err:
         raise PluginError(f"exporting {model_name} needs skl2onnx ({err}): pip install 'fo-onnx[sklearn]'.") from err
-    from .converters.calibration import interpolated_isotonic_curves
     from .converters.ensembles import classifier_converters
     from .converters.preprocessing import preprocessing_converters
 
@@ -65,7 +61,7 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
             )
         types = [(MATRIX, kinds.pop()([None, len(inputs)]))]
     try:
-        with _CONVERTING, interpolated_isotonic_curves(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of skl2onnx and of numpy, on older versions
             proto: onnx.ModelProto = convert_sklearn(
                 classifier, initial_types=types, target_opset={"": opset, "ai.onnx.ml": ML_OPSET}, name=model_name,

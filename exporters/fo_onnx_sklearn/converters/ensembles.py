@@ -1,4 +1,4 @@
-"""Converters of classifiers: trees, forests, boosting, bagging, votes, and linear discriminant analysis.
+"""Converters of classifiers: trees, forests, boosting, bagging, votes, calibration, and linear discriminant analysis.
 
 Each takes what skl2onnx gives a converter (scope, operator, container) and writes the estimator in float64. A comment says
 what skl2onnx 1.20 does otherwise.
@@ -21,7 +21,9 @@ Writer = Callable[[Graph, Any], str]
 
 def classifier_converters() -> dict[type, Converter]:
     """Return converters by class of estimator, as ``convert_sklearn(custom_conversion_functions=…)`` takes them."""
-    from sklearn import discriminant_analysis, ensemble, pipeline, tree
+    from sklearn import calibration, discriminant_analysis, ensemble, pipeline, tree
+
+    from .calibration import calibrated
 
     return {
         tree.DecisionTreeClassifier: _converter(_mean_of_trees),
@@ -37,6 +39,7 @@ def classifier_converters() -> dict[type, Converter]:
         ensemble.AdaBoostClassifier: _converter_of_scores(_ada_boost, lambda e: 1 / (len(e.classes_) - 1)),
         ensemble.BaggingClassifier: _bagging,
         ensemble.VotingClassifier: _converter(_voting),
+        calibration.CalibratedClassifierCV: _converter(calibrated),
         discriminant_analysis.LinearDiscriminantAnalysis: _converter_of_scores(_lda),
         pipeline.Pipeline: _pipeline,
     }
@@ -135,8 +138,10 @@ def _mean_of_trees(graph: Graph, estimator: Any) -> str:
     trees = []
     for member in members:
         values = np.asarray(member.tree_.value[:, 0, :], np.float64)
-        trees.append(from_tree(member.tree_, values / values.sum(axis=1, keepdims=True) / len(members)))
-    return _sum_of_trees(graph, trees)
+        trees.append(from_tree(member.tree_, values / values.sum(axis=1, keepdims=True)))
+    total = _sum_of_trees(graph, trees)
+    # Divided last, as scikit-learn does: the scores of pure leaves are the same to the last bit, on which calibration relies.
+    return total if len(members) == 1 else graph.node("Div", [total, graph.constant(float(len(members)))])
 
 
 def _gradient_boosting(graph: Graph, estimator: Any) -> str:
