@@ -52,6 +52,7 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
     _require_converters([classifier])
     from .converters.ensembles import classifier_converters
     from .converters.preprocessing import preprocessing_converters
+    from .converters.refusals import checked_steps
 
     # Inputs are checked first: of those that ONNX has not, skl2onnx would name neither the column nor the cure.
     types = [(name, _type_of(name, array, model_name)) for name, array in inputs.items()]
@@ -63,12 +64,14 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
                 f"{model_name} takes columns of text and of numbers as one matrix, which ONNX has not; use a ColumnTransformer."
             )
         types = [(MATRIX, kinds.pop()([None, len(inputs)]))]
+    converters = classifier_converters() | preprocessing_converters()
+    converters |= checked_steps(parts_of(classifier), converters)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of skl2onnx and of numpy, on older versions
             proto: onnx.ModelProto = convert_sklearn(
                 classifier, initial_types=types, target_opset={"": opset, "ai.onnx.ml": ML_OPSET}, name=model_name,
-                custom_conversion_functions=classifier_converters() | preprocessing_converters(),
+                custom_conversion_functions=converters,
             )  # fmt: skip
     except Exception as err:
         # skl2onnx raises errors of its own, and those of numpy and of ONNX.

@@ -39,9 +39,8 @@ def _fold(graph: Graph, fold: Any) -> str:
     probs = graph.node("Concat", columns, axis=1)
     total = graph.node("ReduceSum", [probs, graph.constant([1], INT64)], keepdims=1)
     least = graph.constant(NO_SUM if fold.method == "isotonic" else 0.0)
-    there = graph.node("Greater", [total, least])
-    shares = graph.node("Div", [probs, graph.node("Where", [there, total, graph.constant(1.0)])])
-    return graph.node("Where", [there, shares, graph.constant(np.full((1, count), 1 / count))])
+    empty = graph.node("LessOrEqual", [total, least])
+    return graph.node("Where", [empty, graph.constant(np.full((1, count), 1 / count)), graph.node("Div", [probs, total])])
 
 
 def _curve(graph: Graph, calibrator: Any, scores: str) -> str:
@@ -50,6 +49,7 @@ def _curve(graph: Graph, calibrator: Any, scores: str) -> str:
         scaled = graph.node("Mul", [scores, graph.constant(-float(calibrator.a_))])
         return graph.node("Sigmoid", [graph.node("Add", [scaled, graph.constant(-float(calibrator.b_))])])
     # Between two points y = yᵢ + slopeᵢ · (x − xᵢ), as numpy.interp has it; i is found by counting the points up to x.
+    graph.refuse_infinity(scores, 1)
     points = np.asarray(calibrator.X_thresholds_)
     if points.dtype == np.float32:
         scores = graph.cast(graph.cast(scores, FLOAT), DOUBLE)

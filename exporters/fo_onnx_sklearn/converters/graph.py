@@ -76,6 +76,14 @@ class Graph:
         name = REFUSED + str(self._scope.get_unique_variable_name("row"))
         self.node("Div", [self.constant(0.0), sound], name)
 
+    def refuse_infinity(self, rows: str, width: int, *, takes_nan: bool = False) -> None:
+        """Make distributions NaN where `rows` (n, width), in float64, hold infinity; or NaN, unless the estimator takes it."""
+        if takes_nan:
+            rows = self.node("Where", [self.node("IsNaN", [rows]), self.constant(0.0), rows])
+        # A sum of small parts is finite if all numbers are; 0 times that is 0, else NaN.
+        total = self.node("MatMul", [rows, self.constant(np.full((width, 1), 1e-20))])
+        self.node("Mul", [total, self.constant(0.0)], REFUSED + str(self._scope.get_unique_variable_name("row")))
+
     def give(self, rows: str) -> None:
         """Give `rows`, in float64, as the transformer's output, in the type that skl2onnx has announced to the next step."""
         output = self._operator.outputs[0]
