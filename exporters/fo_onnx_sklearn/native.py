@@ -12,6 +12,7 @@ from fo_onnx.contracts.exporter import Devices
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import DeviceError, ModelError, OutputError, RunError, first_line
+from fo_onnx.sources.categories import categories_of
 
 from .classifier import OUTPUT, class_names_of, classifier_of, column_names
 from .detect import package_of
@@ -97,7 +98,7 @@ class SklearnModel:
             # A copy, always: an estimator made with copy=False works in place, on what is the caller's own.
             rows: Any = array.astype(self._dtypes.get(array.dtype.kind, array.dtype))
         else:
-            rows = _make_frame({n: _column(inputs[n]) for n in self._columns})
+            rows = _make_frame({n: inputs[n] for n in self._columns})
         with warnings.catch_warnings():
             # Columns without names are taken in the order of the fit, as documented.
             warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
@@ -152,8 +153,8 @@ def _make_frame(columns: dict[str, Array]) -> Any:
     except ImportError:
         pass
     else:
-        # pandas would guess a type for text, in which None becomes NaN.
-        return pandas.DataFrame({n: pandas.Series(a, dtype=a.dtype) for n, a in columns.items()})
+        return pandas.DataFrame({n: _make_series(pandas, array) for n, array in columns.items()})
+    columns = {n: _column(array) for n, array in columns.items()}
     try:
         import polars
     except ImportError:
@@ -162,6 +163,15 @@ def _make_frame(columns: dict[str, Array]) -> Any:
         # from_pandas takes NaN in text for what is missing.
         return pyarrow.table({n: pyarrow.array(a, from_pandas=a.dtype.kind == "O") for n, a in columns.items()})
     return polars.DataFrame(columns)
+
+
+def _make_series(pandas: Any, array: Array) -> Any:
+    """Return a column as a series, of categories if it came as such."""
+    column, categories = _column(array), categories_of(array)
+    if categories is not None:
+        return pandas.Series(pandas.Categorical(column, categories.values, ordered=categories.ordered))
+    # pandas would guess a type for text, in which None becomes NaN.
+    return pandas.Series(column, dtype=column.dtype)
 
 
 def _column(array: Array) -> Array:
