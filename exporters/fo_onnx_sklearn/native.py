@@ -169,7 +169,10 @@ def _make_series(pandas: Any, array: Array) -> Any:
     """Return a column as a series, of categories if it came as such."""
     column, categories = _column(array), categories_of(array)
     if categories is not None:
-        return pandas.Series(pandas.Categorical(column, categories.values, ordered=categories.ordered))
+        # pandas itself matches by dtype, and would take True for missing among 1.0 and NaN.
+        places = {value: i for i, value in enumerate(categories.values)}
+        kind = pandas.CategoricalDtype(categories.values, ordered=categories.ordered)
+        return pandas.Series(pandas.Categorical.from_codes([places.get(v, -1) for v in column.tolist()], dtype=kind))
     # pandas would guess a type for text, in which None becomes NaN.
     return pandas.Series(column, dtype=column.dtype)
 
