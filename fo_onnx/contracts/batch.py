@@ -41,14 +41,14 @@ class Batch:
     Attributes:
         ids: (n,) int64, or text (numpy ``U`` or object of str).
         inputs: Arrays of shape (n, …) by input name.
-        labels: (n,) int64, or ``None``.
+        labels: (n,) int64, or names of classes as objects (str), as the data hold them; or ``None``.
         start: Position in the source of the first row that this batch accounts for, counted from 0.
         bad: Rows among those accounted for that could not be read, in order. They are not among `ids`.
     """
 
     ids: Array
     inputs: dict[str, Array]
-    labels: NDArray[np.int64] | None
+    labels: Array | None
     start: int
     bad: tuple[BadRow, ...] = ()
 

@@ -86,7 +86,8 @@ class Run:
         """Take what was chosen; `folder` is the unfinished run that is resumed, if one is."""
         self._opened, self._source, self._destination, self._folder = opened, source, destination, folder
         self._data, self._run, self._output = data, run, output
-        self._labels = LabelMapper(source, opened.spec)
+        self._labels = LabelMapper(source, opened.spec, order_stated=output.class_names is not None)
+        self._labels.check(source)
 
     @cached_property
     def _identity(self) -> dict[str, Any]:

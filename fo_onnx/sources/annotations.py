@@ -71,7 +71,7 @@ class RowAnnotations:
         """Return the id of one row."""
         return cast("int | str", self.ids_at(np.array([position], dtype=np.int64)).tolist()[0])
 
-    def labels_at(self, positions: NDArray[np.int64], carried: Array | None = None) -> NDArray[np.int64] | None:
+    def labels_at(self, positions: NDArray[np.int64], carried: Array | None = None) -> Array | None:
         """Return the labels of the rows at `positions`; `carried` are those that the rows carry themselves."""
         if self.labels is not None:
             return entries_at(self.labels.values, positions, "labels=")

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..contracts.batch import Array, Batch, Inputs
 from ..contracts.options import DataOptions
@@ -23,7 +22,8 @@ class AnnotatedSource(ABC):
 
     in_memory = False
     sequential = False
-    columns_named = False
+    carried_names: tuple[str, ...] | None = None
+    """What the labels that rows carry count, if the data say so."""
     _may_cut = False
     _hint = Batcher.hint
 
@@ -50,9 +50,15 @@ class AnnotatedSource(ABC):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        return None if self._annotations.labels is None else self._annotations.labels.class_names
+        labels = self._annotations.labels
+        return self.carried_names if labels is None else labels.class_names
 
-    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+    @property
+    def columns_named(self) -> bool:
+        labels = self._annotations.labels
+        return self.carried_names is not None if labels is None else labels.own_numbers
+
+    def annotations(self, start: int, stop: int) -> tuple[Array, Array | None]:
         positions = np.arange(start, stop, dtype=np.int64)
         return self._annotations.ids_at(positions), self._annotations.labels_at(positions)
 

@@ -13,6 +13,7 @@ from ..errors import DataError
 from .annotations import annotate_rows
 from .base import AnnotatedSource
 from .batching import Item, Rows, Unreadable, take_rows
+from .class_labels import find_class_names
 from .elements import ElementParser
 from .fingerprint import fingerprint
 from .nested import Convert, as_array
@@ -46,6 +47,7 @@ class IterableSource(AnnotatedSource):
         length: int | None = None,
     ) -> None:
         super().__init__(options, annotate_rows(options))
+        self.carried_names = find_class_names(data, options)
         self._data = data
         self._parser = ElementParser(options, convert)
         self._batched = batched

@@ -277,7 +277,7 @@ DATA: dict[str, Case] = {
     "labels that are no class": (lambda m, t: gen(m.named, ROWS, labels=[0] * 19 + [5]), fo.DataError, ValueError,
         ["row with id 19: its label 5 is no class; the model has 3 classes, 0 to 2"]),
     "negative labels": (lambda m, t: gen(m.named, ROWS, labels=[-1] * 20), fo.DataError, ValueError,
-        ["row 0 has the label -1; an integer from 0 on was expected"]),
+        ["row with id 0: its label -1 is no class; the model has 3 classes, 0 to 2", "leave the labels out with labels=False"]),
     "half labels": (lambda m, t: gen(m.named, ROWS, labels=[0.5] * 20), fo.DataError, ValueError, ["row 0 has the label 0.5"]),
     "labels of no class by name": (lambda m, t: gen(m.named, ROWS, labels=["a"] * 19 + ["z"]), fo.DataError, ValueError,
         ["the data has the class(es) 'z', which the model has not; its classes are 'a', 'b', 'c'"]),
