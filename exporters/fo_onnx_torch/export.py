@@ -20,6 +20,7 @@ from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import ExportError, FoOnnxError, first_line, root_cause
 from fo_onnx.plugin_kit.quiet import quiet
 
+from .attention import TRANSLATIONS
 from .modules import FlatModule, dtype_name, evaluation_mode, float32_copy, float_dtype, is_half, weight_bytes
 
 log = logging.getLogger("fo_onnx_torch")
@@ -80,6 +81,7 @@ def _export_dynamo(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
             output_names=[RAW_OUTPUT],
             opset_version=opset,
             dynamic_shapes=(tuple(_free_axes(t, free_lengths) for t in tensors),),
+            custom_translation_table=TRANSLATIONS,
             dynamo=True,
             verbose=False,
         )
