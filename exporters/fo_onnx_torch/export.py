@@ -21,6 +21,7 @@ from fo_onnx.errors import ExportError, FoOnnxError, first_line, root_cause
 from fo_onnx.plugin_kit.quiet import quiet
 
 from .attention import TRANSLATIONS
+from .experts import all_experts
 from .modules import FlatModule, dtype_name, evaluation_mode, float32_copy, float_dtype, is_half, weight_bytes
 
 log = logging.getLogger("fo_onnx_torch")
@@ -74,17 +75,18 @@ def _export_dynamo(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
     """Write the file; return whether the lengths of token sequences are free in it."""
 
     def convert(free_lengths: bool) -> Any:
-        return torch.onnx.export(
-            module,
-            tuple(tensors),
-            input_names=list(module.call.names),
-            output_names=[RAW_OUTPUT],
-            opset_version=opset,
-            dynamic_shapes=(tuple(_free_axes(t, free_lengths) for t in tensors),),
-            custom_translation_table=TRANSLATIONS,
-            dynamo=True,
-            verbose=False,
-        )
+        with all_experts(module):
+            return torch.onnx.export(
+                module,
+                tuple(tensors),
+                input_names=list(module.call.names),
+                output_names=[RAW_OUTPUT],
+                opset_version=opset,
+                dynamic_shapes=(tuple(_free_axes(t, free_lengths) for t in tensors),),
+                custom_translation_table=TRANSLATIONS,
+                dynamo=True,
+                verbose=False,
+            )
 
     # With free lengths of token sequences first; without them if the traced graph does not hold for others.
     free_lengths = any(map(_is_tokens, tensors))
