@@ -76,7 +76,7 @@ def _of_attributes(module: torch.nn.Module) -> Iterator[bytes]:
 def _of_value(value: Any) -> Iterator[bytes]:
     if isinstance(value, torch.Tensor):
         yield str(value.dtype).encode()
-        yield from digests.of_array(to_numpy(value.dequantize() if value.is_quantized else value))
+        yield from digests.of_array(to_numpy(value))
     elif isinstance(value, tuple):
         # A quantised layer's weight and bias are one entry of its state.
         for item in value:

@@ -66,9 +66,9 @@ def to_array(leaf: Any) -> Array:
     """Return a tensor, or anything else that numpy understands, as an array."""
     import torch
 
-    from .tensors import to_numpy
+    from .tensors import rows_to_numpy
 
-    return to_numpy(leaf) if isinstance(leaf, torch.Tensor) else as_array(leaf)
+    return rows_to_numpy(leaf) if isinstance(leaf, torch.Tensor) else as_array(leaf)
 
 
 def _length(data: Any) -> int | None:

@@ -30,7 +30,7 @@ def rows_with_nan(inputs: Inputs) -> NDArray[np.bool_]:
     """Return which rows have NaN in one of their inputs (n,); infinity may be meant, as -inf is in masks."""
     has_nan = np.zeros(count_rows(inputs), np.bool_)
     for array in inputs.values():
-        if array.dtype.kind != "f" or array.size == 0:
+        if array.dtype.kind not in "fc" or array.size == 0:
             continue
         with np.errstate(invalid="ignore"):
             # The minimum of an array with NaN is NaN, and quicker to have than one answer per value.
