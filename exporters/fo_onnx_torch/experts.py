@@ -35,7 +35,7 @@ def all_experts(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for model, implementation in zip(models, implementations, strict=True):
             model.set_experts_implementation(implementation)
-        del ALL_EXPERTS_FUNCTIONS[IMPLEMENTATION]
+        ALL_EXPERTS_FUNCTIONS.pop(IMPLEMENTATION)
 
 
 def mix_all_experts(experts: Any, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -49,9 +49,12 @@ def mix_all_experts(experts: Any, hidden: torch.Tensor, chosen: torch.Tensor, we
     """
 
     def project(x: torch.Tensor, name: str) -> torch.Tensor:
-        matrix = getattr(experts, name)
+        matrix: torch.Tensor = getattr(experts, name)
         product = x @ (matrix if experts.is_transposed else matrix.mT)
-        return product + getattr(experts, f"{name}_bias")[:, None] if experts.has_bias else product
+        if not experts.has_bias:
+            return product
+        bias: torch.Tensor = getattr(experts, f"{name}_bias")
+        return product + bias[:, None]
 
     count = len(experts.down_proj)
     if experts.has_gate:

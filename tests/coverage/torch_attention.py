@@ -125,6 +125,30 @@ def hiera() -> Case:
     return Case(net, normal(ROWS, 3, 32, 32), lambda m, r: m(pixel_values=r).logits)
 
 
+def experts(family: str, **sizes: Any) -> Callable[[], Case]:
+    """A mixture of experts of transformers, of which each token has two."""
+
+    def made() -> Case:
+        import transformers
+
+        config = getattr(transformers, f"{family}Config")(
+            vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            intermediate_size=48, max_position_embeddings=64, num_labels=4, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+            num_experts_per_tok=2, **sizes,
+        )  # fmt: skip
+        net = getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(6)
+        mask = np.ones((ROWS, LENGTH), np.int64)
+        mask[1::3, 7:] = 0
+        rows = {"input_ids": np.where(mask, 3 + tokens(ROWS, LENGTH) % 97, 0), "attention_mask": mask}
+        return Case(net, rows, lambda m, r: m(**r).logits)
+
+    return made
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "attention": attends(masked=False),
     "attention_bool_mask": attends(mask_of=as_bool),
@@ -139,4 +163,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "attention_shared_keys_five_axes": attends(masked=False, shape=(2, 4), key_heads=2, enable_gqa=True),
     "attention_module": heads,
     "hiera": hiera,
+    "mixtral": experts("Mixtral", num_local_experts=4),
+    "qwen3_moe": experts("Qwen3Moe", num_experts=4, moe_intermediate_size=24, head_dim=8),
+    "gpt_oss": experts("GptOss", num_local_experts=4, head_dim=8, sliding_window=8),
 }
