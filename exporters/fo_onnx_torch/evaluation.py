@@ -28,19 +28,23 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
         for part, _ in modes:
             # Those that were switched with the part above them are not called again.
             if part.training:
-                # What torch.export gives has the mode that it was traced in, and refuses to change it.
-                with contextlib.suppress(NotImplementedError):
-                    part.eval()
+                _switch(part, False)
         yield
     finally:
         for part, is_training in modes:
             if part.training != is_training:
-                part.train(is_training)
+                _switch(part, is_training)
         for part, is_training in modes:
             # Some have a train() that leaves them, or parts of them, in evaluation mode.
             part.training = is_training
         for snapshot in snapshots:
             snapshot.put_back()
+
+
+def _switch(part: torch.nn.Module, is_training: bool) -> None:
+    # What torch.export gives has the mode that it was traced in, and refuses to change it.
+    with contextlib.suppress(NotImplementedError):
+        part.train() if is_training else part.eval()
 
 
 def _take_snapshots(module: torch.nn.Module) -> Iterator[Snapshot]:

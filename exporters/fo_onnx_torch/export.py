@@ -6,9 +6,11 @@ single output.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +119,7 @@ def _export_script(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
     """Write the file of a ScriptModule, which has no Python to trace: only the older exporter reads its graph."""
     _require_opset(min(opset, SCRIPT_OPSET), opset)
     args, kwargs = module.call.arguments(tensors)
-    with module.left_as_found():
+    with module.left_as_found(), _without_graph_log():
         torch.onnx.export(
             module.model,
             (*args, kwargs) if kwargs else args,
@@ -129,6 +131,21 @@ def _export_script(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
             dynamo=False,
         )
     return [()] * len(tensors)
+
+
+@contextlib.contextmanager
+def _without_graph_log() -> Iterator[None]:
+    """Keep the older exporter from printing the graph that it cannot convert, which it does below Python's streams.
+
+    The exporter turns that log on, and leaves it on, since it asks whether there is a function that says whether it was.
+    """
+    write_log, was_enabled = torch._C._jit_onnx_log, torch._C._jit_is_onnx_log_enabled()
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = write_log
+        torch._C._jit_set_onnx_log_enabled(was_enabled)
 
 
 def _require_opset(written: int, requested: int) -> None:

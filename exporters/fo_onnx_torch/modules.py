@@ -10,6 +10,7 @@ import torch
 
 from fo_onnx.contracts.batch import Inputs
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.errors import ModelError
 from fo_onnx.plugin_kit.calling import pick_output
 
 from .detect import call_of, captured_values, unwrap
@@ -41,6 +42,9 @@ class FlatModule(torch.nn.Module):
         example: Inputs, for their names.
         options: The model's name.
         output: The output's name.
+
+    Raises:
+        ModelError: Its weights have no values.
     """
 
     def __init__(self, model: Any, example: Inputs, options: ModelOptions, output: OutputOptions) -> None:
@@ -49,6 +53,11 @@ class FlatModule(torch.nn.Module):
         self.training = False
         self.model = as_module(model)
         self.model_name = options.model_name or type(self.model).__name__
+        if device_of(self.model).type == "meta":
+            raise ModelError(
+                f"{self.model_name} has weights without values, on the device 'meta'. Load them with "
+                "load_state_dict(…, assign=True) first."
+            )
         self.call = call_of(model, list(example))
         self._output_name = output.output_name
         self.keeper = StateKeeper()
@@ -84,8 +93,9 @@ def as_module(model: Any) -> torch.nn.Module:
 
 
 def device_of(module: torch.nn.Module) -> torch.device:
-    """Return the device of a module's weights."""
-    return next((t.device for t in state_of(module)), torch.device("cpu"))
+    """Return the device of a module's weights: of those that have values, if there are some."""
+    devices = dict.fromkeys(t.device for t in state_of(module))
+    return next((d for d in devices if d.type != "meta"), next(iter(devices), torch.device("cpu")))
 
 
 def weight_bytes(module: torch.nn.Module) -> int:

@@ -14,6 +14,7 @@ _CURES = {
     "nested": "Its rows have lengths of their own: pad them, with torch.nested.to_padded_tensor(data, 0.0), and give a mask.",
     "masked": "Fill what is masked, with data.to_tensor(value), or give the values and the mask as two inputs.",
     "quantised": "Give the numbers that it stands for, data.dequantize(), which the model is then called with.",
+    "meta": "It has a shape and no values.",
 }
 
 
@@ -34,16 +35,22 @@ def to_numpy(tensor: torch.Tensor) -> Array:
 
 
 def rows_to_numpy(tensor: torch.Tensor) -> Array:
-    """Return a tensor of the data as an array; see `to_numpy`.
+    """Return a tensor of the data as an array; see `to_numpy` and `require_plain_rows`."""
+    require_plain_rows(tensor)
+    return to_numpy(tensor)
 
-    Raises:
-        DataError: It is nested, masked or quantised, so that a row would reach the model as something else than it is.
-    """
-    is_masked = type(tensor).__name__ == "MaskedTensor"
-    kind = "nested" if tensor.is_nested else "masked" if is_masked else "quantised" if tensor.is_quantized else None
+
+def require_plain_rows(tensor: torch.Tensor) -> None:
+    """Raise a `DataError` if a tensor of the data is of a kind of which a model would get something else than it is."""
+    is_kind = {
+        "nested": tensor.is_nested,
+        "masked": type(tensor).__name__ == "MaskedTensor",
+        "quantised": tensor.is_quantized,
+        "meta": tensor.is_meta,
+    }
+    kind = next((k for k, is_one in is_kind.items() if is_one), None)
     if kind is not None:
         raise DataError(f"the data hold a {kind} tensor; a plain tensor of rows, (n, …), was expected. {_CURES[kind]}")
-    return to_numpy(tensor)
 
 
 def to_tensor(array: Array, device: Any = "cpu") -> torch.Tensor:
