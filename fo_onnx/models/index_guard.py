@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import onnx
 
 PREFIX = "fo_onnx_guard/"
+LEAST_OPSET = 9
+"""Where came with operator set 9; older graphs are not guarded."""
 _PASS_THROUGH = ("Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand")
 """Operators that keep the values of their first input."""
 
@@ -41,6 +43,8 @@ def find_tables(model: onnx.ModelProto) -> dict[str, int]:
     """Return the length of the shortest table that the values of an input are looked up in as they are, by input's name."""
     import onnx
 
+    if (opset_of(model) or 0) < LEAST_OPSET:
+        return {}
     origins = {
         value.name: value.name
         for value in model.graph.input
@@ -88,7 +92,7 @@ def guard_indices(model: onnx.ModelProto, raw_output: str, ranges: list[IndexRan
             # One flag per row: the largest of its values.
             onnx.helper.make_node("Cast", [out + "outside"], [out + "ones"], to=onnx.TensorProto.FLOAT),
             onnx.helper.make_node("Flatten", [out + "ones"], [out + "rows"], axis=1),
-            _reduce_max(out + "rows", out + "flag", opset_of(model)),
+            _reduce_max(out + "rows", out + "flag", opset_of(model) or LEAST_OPSET),
         ]
         flags.append(out + "flag")
     # The rows of the output.
