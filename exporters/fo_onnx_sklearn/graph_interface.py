@@ -161,17 +161,19 @@ def _give_probabilities(graph: onnx.GraphProto, allowed: dict[str, dict[str, Arr
         return output
 
     zero = _add_constant(graph, "zero", np.zeros(()))
-    axis = _add_constant(graph, "axis", np.array([1]))
     for x in allowed["IsNaN"]:
-        # 0 · x is NaN for what is not finite, else 0. What is allowed becomes 0 first.
+        columns_by_op = {op: by_tensor[x] for op, by_tensor in allowed.items()}
+        if all(columns.all() for columns in columns_by_op.values()):
+            continue
+        # What is allowed becomes 0 first. Then a sum of small parts is finite if all numbers are, and 0 times that 0, else NaN.
         checked = x
-        for op, columns in ((op, by_tensor[x]) for op, by_tensor in allowed.items()):
+        for op, columns in columns_by_op.items():
             if columns.any():
                 may_be = _add_constant(graph, f"{x}/{op}/allowed", columns.reshape(1, -1))
                 there = add("And", [add(op, [x], f"{x}/{op}"), may_be], f"{x}/{op}/taken")
                 checked = add("Where", [there, zero, checked], f"{x}/{op}/checked")
-        products = add("Mul", [checked, zero], f"{x}/products")
-        marks.append(add("ReduceSum", [products, axis], f"{x}/mark", keepdims=1))
+        parts = _add_constant(graph, f"{x}/parts", np.full((columns.size, 1), 1e-20))
+        marks.append(add("Mul", [add("MatMul", [checked, parts], f"{x}/sum"), zero], f"{x}/mark"))
     probs = add("Cast", [raw], PREFIX + "raw", to=onnx.TensorProto.DOUBLE)
     add("Sum", [probs, *marks], output.name)
     del graph.output[:]

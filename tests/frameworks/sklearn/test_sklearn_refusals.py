@@ -12,6 +12,7 @@ from sklearn import (
     decomposition,
     ensemble,
     linear_model,
+    multiclass,
     naive_bayes,
     pipeline,
     preprocessing,
@@ -175,6 +176,25 @@ def test_sigmoid_curves_that_are_all_zero() -> None:
 
     assert 0 < (expected == 1 / 3).all(axis=1).sum() < 500
     np.testing.assert_allclose(exported(model, {"0": x}), expected, atol=CLOSE)
+
+
+@pytest.mark.parametrize("intercept", [-5.0, -30.0, -60.0, -300.0])
+@pytest.mark.parametrize(
+    "member",
+    [
+        logistic,
+        lambda: linear_model.SGDClassifier(loss="modified_huber", random_state=0),
+        lambda: linear_model.SGDClassifier(loss="log_loss", random_state=0),
+    ],
+)
+def test_shares_of_small_numbers(member: Any, intercept: float) -> None:
+    """One against the rest: each class is improbable, and what counts is their shares."""
+    model, x = fit(multiclass.OneVsRestClassifier(member())), grid(500, 4)
+    for one in model.estimators_:
+        one.intercept_[:] = intercept
+    expected, actual = distributions_or_nan(model.predict_proba(x)), distributions_or_nan(exported(model, {"0": x}))
+
+    np.testing.assert_allclose(actual, expected, atol=CLOSE)
 
 
 def test_rows_that_are_refused_name_no_others() -> None:
