@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import ModelError, OutputError
 
-from .detect import function_of_booster, estimator_of, is_estimator, package_of
+from .detect import estimator_of, function_of_booster, is_estimator, package_of
 
 MATRIX = "X"
 """The name of the one input of an estimator whose columns have no names."""

@@ -25,7 +25,12 @@ def is_estimator(value: Any) -> bool:
 
 def is_classifier_by_use(value: Any) -> bool:
     """Return whether a value is an object with ``predict_proba`` and ``classes_``, as a CatBoostClassifier is."""
-    return not inspect.isclass(value) and not callable(value) and hasattr(value, "predict_proba") and hasattr(value, "classes_")
+    return (
+        not inspect.isclass(value)
+        and not callable(value)
+        and hasattr(value, "predict_proba")
+        and hasattr(value, "classes_")
+    )
 
 
 def is_model(value: Any) -> bool:

@@ -40,7 +40,9 @@ def _fold(graph: Graph, fold: Any) -> str:
     total = graph.node("ReduceSum", [probs, graph.constant([1], INT64)], keepdims=1)
     least = graph.constant(NO_SUM if fold.method == "isotonic" else 0.0)
     empty = graph.node("LessOrEqual", [total, least])
-    return graph.node("Where", [empty, graph.constant(np.full((1, count), 1 / count)), graph.node("Div", [probs, total])])
+    return graph.node(
+        "Where", [empty, graph.constant(np.full((1, count), 1 / count)), graph.node("Div", [probs, total])]
+    )
 
 
 def _curve(graph: Graph, calibrator: Any, scores: str) -> str:

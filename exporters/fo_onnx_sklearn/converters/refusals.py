@@ -7,7 +7,6 @@ from typing import Any
 
 from .graph import Converter, Graph
 
-
 HAND_ON = frozenset({"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "SimpleImputer"})
 """Transformers that take NaN and make infinity of infinity, so that a later step refuses it."""
 COMPOSITES = frozenset({"ColumnTransformer", "FeatureUnion"})
