@@ -107,7 +107,7 @@ def has_converter(estimator: Any) -> bool:
 
 
 def parts_of(estimator: Any) -> Iterator[Any]:
-    """Yield every estimator within one, itself included, from the outside to the inside."""
+    """Yield every estimator within one, itself included, from the outside to the inside; not what trees and such consist of."""
     yield estimator
-    for inner in _members(estimator):
+    for inner in () if type(estimator).__name__ in THRESHOLDS else _members(estimator):
         yield from parts_of(inner)
