@@ -112,9 +112,11 @@ def _column(frame: Any, name: str) -> Array:
     A pandas column of categories keeps them.
     """
     series = _series(frame, name)
-    column, kind = _to_model_values(_values(series), name), getattr(series, "dtype", None)
-    is_category = type(kind).__name__ == "CategoricalDtype"
-    return mark_categories(column, kind.categories.tolist(), ordered=bool(kind.ordered)) if is_category else column
+    column = _to_model_values(_values(series), name)
+    kind: Any = getattr(series, "dtype", None)
+    if type(kind).__name__ != "CategoricalDtype":
+        return column
+    return mark_categories(column, kind.categories.tolist(), ordered=bool(kind.ordered))
 
 
 def _to_model_values(column: Array, name: str) -> Array:

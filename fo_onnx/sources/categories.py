@@ -25,7 +25,7 @@ class Categories(NamedTuple):
 
 def mark_categories(column: Array, values: Sequence[Any], *, ordered: bool) -> Array:
     """Return a copy of a column (n,) whose dtype names its categories. Slices, selections and copies of it do so, too."""
-    dtype = np.dtype(column.dtype.str, metadata={_KEY: Categories(tuple(values), ordered)})  # type: ignore[call-overload]
+    dtype = np.dtype(column.dtype.str, metadata={_KEY: Categories(tuple(values), ordered)})
     marked: Array = column.astype(dtype)
     return marked
 
