@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fo_onnx.contracts.batch import Array, Inputs
+from fo_onnx.contracts.batch import Array, Inputs, count_rows
 from fo_onnx.contracts.spec import TensorSpec
 from fo_onnx.errors import ExportError, RunError
 
@@ -76,7 +76,7 @@ def columns_that_take(
         if not waiting:
             break
         places = waiting.pop()
-        if all(_is_taken(native, _put(row, places, value)).all() for value in values):
+        if all(_is_taken(native, _put(row, places, value)) for value in values):
             for k, column in places:
                 allowed[k][column] = True
         elif len(places) > 1 and native.takes_columns_apart:
@@ -88,8 +88,8 @@ def columns_that_take(
 def _find_ordinary_row(native: SklearnModel, inputs: Inputs) -> dict[str, Array]:
     """Return the first row that the estimator takes, with an ordinary number where there is none."""
     filled = {k: _fill(a) if a.dtype.kind == "f" else a for k, a in inputs.items()}
-    first = int(np.argmax(_is_taken(native, filled)))
-    return {k: a[first : first + 1] for k, a in filled.items()}
+    rows = ({k: a[i : i + 1] for k, a in filled.items()} for i in range(min(count_rows(filled), MOST_PROBES)))
+    return next((row for row in rows if _is_taken(native, row)), {k: a[:1] for k, a in filled.items()})
 
 
 def _put(row: Inputs, places: Sequence[tuple[str, int]], value: float) -> dict[str, Array]:
@@ -108,14 +108,14 @@ def _fill(array: Array) -> Array:
     return filled
 
 
-def _is_taken(native: SklearnModel, inputs: Inputs) -> Array:
-    """Return which rows the estimator takes, (n,) bool."""
+def _is_taken(native: SklearnModel, row: Inputs) -> bool:
+    """Return whether the estimator takes a row."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return np.asarray(np.isfinite(native.forward(inputs)).all(axis=1))
+            return bool(np.isfinite(native.forward(row)).all())
     except RunError:
-        return np.zeros(1, bool)
+        return False
 
 
 # The inputs and the output ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Rows for which the original model is asked, though the run is in ONNX: those with NaN, and those of a batch that fails.
+"""Rows for which the original model is asked, though the run is in ONNX: with NaN in the input or the output, or of a failed batch.
 
 Kernels disagree on what NaN becomes: ONNX Runtime's max-pool passes over it where torch's hands it on, for example, so that
 a row which the model itself gives no distribution would get one. Where a batch fails in ONNX, the original says which of its
@@ -46,7 +46,7 @@ def rows_with_nan(inputs: Inputs) -> NDArray[np.bool_]:
 
 
 class AskingRunner:
-    """An ONNX runner that asks the original for rows with NaN in their input, and about the rows of a batch that fails."""
+    """An ONNX runner that asks the original for rows with NaN in their input or output, and about those of a batch that fails."""
 
     kind = "onnx"
 
@@ -65,7 +65,8 @@ class AskingRunner:
             output = self._runner.run(inputs)
         except RunError as err:
             return self._run_taken(inputs, err)
-        rows = np.flatnonzero(rows_with_nan(inputs))
+        # Where the file gives no distribution the original may, or it says why it refuses the row.
+        rows = np.flatnonzero(rows_with_nan(inputs) | np.isnan(output.probs).any(axis=1))
         return answer_by_original(output, inputs, rows, self._original) if len(rows) else output
 
     def close(self) -> None:
