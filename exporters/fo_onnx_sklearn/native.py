@@ -35,15 +35,18 @@ class SklearnModel:
     def __init__(self, classifier: Any, spec: ModelSpec) -> None:
         self.spec = spec
         self._classifier: Any = classifier
-        self.takes_columns_apart = any(
-            package_of(part) != "sklearn" or type(part).__name__ in TAKE_COLUMNS_APART for part in parts_of(classifier)
-        )
         columns = column_names(classifier)
         named = columns is not None and {i.name for i in spec.inputs}.issuperset(columns)
         self._columns = columns if named else None
         # Integers can be categories to other packages; scikit-learn computes in float64 anyway.
         numbers = dict.fromkeys("biuf" if package_of(classifier) == "sklearn" else "f", np.float64)
         self._dtypes: dict[str, Any] = {**numbers, "U": object, "S": object}
+
+    @property
+    def takes_columns_apart(self) -> bool:
+        """Return whether it may take in one column what it refuses in another; anything can be so in other packages' estimators."""
+        parts = parts_of(self._classifier)
+        return any(package_of(part) != "sklearn" or type(part).__name__ in TAKE_COLUMNS_APART for part in parts)
 
     def forward(self, inputs: Inputs) -> Array:
         """Return distributions (n, classes), float64; NaN for rows with NaN or infinity that the estimator refuses.
