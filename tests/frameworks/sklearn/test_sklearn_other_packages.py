@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,13 @@ def test_boosters_in_files(package: str, tmp_path: Path) -> None:
     with pytest.warns(FallbackWarning):
         dists = generated(tmp_path / "model.joblib", x, trust=True)
     np.testing.assert_allclose(dists.probs, model.predict_proba(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("package", BOOSTERS)
+def test_the_same_trees_are_the_same_model(package: str) -> None:
+    one, again, other = fit(booster(package)), fit(booster(package)), fit(booster(package), grid(300, 9))
+    digests = [EXPORTER.fingerprint(m, {}) for m in (one, again, pickle.loads(pickle.dumps(one)), other)]
+    assert digests[0] == digests[1] == digests[2] != digests[3]
 
 
 def test_integers_that_are_categories() -> None:
