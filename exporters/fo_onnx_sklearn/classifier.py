@@ -109,10 +109,10 @@ def _require_classifier(estimator: Any, name: str) -> None:
 
 
 def without_wrappers(estimator: Any) -> Any:
-    """Return `estimator` with what only its fit needed left out, so that scikit-learn's own estimators are left as far as possible.
+    """Return `estimator` without what has no part in a prediction.
 
     Every search, threshold and frozen wrapper in it is replaced by the estimator that it wraps. imbalanced-learn's samplers do nothing
-    when rows are predicted: its pipelines go without them, and its ensembles are those of scikit-learn.
+    when rows are predicted: its pipelines lose them, and its ensembles become those of scikit-learn.
 
     The estimator itself stays as it is: what holds a wrapper is copied, one level deep, on the way down.
     """

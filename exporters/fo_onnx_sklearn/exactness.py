@@ -42,11 +42,13 @@ def prefer_native(model: Any) -> str | None:
 def _hazards(estimator: Any, before: str | None) -> Iterator[str]:
     """Yield the reasons within an estimator; `before` names the transformer that makes its input inexact, if one does."""
     name = type(estimator).__name__
-    if package_of(estimator) != "sklearn" and has_converter(estimator):
-        yield (
-            f"{name} ({package_of(estimator)}) has a converter of another package, whose file may compare with thresholds in float32, or "
-            "pass a row that the model refuses"
-        )
+    if package_of(estimator) != "sklearn":
+        if has_converter(estimator):
+            yield (
+                f"{name} ({package_of(estimator)}) has a converter of another package, whose file may compare with thresholds in float32, "
+                "or pass a row that the model refuses"
+            )
+        return
     if name in TIES:
         yield f"neighbours at equal distances are chosen in another order in ONNX than {name} chooses them"
     if name in WORDS:
@@ -107,7 +109,7 @@ def has_converter(estimator: Any) -> bool:
 
 
 def parts_of(estimator: Any) -> Iterator[Any]:
-    """Yield every estimator within one, itself included, from the outside to the inside."""
+    """Yield every estimator within one, itself included, from the outside to the inside; not what trees and such consist of."""
     yield estimator
-    for inner in _members(estimator):
+    for inner in () if type(estimator).__name__ in THRESHOLDS else _members(estimator):
         yield from parts_of(inner)

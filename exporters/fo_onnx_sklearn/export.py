@@ -53,6 +53,7 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
     from .converters.ensembles import classifier_converters
     from .converters.preprocessing import preprocessing_converters
     from .converters.refusals import checked_steps
+    from .converters.sigmoids import expand_sigmoids
 
     # Inputs are checked first: of those that ONNX has not, skl2onnx would name neither the column nor the cure.
     types = [(name, _type_of(name, array, model_name)) for name, array in inputs.items()]
@@ -83,7 +84,7 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
     # The file names the newest operator set of its nodes; they mean the same in the requested one, for which skl2onnx wrote them.
     default = next((o for o in proto.opset_import if o.domain in ("", "ai.onnx")), None) or proto.opset_import.add()
     default.version = opset
-    return proto
+    return expand_sigmoids(proto)
 
 
 def _require_converters(estimators: Iterable[Any], cause: Exception | None = None) -> None:

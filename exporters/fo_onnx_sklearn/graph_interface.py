@@ -6,12 +6,12 @@ The nodes that skl2onnx wrote for the estimator stay as they are; others come be
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fo_onnx.contracts.batch import Array, Inputs
+from fo_onnx.contracts.batch import Array, Inputs, count_rows
 from fo_onnx.contracts.spec import TensorSpec
 from fo_onnx.errors import ExportError, RunError
 
@@ -39,10 +39,11 @@ def set_interface(proto: onnx.ModelProto, inputs: Inputs, native: SklearnModel) 
     # Then none of the names within is one of the data's.
     proto = onnx.compose.add_prefix(proto, PREFIX)
     columns = _take_inputs(proto.graph, inputs)
-    allowed = {
-        op: {columns[n]: a for n, a in columns_that_take(native, inputs, values).items()}
-        for op, values in (("IsNaN", (np.nan,)), ("IsInf", (np.inf, -np.inf)))
-    }
+    row = _find_ordinary_row(native, inputs)
+    missing = columns_that_take(native, row, [np.nan])
+    # Where NaN is refused, infinity is.
+    infinite = columns_that_take(native, row, [np.inf, -np.inf], among=missing)
+    allowed = {op: {columns[n]: a for n, a in taken.items()} for op, taken in (("IsNaN", missing), ("IsInf", infinite))}
     _give_probabilities(proto.graph, allowed, native.spec.output)
     # Leaves out what the output does not need, such as the nodes of the label.
     model: onnx.ModelProto = onnx.utils.Extractor(proto).extract_model(list(inputs), [native.spec.output.name])
@@ -53,31 +54,42 @@ def set_interface(proto: onnx.ModelProto, inputs: Inputs, native: SklearnModel) 
 # Which columns may hold NaN and infinity --------------------------------------------------------------------------
 
 
-def columns_that_take(native: SklearnModel, inputs: Inputs, values: Sequence[float]) -> dict[str, Array]:
+def columns_that_take(
+    native: SklearnModel, row: Inputs, values: Sequence[float], among: Mapping[str, Array] | None = None
+) -> dict[str, Array]:
     """Return which columns may hold each of `values`, NaN or infinity, by input, (columns,) bool.
 
     The estimator is asked by trying, since scikit-learn's tags speak of whole estimators only: all columns at once, and of
     those that are refused each half, if it takes them apart.
+
+    Args:
+        native: The estimator.
+        row: One row that it takes, its numbers in float64.
+        values: What is tried, one after the other.
+        among: The columns that come into question; all if not given.
     """
-    filled = {k: _fill(a) if a.dtype.kind == "f" else a for k, a in inputs.items()}
-    allowed = {k: np.zeros(a[0].size, bool) for k, a in filled.items() if a.dtype.kind == "f"}
-    if not allowed:
-        return {}
-    first = int(np.argmax(_is_taken(native, filled)))
-    one = {k: a[first : first + 1] for k, a in filled.items()}
+    allowed = {k: np.zeros(a[0].size, bool) for k, a in row.items() if a.dtype.kind == "f"}
     # Groups of places, by input and column, that are still to be tried.
-    waiting = [[(k, column) for k, columns in allowed.items() for column in range(len(columns))]]
+    places = [(k, c) for k, columns in allowed.items() for c in range(len(columns)) if among is None or among[k][c]]
+    waiting = [places] if places else []
     for _ in range(MOST_PROBES):
         if not waiting:
             break
         places = waiting.pop()
-        if all(_is_taken(native, _put(one, places, value)).all() for value in values):
+        if all(_is_taken(native, _put(row, places, value)) for value in values):
             for k, column in places:
                 allowed[k][column] = True
         elif len(places) > 1 and native.takes_columns_apart:
             half = len(places) // 2
             waiting += [places[:half], places[half:]]
     return allowed
+
+
+def _find_ordinary_row(native: SklearnModel, inputs: Inputs) -> dict[str, Array]:
+    """Return the first row that the estimator takes, with an ordinary number where there is none."""
+    filled = {k: _fill(a) if a.dtype.kind == "f" else a for k, a in inputs.items()}
+    rows = ({k: a[i : i + 1] for k, a in filled.items()} for i in range(min(count_rows(filled), MOST_PROBES)))
+    return next((row for row in rows if _is_taken(native, row)), {k: a[:1] for k, a in filled.items()})
 
 
 def _put(row: Inputs, places: Sequence[tuple[str, int]], value: float) -> dict[str, Array]:
@@ -96,14 +108,14 @@ def _fill(array: Array) -> Array:
     return filled
 
 
-def _is_taken(native: SklearnModel, inputs: Inputs) -> Array:
-    """Return which rows the estimator takes, (n,) bool."""
+def _is_taken(native: SklearnModel, row: Inputs) -> bool:
+    """Return whether the estimator takes a row."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return np.asarray(np.isfinite(native.forward(inputs)).all(axis=1))
+            return bool(np.isfinite(native.forward(row)).all())
     except RunError:
-        return np.zeros(1, bool)
+        return False
 
 
 # The inputs and the output ---------------------------------------------------------------------------------------
@@ -161,17 +173,19 @@ def _give_probabilities(graph: onnx.GraphProto, allowed: dict[str, dict[str, Arr
         return output
 
     zero = _add_constant(graph, "zero", np.zeros(()))
-    axis = _add_constant(graph, "axis", np.array([1]))
     for x in allowed["IsNaN"]:
-        # 0 · x is NaN for what is not finite, else 0. What is allowed becomes 0 first.
+        columns_by_op = {op: by_tensor[x] for op, by_tensor in allowed.items()}
+        if all(columns.all() for columns in columns_by_op.values()):
+            continue
+        # What is allowed becomes 0 first. Then a sum of small parts is finite if all numbers are, and 0 times that 0, else NaN.
         checked = x
-        for op, columns in ((op, by_tensor[x]) for op, by_tensor in allowed.items()):
+        for op, columns in columns_by_op.items():
             if columns.any():
                 may_be = _add_constant(graph, f"{x}/{op}/allowed", columns.reshape(1, -1))
                 there = add("And", [add(op, [x], f"{x}/{op}"), may_be], f"{x}/{op}/taken")
                 checked = add("Where", [there, zero, checked], f"{x}/{op}/checked")
-        products = add("Mul", [checked, zero], f"{x}/products")
-        marks.append(add("ReduceSum", [products, axis], f"{x}/mark", keepdims=1))
+        parts = _add_constant(graph, f"{x}/parts", np.full((columns.size, 1), 1e-20))
+        marks.append(add("Mul", [add("MatMul", [checked, parts], f"{x}/sum"), zero], f"{x}/mark"))
     probs = add("Cast", [raw], PREFIX + "raw", to=onnx.TensorProto.DOUBLE)
     add("Sum", [probs, *marks], output.name)
     del graph.output[:]

@@ -63,7 +63,19 @@ def _parts_of(value: Any) -> tuple[Any, ...]:
     if kind.__module__.startswith("scipy.sparse"):
         rows = value.tocoo()
         return (kind, rows.shape, rows.row, rows.col, rows.data)
+    if kind.__module__.startswith("catboost") and hasattr(value, "get_metadata"):
+        value = _without_history(value)
     return (kind, *_reduce(value))
+
+
+def _without_history(model: Any) -> Any:
+    """Return a copy of a fitted model of CatBoost, which notes in itself when it was trained, without its notes but for the classes."""
+    copied = model.copy()
+    notes = copied.get_metadata()
+    for key in list(notes.keys()):
+        if key != "class_params":
+            notes[key] = ""
+    return copied
 
 
 def _reduce(value: Any) -> Iterator[Any]:

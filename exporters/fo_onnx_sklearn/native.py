@@ -18,9 +18,6 @@ from .classifier import OUTPUT, class_names_of, classifier_of, column_names
 from .detect import package_of
 from .exactness import parts_of
 
-UNKNOWN = "unknown categor"
-"""In the messages of scikit-learn's encoders about a category that they were not fitted on."""
-
 TAKE_COLUMNS_APART = ("ColumnTransformer", "BaggingClassifier")
 """Estimators that may take in one column what they refuse in another; all others check their rows as a whole."""
 
@@ -38,10 +35,6 @@ class SklearnModel:
     def __init__(self, classifier: Any, spec: ModelSpec) -> None:
         self.spec = spec
         self._classifier: Any = classifier
-        self._has_taken_rows = False
-        self.takes_columns_apart = any(
-            package_of(part) != "sklearn" or type(part).__name__ in TAKE_COLUMNS_APART for part in parts_of(classifier)
-        )
         columns = column_names(classifier)
         named = columns is not None and {i.name for i in spec.inputs}.issuperset(columns)
         self._columns = columns if named else None
@@ -49,44 +42,47 @@ class SklearnModel:
         numbers = dict.fromkeys("biuf" if package_of(classifier) == "sklearn" else "f", np.float64)
         self._dtypes: dict[str, Any] = {**numbers, "U": object, "S": object}
 
+    @property
+    def takes_columns_apart(self) -> bool:
+        """Return whether it may take in one column what it refuses in another; anything can be so in other packages' estimators."""
+        parts = parts_of(self._classifier)
+        return any(package_of(part) != "sklearn" or type(part).__name__ in TAKE_COLUMNS_APART for part in parts)
+
     def forward(self, inputs: Inputs) -> Array:
-        """Return distributions (n, classes), float64; NaN for rows that the estimator refuses, as it does NaN or an unknown category.
+        """Return distributions (n, classes), float64; NaN for rows with NaN or infinity that the estimator refuses.
 
         Raises:
-            RunError: The estimator refuses all rows, and has not taken one before, so that the data are no rows of it.
+            RunError: The estimator refuses another row, as it does an unknown category.
         """
-        refusals: list[Exception] = []
-        probs = self._predict_taken(inputs, refusals)
-        if len(refusals) < len(probs) or not refusals:
-            self._has_taken_rows = True
-        elif not self._has_taken_rows and UNKNOWN not in str(refusals[0]) and _finite_rows(inputs).any():
-            shapes = ", ".join(f"{n}: {a.dtype} {tuple(a.shape)}" for n, a in inputs.items())
-            raise RunError(
-                f"running {self.spec.name} in sklearn on {shapes} failed: {first_line(refusals[0])}"
-            ) from refusals[0]
-        return probs
-
-    def _predict_taken(self, inputs: Inputs, refusals: list[Exception]) -> Array:
-        """Return distributions, NaN for each row that is refused alone; its error is added to `refusals`."""
         try:
             return self._predict(inputs)
         except MemoryError:
             raise
         except Exception as err:
             # An estimator, which may be anybody's, raises what it likes.
-            refusal = err
-        finite = _finite_rows(inputs)
+            finite = _finite_rows(inputs)
+            if finite.all():
+                shapes = ", ".join(f"{n}: {a.dtype} {tuple(a.shape)}" for n, a in inputs.items())
+                raise RunError(f"running {self.spec.name} in sklearn on {shapes} failed: {first_line(err)}") from err
+        # One row that is refused refuses its whole batch, so that those which may be are tried apart.
         probs = np.full((len(finite), len(self._classifier.classes_)), np.nan)
-        if len(finite) <= 1:
-            refusals += [refusal] * len(finite)
-            return probs
-        # One row that is refused refuses its whole batch: finite rows are tried apart, then eighths.
-        parts = [np.flatnonzero(finite), np.flatnonzero(~finite)]
-        if min(map(len, parts)) == 0:
-            parts = np.array_split(np.arange(len(finite)), min(8, len(finite)))
-        for rows in parts:
-            probs[rows] = self._predict_taken({n: a[rows] for n, a in inputs.items()}, refusals)
+        if finite.any():
+            probs[finite] = self.forward({n: a[finite] for n, a in inputs.items()})
+        probs[~finite] = self._predict_taken({n: a[~finite] for n, a in inputs.items()})
         return probs
+
+    def _predict_taken(self, inputs: Inputs) -> Array:
+        """Return distributions, NaN for each row that is refused alone."""
+        try:
+            return self._predict(inputs)
+        except MemoryError:
+            raise
+        except Exception:
+            rows = count_rows(inputs)
+            if rows == 1:
+                return np.full((1, len(self._classifier.classes_)), np.nan)
+        parts = np.array_split(np.arange(rows), min(8, rows))
+        return np.concatenate([self._predict_taken({n: a[part] for n, a in inputs.items()}) for part in parts])
 
     def close(self) -> None:
         """Let the estimator go."""

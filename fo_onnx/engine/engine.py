@@ -37,6 +37,7 @@ from ..models import plugins
 from ..models.resolve import ResolvedModel, resolve_model
 from ..runtime.devices import cpu_cores
 from ..runtime.opened import OpenedModel, open_without_rows
+from ..runtime.original_rows import answer_by_original
 from ..runtime.request import RunRequest
 from ..runtime.tuning import BatchPlan, first_rows, spread_rows
 from ..runtime.turns import open_native_model
@@ -126,6 +127,10 @@ class Engine:
             output = opened.runners[0].run(batch.inputs)
             probs = output.probs
             bad = invalid_rows(probs)
+            if len(bad) and opened.original is not None:
+                output = answer_by_original(output, batch.inputs, bad, opened.original)
+                probs = output.probs
+                bad = invalid_rows(probs)
             if len(bad):
                 position = batch.start + int(bad[0])
                 reason = output.refused.get(int(bad[0]), "its output is no distribution")

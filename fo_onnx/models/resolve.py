@@ -75,9 +75,10 @@ def resolve_model(model: Any, options: ModelOptions, output: OutputOptions) -> R
     plugin = _find_plugin(model, options)
     if plugin is not None:
         return ResolvedModel(_with_params(plugin, model, options), plugin)
+    hint = " Give its method predict_proba." if hasattr(model, "predict_proba") else ""
     raise ModelError(
         f"an object of type {type(model).__name__} is no model: an OnnxModel, the path of a model's file, a model of a framework that is "
-        f"installed ({', '.join(e.name for e in plugins.exporters()) or 'none is'}) or a callable over numpy arrays was expected."
+        f"installed ({', '.join(e.name for e in plugins.exporters()) or 'none is'}) or a callable over numpy arrays was expected.{hint}"
     )
 
 

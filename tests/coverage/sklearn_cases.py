@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ from sklearn import (
     decomposition,
     discriminant_analysis,
     ensemble,
+    frozen,
     gaussian_process,
     impute,
     linear_model,
@@ -54,6 +56,11 @@ def members() -> list[tuple[str, Any]]:
 
 def doubled(x: np.ndarray) -> np.ndarray:
     return x * 2
+
+
+def other(module: str, name: str, **options: Any) -> Any:
+    """An estimator of another package."""
+    return getattr(importlib.import_module(module), name)(**options)
 
 
 scaler, logistic = preprocessing.StandardScaler, partial(linear_model.LogisticRegression, C=10)
@@ -98,6 +105,20 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "power_forest": after(preprocessing.PowerTransformer, forest),
     "neighbours": neighbors.KNeighborsClassifier,
     "gaussian_process": partial(gaussian_process.GaussianProcessClassifier, random_state=0),
+    "categorical_nb": after(preprocessing.OrdinalEncoder, naive_bayes.CategoricalNB),
+    "calibrated_frozen": lambda: calibration.CalibratedClassifierCV(
+        frozen.FrozenEstimator(fitted(forest)), method="isotonic"
+    ),
+    "sampler_logistic": lambda: other(
+        "imblearn.pipeline",
+        "Pipeline",
+        steps=[("sampler", other("imblearn.over_sampling", "SMOTE", random_state=0)), ("logistic", logistic())],
+    ),
+    "balanced_forest": partial(
+        other, "imblearn.ensemble", "BalancedRandomForestClassifier", n_estimators=20, random_state=0
+    ),
+    "lightgbm": partial(other, "lightgbm", "LGBMClassifier", n_estimators=10, verbose=-1, n_jobs=1),
+    "catboost": partial(other, "catboost", "CatBoostClassifier", iterations=10, verbose=0, allow_writing_files=False),
     "function": after(partial(preprocessing.FunctionTransformer, doubled), logistic),
 }
 CASES: dict[str, Callable[[], Any]] = {name: partial(fitted, make) for name, make in MAKERS.items()}

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from fo_onnx_sklearn.plugin import SklearnExporter
 
+from fo_onnx.contracts.batch import count_rows
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
+from fo_onnx.errors import RunError
+from fo_onnx.runtime.refused_rows import run_without_refused
 
 EXPORTER = SklearnExporter()
 COLUMNS = 5
@@ -52,9 +55,22 @@ def _order(spec: Any, rows: dict[str, np.ndarray]) -> list[str]:
     return [i.name for i in spec.inputs] if len(rows) > 1 else list(rows)
 
 
+def predicted(estimator: Any, rows: dict[str, np.ndarray]) -> np.ndarray:
+    """``predict_proba`` in float64; NaN for rows that the estimator refuses."""
+    native = EXPORTER.native(estimator, {k: a[:3] for k, a in rows.items()}, "auto", ModelOptions(), OutputOptions())
+    try:
+        return native.forward(rows)
+    except RunError as err:
+        split = run_without_refused(native.forward, rows, err)
+    probs = np.full((count_rows(rows), len(estimator.classes_)), np.nan)
+    for indices, part in split.parts:
+        probs[indices] = part
+    return probs
+
+
 def furthest(estimator: Any, x: np.ndarray) -> float:
     """The largest total variation of a row of the file from ``predict_proba`` in float64; NaN must meet NaN."""
     probs = exported(estimator, {"0": x})
-    expected = EXPORTER.native(estimator, {"0": x[:3]}, "auto", ModelOptions(), OutputOptions()).forward({"0": x})
+    expected = predicted(estimator, {"0": x})
     assert np.array_equal(np.isnan(probs), np.isnan(expected))
     return float(np.nanmax(np.abs(probs - expected).sum(axis=1)) / 2)

@@ -48,10 +48,8 @@ def _fold(graph: Graph, fold: Any) -> str:
 def _curve(graph: Graph, calibrator: Any, scores: str) -> str:
     """Write a calibrator's curve at the scores (n, 1)."""
     if hasattr(calibrator, "a_"):
-        # ONNX Runtime's Sigmoid is 0 from −37 on, where the shares of small numbers still count.
-        scaled = graph.node("Mul", [scores, graph.constant(float(calibrator.a_))])
-        exponential = graph.node("Exp", [graph.node("Add", [scaled, graph.constant(float(calibrator.b_))])])
-        return graph.node("Reciprocal", [graph.node("Add", [exponential, graph.constant(1.0)])])
+        scaled = graph.node("Mul", [scores, graph.constant(-float(calibrator.a_))])
+        return graph.node("Sigmoid", [graph.node("Add", [scaled, graph.constant(-float(calibrator.b_))])])
     # Between two points y = yᵢ + slopeᵢ · (x − xᵢ), as numpy.interp has it; i is found by counting the points up to x.
     graph.refuse_infinity(scores, 1)
     points = np.asarray(calibrator.X_thresholds_)

@@ -12,6 +12,7 @@ from sklearn import (
     decomposition,
     ensemble,
     linear_model,
+    multiclass,
     naive_bayes,
     pipeline,
     preprocessing,
@@ -20,11 +21,10 @@ from sklearn import (
 )
 from sklearn.datasets import make_classification
 from sklearn.frozen import FrozenEstimator
-from sklearn_rows import EXPORTER, exported, fit, furthest, grid
+from sklearn_rows import exported, fit, furthest, grid, predicted
 
 import fo_onnx as fo
-from fo_onnx.contracts.options import ModelOptions, OutputOptions
-from fo_onnx.errors import DataError, RunError
+from fo_onnx.errors import DataError
 
 logistic = linear_model.LogisticRegression
 CLOSE = 1e-6
@@ -96,9 +96,8 @@ def distributions_or_nan(probs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_extreme_values(name: str, count: int) -> None:
     model, x = fit(CLASSIFIERS[name](), count=count), extreme_rows()
-    native = EXPORTER.native(model, {"0": x[:3]}, "auto", ModelOptions(), OutputOptions())
 
-    expected, actual = distributions_or_nan(native.forward({"0": x})), distributions_or_nan(exported(model, {"0": x}))
+    expected, actual = distributions_or_nan(predicted(model, {"0": x})), distributions_or_nan(exported(model, {"0": x}))
 
     np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
     np.testing.assert_allclose(actual, expected, atol=CLOSE)
@@ -177,23 +176,54 @@ def test_sigmoid_curves_that_are_all_zero() -> None:
     np.testing.assert_allclose(exported(model, {"0": x}), expected, atol=CLOSE)
 
 
-def test_rows_that_are_refused_name_no_others() -> None:
-    """Any error of one row is that row's, once the estimator has taken another one."""
+@pytest.mark.parametrize("intercept", [-5.0, -30.0, -60.0, -300.0])
+@pytest.mark.parametrize(
+    "member",
+    [
+        logistic,
+        lambda: linear_model.SGDClassifier(loss="modified_huber", random_state=0),
+        lambda: linear_model.SGDClassifier(loss="log_loss", random_state=0),
+    ],
+)
+def test_shares_of_small_numbers(member: Any, intercept: float) -> None:
+    """One against the rest: each class is improbable, and what counts is their shares."""
+    model, x = fit(multiclass.OneVsRestClassifier(member())), grid(500, 4)
+    for one in model.estimators_:
+        one.intercept_[:] = intercept
+    expected, actual = distributions_or_nan(model.predict_proba(x)), distributions_or_nan(exported(model, {"0": x}))
 
-    class Choosy(linear_model.LogisticRegression):
-        def predict_proba(self, x: np.ndarray) -> np.ndarray:
-            if (x[:, 0] == 99).any():
-                raise KeyError("99")
-            return super().predict_proba(x)
+    np.testing.assert_allclose(actual, expected, atol=CLOSE)
 
+
+class Choosy(linear_model.LogisticRegression):
+    """Raises an error of its own kind."""
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        if (x[:, 0] == 99).any():
+            raise KeyError("99 is none of mine")
+        return super().predict_proba(x)
+
+
+@pytest.mark.filterwarnings("ignore::fo_onnx.errors.FallbackWarning")
+def test_any_error_of_a_row_is_its_own() -> None:
     model, x = fit(Choosy()), grid(500, 4)
-    x[::100, 0] = 99
-    native = EXPORTER.native(model, {"0": x[:3]}, "cpu", ModelOptions(), OutputOptions())
+    x[50::100, 0] = 99
 
-    with pytest.raises(RunError, match="KeyError"):
-        native.forward({"0": x[:1]})
-    assert np.flatnonzero(np.isnan(native.forward({"0": x})).any(axis=1)).tolist() == list(range(0, 500, 100))
-    assert np.isnan(native.forward({"0": x[:1]})).all()
+    dists = fo.generate(model, x, on_error="skip", progress=False)
+
+    assert sorted(set(range(500)) - set(dists.ids.tolist())) == list(range(50, 500, 100))
+    with pytest.raises(DataError, match="row 50 .*99 is none of mine"):
+        fo.generate(model, x, progress=False)
+
+
+@pytest.mark.parametrize("runner", ["onnx", "native"])
+def test_an_unknown_category_is_named(runner: str) -> None:
+    model, x = fit(pipeline.make_pipeline(preprocessing.OneHotEncoder(), logistic())), grid(500, 4)
+    x[300, 1] = 99
+
+    assert len(fo.generate(model, x, runner=runner, on_error="skip", progress=False)) == 499
+    with pytest.raises(DataError, match=r"row 300 .*unknown categories \[.*99.*\] in column 1"):
+        fo.generate(model, x, runner=runner, progress=False)
 
 
 def test_rows_of_another_width_are_no_bad_rows() -> None:
