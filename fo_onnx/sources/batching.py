@@ -134,8 +134,10 @@ class Batcher:
         inputs: dict[str, Array] = OwnInputs() if len(rows) > 1 else {}
         models = {} if self.first is None else self.first.inputs
         for name, array in rows[0][1].inputs.items() if rows else ():
-            dtype = models.get(name, array).dtype  # `_find_misfit` has made sure that it holds every value
             pieces = [part.inputs[name] for _, part in rows]
+            dtype = models.get(name, array).dtype  # `_find_misfit` has made sure that it holds every value
+            if dtype.kind == "U":
+                dtype = max((piece.dtype for piece in pieces), key=lambda text: text.itemsize)
             joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, dtype=dtype, casting="unsafe")
             inputs[name] = joined.astype(dtype, copy=False)
         labels = self.annotations.labels_at(positions, self._carried_labels(rows))
@@ -169,7 +171,7 @@ class Batcher:
                 ". What has raised while it was iterated over cannot go on, whatever on_error= says; give data that "
                 "can be indexed (with __getitem__ and __len__), or catch the error where the rows are made."
             )
-        elif not isinstance(item.error, DataError) or item.error.__cause__ is not None:
+        elif "on_error" not in message:
             message = message.rstrip(".")
             message += ". Mend the row, or go past such rows with on_error='skip' or on_error='record'."
         error = DataError(message, position=self._position)
@@ -264,7 +266,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def _holds_values(dtype: np.dtype[Any], array: Array) -> bool:
-    if array.dtype == dtype or np.can_cast(array.dtype, dtype, "safe"):
+    if array.dtype == dtype or np.can_cast(array.dtype, dtype, "safe") or array.dtype.kind == "U" == dtype.kind:
         return True
     if not np.can_cast(array.dtype, dtype, "same_kind"):
         return False
