@@ -95,7 +95,9 @@ class ColumnReader:
         can_miss = self._has_nulls or pa.types.is_floating(column.type)
         bad: BadValues = {}
         if column.null_count and not can_miss:
-            bad = dict.fromkeys(np.flatnonzero(_nulls(column)).tolist(), f"it has no value (null) in the column {self._name}")
+            bad = dict.fromkeys(
+                np.flatnonzero(_nulls(column)).tolist(), f"it has no value (null) in the column {self._name}"
+            )
             column = column.drop_null()
         array = self._read_text(column) if is_text(column.type) else self._read_numbers(column)
         if self._categories is not None:

@@ -115,7 +115,7 @@ def _is_one_hot(values: Array) -> bool:
 def _no_class(values: Array, positions: Array | None, i: int, advice: str = "") -> DataError:
     position = int(positions[i]) if positions is not None else i
     label = values[i].item() if isinstance(values[i], np.generic) else values[i]
-    if label is None or label != label:
+    if label is None or type(label).__name__ in ("NAType", "NaTType") or (isinstance(label, float) and label != label):
         advice = f"{advice} If it stands for no label, leave the labels out with labels=False.".strip()
     message = f"labels that are no class: row {position} has the label {label!r}; an integer or a name was expected."
     return DataError(f"{message} {advice}".rstrip(), position=position)

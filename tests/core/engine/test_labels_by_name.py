@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -193,7 +194,12 @@ def test_datasets_with_class_labels(tmp_path: Path) -> None:
     def x_of(row: Any) -> Any:
         return row["x"]
 
-    for rows in (data, data.to_iterable_dataset(), data.with_format("numpy")):
+    forms = [data, data.to_iterable_dataset(), data.with_format("numpy")]
+    with contextlib.suppress(ImportError):
+        from torch.utils.data import DataLoader, Subset
+
+        forms += [DataLoader(data.with_format("torch"), batch_size=32), Subset(data, range(200))]
+    for rows in forms:
         assert accuracy(rows, class_names=ORDER[::-1], input_getter=x_of) == 1
     assert accuracy(tmp_path / "x.parquet", class_names=ORDER[::-1]) == 1
     assert accuracy(data, class_names=ORDER[::-1], input_getter=x_of, labels=BEST) == 1
