@@ -250,8 +250,8 @@ def verify(
 
 
 def _read_rows(data: Any, resolved: ResolvedModel, rows: int = EXAMPLE_ROWS) -> Batch:
-    """Return the first rows of `data`, as a model takes them."""
-    options = DataOptions(signature=resolved.signature)
+    """Return the first rows of `data`, as a model takes them; whatever they hold for labels is left out."""
+    options = DataOptions(signature=resolved.signature, labels=False)
     return first_rows(open_source(data, options, tuple(plugins.source_factories())), rows)
 
 

@@ -175,8 +175,8 @@ def test_a_broken_file(tmp_path: Path) -> None:
     batch = whole(tmp_path, on_error="record")
     assert [(b.id, b.position) for b in batch.bad] == [("c/b.png", 1)]
     assert batch.bad[0].reason == (
-        f"Reading {tmp_path}/c/b.png: its content is no image of the formats AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP. Convert it, "
-        "or leave it out."
+        f"Reading {tmp_path}/c/b.png: its content is no image of the formats AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP. "
+        "Convert it, or leave it out."
     )
 
 
