@@ -63,7 +63,9 @@ class FrameSources:
 def _open_pandas(frame: Any, options: DataOptions) -> Source:
     names, series = [str(n) for n in frame.columns], _columns(frame)
     kinds = [(n, _kind_of(column)) for n, column in zip(names, series, strict=True)]
-    choice = choose_columns(kinds, options, (), "the data frame")
+    # A frame whose columns are numbered is a matrix, as it is to scikit-learn.
+    has_names = any(isinstance(n, str) for n in frame.columns)
+    choice = choose_columns(kinds, options if has_names else replace(options, signature=None), (), "the data frame")
     columns = dict(zip(names, series, strict=True))
     inputs = {n: _column(columns[n], n) for n in choice.inputs}
     if not choice.named:

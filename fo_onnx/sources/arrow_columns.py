@@ -151,8 +151,7 @@ class ColumnReader:
             return f"it has no value (null) in the column {self._name}"
         where = "a list within it" if depth else "it"
         return (
-            f"{where} has {length} values in the column {self._name} where the first row has {expected} (ragged rows); lists of "
-            "one length were expected"
+            f"{where} has {length} values where the first row has {expected} (ragged rows), in the column {self._name}"
         )
 
 

@@ -26,6 +26,7 @@ from .labels import Labels, to_labels
 
 READ_ROWS = 4096
 """Rows that are decoded at a time at least; small batches are cut from them."""
+_CURE = "Mend the row, or go past such rows with on_error='skip' or on_error='record'."
 _log = logging.getLogger("fo_onnx.sources")
 
 
@@ -184,7 +185,7 @@ class ArrowSource(PositionalSource):
     def _read_inputs(self, table: pa.RecordBatch) -> tuple[dict[str, Array], dict[int, str]]:
         """Return the inputs of the rows that are sound in all columns, and why the others are not."""
         parts = {n: reader.read(table.column(n)) for n, reader in self._readers.items()}
-        bad = {row: f"{why} of {self._what}" for _, b in reversed(parts.values()) for row, why in b.items()}
+        bad = {row: f"{why} of {self._what}. {_CURE}" for _, b in reversed(parts.values()) for row, why in b.items()}
         if bad:
             everywhere, rows = np.array(sorted(bad)), np.arange(len(table))
             parts = {n: (a[~np.isin(np.setdiff1d(rows, list(b)), everywhere)], b) for n, (a, b) in parts.items()}

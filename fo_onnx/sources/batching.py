@@ -171,7 +171,7 @@ class Batcher:
                 ". What has raised while it was iterated over cannot go on, whatever on_error= says; give data that "
                 "can be indexed (with __getitem__ and __len__), or catch the error where the rows are made."
             )
-        elif "on_error" not in message:
+        elif not isinstance(item.error, DataError) or item.error.__cause__ is not None:
             message = message.rstrip(".")
             message += ". Mend the row, or go past such rows with on_error='skip' or on_error='record'."
         error = DataError(message, position=self._position)

@@ -59,10 +59,11 @@ def choose_columns(
     required = signature.required if signature is not None else ()
     label = find_label_name(names, options)
     ids = next((key for key in ID_KEYS if key in names and key not in required), None)
-    # By name, if the model has one in common with the table.
+    # By name, if the model has one in common with the table. Of several inputs none is a matrix of columns that are called otherwise.
     named = options.input_getter is None and any(name in names for name in required)
+    is_plain = options.input_getter is None and options.transform is None and "list" not in dict(columns).values()
     missing = [name for name in required if name not in names]
-    if named and missing:
+    if missing and (named or (is_plain and len(required) > 1)):
         raise DataError(
             f"the model takes columns that {what} has not: {', '.join(map(repr, missing[:10]))}; it has "
             f"{', '.join(map(repr, names[:20]))}. Rename or add them."
@@ -136,7 +137,8 @@ def read_pandas_index(metadata: Mapping[bytes, bytes] | None, names: Collection[
     try:
         entries = [] if text is None else json.loads(text)["index_columns"]
         columns = tuple(e for e in entries if isinstance(e, str) and e in names)
-        positions = next((range(e["start"], e["stop"], e["step"]) for e in entries if isinstance(e, dict)), None)
+        bounds = next(([e["start"], e["stop"], e["step"]] for e in entries if isinstance(e, dict)), None)
+        positions = None if bounds is None or max(map(abs, bounds)) >= 2**61 else range(*bounds)
     except (ValueError, LookupError, TypeError):
         return PandasIndex()  # metadata of another program
     return PandasIndex(columns, positions if len(entries) == 1 else None)

@@ -127,14 +127,15 @@ def to_labels(values: Array, what: str = "labels=", names: tuple[str, ...] | Non
     `names` are those that integers count, if the data say so.
     """
     classes = to_classes(values)
-    if classes.dtype.kind != "O":
-        return Labels(classes, names, own_numbers=names is not None)
-    texts = classes.tolist()
-    names = tuple(sorted(set(texts)))
-    for name in names:
+    are_names = classes.dtype.kind == "O"
+    if are_names:
+        names = tuple(sorted(set(classes.tolist())))
+    for name in names or ():
         check_text(name, f"{what} holds {name!r}, which", "give other names.")
+    if not are_names or names is None:
+        return Labels(classes, names, own_numbers=names is not None)
     numbers = {name: i for i, name in enumerate(names)}
-    return Labels(np.fromiter((numbers[v] for v in texts), np.int64, len(texts)), names)
+    return Labels(np.fromiter((numbers[v] for v in classes), np.int64, len(classes)), names)
 
 
 def read_labels(labels: Any) -> Labels:

@@ -162,7 +162,10 @@ def test_parquet_with_class_labels(tmp_path: Path) -> None:
     assert accuracy(path, class_names=("entailment", "neutral", "none"), labels=BEST) == 1, "labels= count columns"
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"info": 1}', b'{"info": {"features": {"label": 3}}}', feature(())])
+OTHER = [b"", b"[1]", b'{"info": 1}', b'{"info": {"features": {"label": 3}}}', feature(()), feature(("a", "a", "b"))]
+
+
+@pytest.mark.parametrize("content", OTHER)
 def test_other_metadata_say_nothing(content: bytes, tmp_path: Path) -> None:
     assert accuracy(file_of(tmp_path, BEST, {b"huggingface": content}), class_names=ORDER) == 1
 

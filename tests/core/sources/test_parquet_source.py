@@ -152,14 +152,14 @@ FLAWS: dict[str, tuple[list[Any], int, str]] = {
     "a shorter list": (
         [[1.0, 2.0], [3.0, 4.0], [5.0]],
         2,
-        r"has 1 values in the column x where the first row has 2 \(ragged",
+        r"has 1 values where the first row has 2 \(ragged rows\), in the column x of",
     ),
     "a ragged list": (
         [[[1.0], [2.0]], [[3.0], [4.0, 5.0]], [[6.0], [7.0]]],
         1,
         "a list within it has 2 values .* has 1",
     ),
-    "an empty list": ([[1.0], [], [2.0]], 1, "has 0 values in the column x where the first row has 1"),
+    "an empty list": ([[1.0], [], [2.0]], 1, "has 0 values where the first row has 1"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,21 @@ def test_an_index_that_the_model_names_is_an_input(tmp_path: Path) -> None:
     assert batch.ids.tolist() == list(range(ROWS))
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"index_columns": 3}', b'{"index_columns": [{"kind": "range"}]}'])
+def a_range(start: Any, stop: Any, step: Any) -> bytes:
+    return json.dumps({"index_columns": [{"kind": "range", "start": start, "stop": stop, "step": step}]}).encode()
+
+
+OTHERS = [
+    b"",
+    b"[]",
+    b'{"index_columns": 3}',
+    b'{"index_columns": [{"kind": "range"}]}',
+    a_range(0, 2, 0),
+    a_range(0, 2**70, 1),
+]
+
+
+@pytest.mark.parametrize("content", [*OTHERS, a_range(0, "2", 1), a_range(5, 8, 1)])
 def test_metadata_of_another_program(content: bytes, tmp_path: Path) -> None:
     table = pa.table({"a": [1.0, 2.0], "b": [3.0, 4.0]}).replace_schema_metadata({b"pandas": content})
     pq.write_table(table, tmp_path / "rows.parquet")
@@ -189,6 +204,21 @@ def test_categories_reach_boosters(name: str, values: list[Any], tmp_path: Path)
             dists = fo.generate(model, form, progress=False)
             np.testing.assert_allclose(dists.probs, model.predict_proba(rows), atol=1e-6)
             assert dists.ids.tolist() == rows.index.tolist()
+
+
+def test_columns_of_other_names_are_not_taken_by_position(tmp_path: Path) -> None:
+    data, y = frame(), np.arange(ROWS) % 2
+    model = LogisticRegression().fit(data, y)
+    for rows in forms(data.rename(columns={"a": "b", "b": "a"}), tmp_path).values():
+        probs = fo.generate(model, rows, progress=False).probs
+        np.testing.assert_allclose(
+            probs, model.predict_proba(data.rename(columns={"a": "b", "b": "a"})[["a", "b"]]), atol=1e-6
+        )
+    for rows in forms(data.rename(columns={"a": "p", "b": "q"}), tmp_path).values():
+        with pytest.raises(fo.DataError, match="the model takes columns that .* has not: 'a', 'b'; it has 'p', 'q'"):
+            fo.generate(model, rows, progress=False)
+    numbered = pd.DataFrame(data.to_numpy())
+    np.testing.assert_allclose(fo.generate(model, numbered, progress=False).probs, model.predict_proba(data), atol=1e-6)
 
 
 def test_a_column_of_lists() -> None:
