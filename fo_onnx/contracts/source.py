@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from .batch import Array, Batch
+from .batch import Array, Batch, Inputs
 from .options import DataOptions
 
 
@@ -51,6 +51,12 @@ class Source(Protocol):
         one did; a `start` within a batch gives that batch's rest first. Where batches can be cut freely they end at
         multiples of `size`. A row that cannot be read ends up in `Batch.bad` unless ``on_error="fail"``: then the rows
         before it are yielded first, and a `DataError` with its position is raised after them.
+        """
+
+    def sample(self, n: int, start: int) -> Inputs:
+        """Return the inputs of up to `n` rows spread evenly from position `start` on, of the first row's shapes.
+
+        Rows that cannot be read are left out. Without any, and where `sequential`, nothing is returned: no input.
         """
 
     def annotations(self, start: int, stop: int) -> tuple[Array, Array | None]:

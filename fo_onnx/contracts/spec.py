@@ -101,7 +101,7 @@ class ModelSpec:
 
     @property
     def fixed_batch(self) -> int | None:
-        """Return the batch size that is built into the model, or ``None`` if the batch axis is dynamic."""
+        """Return the batch size that is built into the model, or ``None`` if the batch axis of every input is dynamic."""
         sizes = {i.shape[0] for i in self.inputs if i.shape} - {None}
         return max((s for s in sizes if s is not None), default=None)
 
@@ -154,9 +154,18 @@ class ModelSpec:
 
 def output_classes(shape: tuple[int | None, ...]) -> int | None:
     """Return the number of classes that a raw output of `shape` stands for; ``None`` if the shape does not tell."""
+    shape = drop_unit_axes(shape)
     if len(shape) not in (1, 2):
         return None
     return 2 if len(shape) == 1 or shape[1] == 1 else shape[1]
+
+
+def drop_unit_axes(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Return the shape (n, k) that a raw output of (n, 1, k) or (n, k, 1, 1) is taken for; any other is returned as it is."""
+    if len(shape) <= 2:
+        return shape
+    classes = [d for d in shape[1:] if d != 1] or [1]
+    return (shape[0], *classes) if len(classes) == 1 and None not in classes else shape
 
 
 def _tensor(data: Any) -> TensorSpec:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..contracts.batch import count_rows
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contracts.batch import Inputs, count_rows, cut_inputs
 from ..contracts.spec import ModelSpec
 from ..distributions.probabilities import check_raw_shape
+from ..errors import OutputError, RunError
 from ..models import graph_head as head
 from ..models.class_names import choose_class_names
 from ..models.onnx_model import LoadedOnnx, describe, raw_output_info, without_parity
 from ..runtime.devices import Placement, cpu_cores
 from ..runtime.onnx_runner import OnnxRunner
 from ..runtime.request import RunRequest
-from ..runtime.session import Session
+from ..runtime.session import MemoryExhausted, Session
 from .output_kind import with_output_kind
 
 
@@ -71,11 +75,54 @@ def _without_parity(loaded: LoadedOnnx, reason: str) -> LoadedOnnx:
 
 
 def _run_raw(loaded: LoadedOnnx, request: RunRequest, placement: Placement) -> Any:
-    """Return the raw output of a file without head for the first rows."""
+    """Return the raw output of a file without head for the first rows, run in batches of the run's size."""
     model = loaded.model
+    on_cpu = placement.provider == "CPUExecutionProvider"
+    plan = request.plan_batches(on_cpu=on_cpu, model_bytes=loaded.size_bytes, fixed_batch=model.spec.fixed_batch)
     session = Session(loaded.content, model.path.parent, placement, cpu_cores(), model.spec.name)
     runner = OnnxRunner(session, model.spec, placement.device, probs=model.spec.output.name, logits=None)
-    raw = runner.run_raw(request.example)
+    parts = [_run_raw_batch(runner, batch) for batch in cut_inputs(request.example, plan.batch_size)]
     runner.close()
-    check_raw_shape(raw.shape, None, count_rows(request.example), model.spec.name)
+    if len({part.shape[1:] for part in parts}) > 1:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise OutputError(
+            f"{model.spec.name} gives outputs of shapes {shapes} for batches of its first rows; one row of as many class scores "
+            "for each was expected."
+        )
+    return np.concatenate(parts)
+
+
+def _run_raw_batch(runner: OnnxRunner, batch: Inputs) -> NDArray[Any]:
+    """Return the raw output of a batch; a row that the file refuses is NaN.
+
+    Raises:
+        RunError: It refuses every row, or takes each of them alone.
+        OutputError: It gives something else than one row of scores per sample.
+    """
+    rows, name = count_rows(batch), runner.spec.name
+    try:
+        raw = runner.run_raw(batch)
+    except MemoryExhausted:
+        raise
+    except RunError as err:
+        alone = [_run_raw_if_taken(runner, row) for row in cut_inputs(batch, 1)]
+        taken = next((raw for raw in alone if raw is not None), None)
+        if rows == 1 or taken is None:
+            raise
+        if all(raw is not None for raw in alone):
+            raise RunError(
+                f"{err} It takes each of these {rows} rows alone: a batch of 1 is built into it, though its batch axis is open. "
+                "Say batch_size=1."
+            ) from err
+        check_raw_shape(taken.shape, None, 1, name)
+        refused = np.full(taken.shape, np.nan)
+        return np.concatenate([refused if raw is None else raw for raw in alone])
+    check_raw_shape(raw.shape, None, rows, name)
     return raw
+
+
+def _run_raw_if_taken(runner: OnnxRunner, row: Inputs) -> NDArray[Any] | None:
+    try:
+        return runner.run_raw(row)
+    except RunError:
+        return None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contracts.options import OutputOptions
-from ..contracts.spec import LOGIT_KINDS, ModelSpec, OutputKind
+from ..contracts.spec import LOGIT_KINDS, ModelSpec, OutputKind, drop_unit_axes
 from ..distributions.probabilities import apply_head, check_raw_shape, decide_kind
 from ..errors import OutputError
 from ..models import graph_head as head
@@ -70,6 +70,7 @@ def with_output_kind(
 
 
 def _count_classes(kind: OutputKind, shape: tuple[int | None, ...]) -> int | None:
+    shape = drop_unit_axes(shape)
     return 2 if kind in BINARY_KINDS else shape[-1] if len(shape) == 2 else None
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.spec import OutputKind
+from ..contracts.spec import OutputKind, drop_unit_axes
 from ..errors import OutputError
 
 Array = NDArray[Any]
@@ -40,7 +40,7 @@ def apply_head(
     """Turn a raw output into distributions.
 
     Args:
-        raw: (n, k), or (n,) or (n, 1) for the binary kinds.
+        raw: (n, k), or (n,) or (n, 1) for the binary kinds; further axes have the length 1.
         kind: What `raw` means.
         temperature: T of softmax(z / T); acts on logits only.
         dtype: The dtype to compute in and to return: float32 for results, float64 for comparisons.
@@ -49,7 +49,7 @@ def apply_head(
         Distributions (n, k) and, where `kind` has logits, logits (n, k), both of `dtype`. Rows that are no
         distribution (probabilities outside [0, 1] or without unit sum) are NaN throughout.
     """
-    raw = np.asarray(raw).astype(dtype, copy=False)
+    raw = _as_matrix(np.asarray(raw).astype(dtype, copy=False))
     if kind in ("binary_logits", "binary_probs"):
         raw = raw.reshape(-1, 1)
     if kind == "logits":
@@ -71,6 +71,11 @@ def apply_head(
     raise AssertionError(f"no such kind of output: {kind}")
 
 
+def _as_matrix(raw: Array) -> Array:
+    """Return a raw output of (n, 1, k) or (n, k, 1, 1) as (n, k)."""
+    return raw.reshape(cast("tuple[int, ...]", drop_unit_axes(raw.shape))) if raw.ndim > 2 else raw
+
+
 def _where_valid(valid: Array, probs: Array) -> Array:
     return np.where(valid, probs, probs.dtype.type(np.nan))
 
@@ -79,7 +84,8 @@ def check_raw_shape(shape: tuple[int | None, ...], kind: OutputKind | None, rows
     """Raise an `OutputError` unless a raw output of `shape` can be one distribution per row.
 
     Args:
-        shape: The shape of the raw output, batch axis first; ``None`` for an axis that is open.
+        shape: The shape of the raw output, batch axis first; ``None`` for an axis that is open. Of more than two axes all
+            but the batch and the classes have the length 1.
         kind: What it means, where that is decided.
         rows: How many rows went in, where that is known.
         model_name: For the message.
@@ -92,7 +98,11 @@ def check_raw_shape(shape: tuple[int | None, ...], kind: OutputKind | None, rows
         )
     if rows is not None and shape[0] != rows:
         raise OutputError(f"{description} for {rows} rows; one row per sample was expected, shape ({rows}, classes).")
+    shape = drop_unit_axes(shape)
     if len(shape) > 2:
+        if None in shape[1:] and sum(d not in (1, None) for d in shape[1:]) <= 1:
+            # An axis that is open may have the length 1; a batch will tell.
+            return
         raise OutputError(
             f"{description}; (n, classes) was expected. For a model that gives one row per position or several scores per "
             "class, choose another output with output_name=, or reduce it with output_transform=."
@@ -112,7 +122,7 @@ def decide_kind(raw: Array, model_name: str = "the model", *, unbounded: bool = 
     """Tell from a calibration batch what a raw output means.
 
     Args:
-        raw: (n, k), (n,) or (n, 1), n ≥ 1.
+        raw: (n, k), (n,) or (n, 1), n ≥ 1; further axes have the length 1.
         model_name: For messages.
         unbounded: Whether the values are known to have no bounds, so that logits may lie within [0, 1] by chance.
 
@@ -126,6 +136,7 @@ def decide_kind(raw: Array, model_name: str = "the model", *, unbounded: bool = 
     """
     raw = np.asarray(raw, dtype=np.float64)
     check_raw_shape(raw.shape, None, None, model_name)
+    raw = _as_matrix(raw)
     finite = raw[np.isfinite(raw.reshape(len(raw), -1)).all(axis=1)] if not np.isneginf(raw).any() else raw
     if len(finite) == 0:
         raise OutputError(

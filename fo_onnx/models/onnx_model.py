@@ -19,17 +19,10 @@ import numpy as np
 from ..contracts.parity_report import ParityReport
 from ..contracts.spec import ModelSpec, TensorSpec
 from ..distributions.probabilities import check_raw_shape
-from ..errors import FoOnnxError, ModelError, OutputError, first_line, reading
+from ..errors import FoOnnxError, ModelError, first_line, reading
 from ..plugin_kit.graph_checks import graph_inputs, tensor_spec
-from .onnx_file import (
-    CLASSES_OF,
-    DOING,
-    external_files,
-    external_locations,
-    load_proto,
-    parse,
-    rename_external_data,
-)
+from .foreign_file import read_spec
+from .onnx_file import DOING, external_files, external_locations, load_proto, parse, rename_external_data
 
 if TYPE_CHECKING:
     import onnx
@@ -38,7 +31,6 @@ METADATA_KEY = "fo_onnx"
 METADATA_VERSION = 1
 CHANGED = "the file changed after it was compared"
 NEVER_TIED = "the file does not say what it was when it was compared, as those of older versions do not"
-_FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ class OnnxModel:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, output_name: str | None = None) -> OnnxModel:
-        """Open and check a file without running it.
+        """Open a file without running it. Whether ONNX Runtime runs it shows when it is run.
 
         Args:
             path: An ``.onnx`` file.
@@ -72,8 +64,9 @@ class OnnxModel:
 
         Raises:
             ModelNotFoundError: No file there, or its external data is missing.
-            ModelError: Truncated, not ONNX, external data outside the model's folder, or several outputs.
-            OutputError: An output that cannot be one row of class scores per sample.
+            ModelError: Truncated, not ONNX, external data outside the model's folder, an input whose first axis is not the
+                batch, or several outputs.
+            OutputError: An output of text, or a sequence.
         """
         return load_onnx(path, output_name=output_name).model
 
@@ -143,12 +136,11 @@ def load_onnx(
     proto = load_proto(path)
     with reading(path, ModelError, DOING):
         files = _files(path, proto)
-        _check(proto, files)
         metadata = None if spec is not None else _metadata(proto, path)
         stamps = _stamps(files)
         digest, data_sha256 = _digests(files)
         if metadata is None:
-            spec = spec or _foreign_spec(proto, path, output_name)
+            spec = spec or read_spec(proto, path, output_name)
             return LoadedOnnx(OnnxModel(path, spec, {}, digest), proto, True, stamps)
         spec = metadata["spec"]
         if output_name not in (None, spec.output.name):
@@ -168,22 +160,6 @@ def _files(path: Path, proto: onnx.ModelProto) -> list[Path]:
 def _stamps(files: list[Path]) -> tuple[tuple[int, int, int], ...]:
     states = [file.stat() for file in files]
     return tuple((s.st_mtime_ns, s.st_size, s.st_ino) for s in states)
-
-
-def _check(proto: onnx.ModelProto, files: list[Path]) -> None:
-    """Raise a `ModelError` if ONNX's own checker refuses the model in the first file, whose data are in the others."""
-    import onnx
-
-    if not all(v.type.tensor_type.HasField("shape") for v in (*proto.graph.input, *proto.graph.output)):
-        # Some converters leave out a shape that they do not know. The checker refuses that; ONNX Runtime, which has the
-        # last word on every model, does not.
-        return
-    try:
-        onnx.checker.check_model(proto if len(files) == 1 else files[0])
-    except onnx.checker.ValidationError as err:
-        raise ModelError(
-            f"opening the model {files[0]}: ONNX's checker refuses it: {first_line(err, with_kind=False)}"
-        ) from err
 
 
 def describe(proto: onnx.ModelProto, model: OnnxModel, data_sha256: Sequence[str] | None = None) -> None:
@@ -271,41 +247,6 @@ def raw_output_info(proto: onnx.ModelProto, spec: ModelSpec) -> onnx.ValueInfoPr
     shape = ["batch" if d is None and i == 0 else d for i, d in enumerate(spec.output.shape)]
     info = onnx.helper.make_tensor_value_info(spec.output.name, dtype, shape)
     return info
-
-
-def _foreign_spec(proto: onnx.ModelProto, path: Path, output_name: str | None) -> ModelSpec:
-    inputs = graph_inputs(proto)
-    unusable = [i.name for i in inputs if not i.dtype]
-    if unusable or not inputs:
-        what = f"the input {unusable[0]!r} is no numeric tensor" if unusable else "it takes no input"
-        raise ModelError(f"opening the model {path}: {what}; a classifier over numeric tensors was expected.")
-    output = _choose_output([tensor_spec(v) for v in proto.graph.output], path, output_name)
-    if output.dtype not in _FLOATS:
-        raise OutputError(
-            f"opening the model {path}: its output {output.name!r} is of type {output.dtype or 'text or sequence'}; class "
-            "scores as floating-point numbers were expected. Choose another output with output_name=."
-        )
-    if output.shape:
-        check_raw_shape(output.shape, None, None, f"the model {path}")
-    last = output.shape[-1] if len(output.shape) == 2 else None
-    classes = 2 if len(output.shape) == 1 or last == 1 else last
-    # The columns of an output that was a map have names.
-    text = next((p.value for p in proto.metadata_props if p.key == CLASSES_OF + output.name), "null")
-    spec = ModelSpec(inputs=inputs, output=output, classes=classes, name=path.stem)
-    return ModelSpec.from_dict({**spec.to_dict(), "class_names": json.loads(text)})
-
-
-def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> TensorSpec:
-    names = [o.name for o in outputs]
-    if name is not None:
-        if name not in names:
-            raise ModelError(f"opening the model {path}: it has no output {name!r}; its outputs are {names}.")
-        return outputs[names.index(name)]
-    # Beside the scores, classifiers of skl2onnx give the predicted class: integers, or text.
-    scores = [o for o in outputs if o.dtype in _FLOATS]
-    if len(outputs) == 1 or (len(scores) == 1 and len(outputs) == 2):
-        return (scores or outputs)[0]
-    raise ModelError(f"opening the model {path}: it has several outputs, {names}; say which one with output_name=.")
 
 
 def _metadata(proto: onnx.ModelProto, path: Path) -> dict[str, Any] | None:

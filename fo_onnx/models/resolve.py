@@ -14,6 +14,7 @@ from ..contracts.spec import InputSignature, ModelSpec
 from ..errors import ModelError, ModelNotFoundError, OptionError
 from . import plugins
 from .callables import CallableExporter
+from .foreign_file import require_class_scores
 from .onnx_model import LoadedOnnx, OnnxModel, load_onnx
 
 
@@ -59,15 +60,16 @@ def resolve_model(model: Any, options: ModelOptions, output: OutputOptions) -> R
 
     Raises:
         ModelError: It is no model, or a file of no known kind.
+        OutputError: A file whose output cannot be one row of class scores per sample, without an ``output_transform``.
         TrustError: Reading its file would run code.
     """
     if isinstance(model, LoadedOnnx):
-        return ResolvedModel(model, None)
+        return _resolve_onnx(model, output)
     if isinstance(model, OnnxModel):
         _refuse_params(model.path, options)
         if output.output_name in (None, model.spec.output.name):
-            return ResolvedModel(model, None)
-        return ResolvedModel(load_onnx(model.path, output_name=output.output_name), None)
+            return _resolve_onnx(model, output)
+        return _resolve_onnx(load_onnx(model.path, output_name=output.output_name), output)
     if isinstance(model, str | os.PathLike):
         return _open_file(Path(model), options, output)
     plugin = _find_plugin(model, options)
@@ -92,7 +94,7 @@ def _find_plugin(model: Any, options: ModelOptions) -> Exporter | None:
 def _open_file(path: Path, options: ModelOptions, output: OutputOptions) -> ResolvedModel:
     if path.suffix == ".onnx":
         _refuse_params(path, options)
-        return ResolvedModel(load_onnx(path, output_name=output.output_name), None)
+        return _resolve_onnx(load_onnx(path, output_name=output.output_name), output)
     plugin = plugins.exporter(options.framework) if options.framework else plugins.exporter_for_file(path)
     if plugin is None:
         exists = os.path.exists(path)  # also for names that are too long, or hold a NUL
@@ -104,6 +106,14 @@ def _open_file(path: Path, options: ModelOptions, output: OutputOptions) -> Reso
     return ResolvedModel(
         _with_params(plugin, plugins.load_model_file(plugin, path, trust=options.trust), options), plugin
     )
+
+
+def _resolve_onnx(model: LoadedOnnx | OnnxModel, output: OutputOptions) -> ResolvedModel:
+    """Return an ONNX file as the model, if its output can be class scores or an ``output_transform`` makes them of it."""
+    file = model.model if isinstance(model, LoadedOnnx) else model
+    if file.spec.output_kind is None and output.output_transform is None:
+        require_class_scores(file.spec, file.path)
+    return ResolvedModel(model, None)
 
 
 def _with_params(plugin: Exporter, model: Any, options: ModelOptions) -> Any:

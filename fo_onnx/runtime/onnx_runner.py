@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ..contracts.batch import Inputs, count_rows, cut_inputs, pad_rows
 from ..contracts.runner import RunOutput
 from ..contracts.spec import ModelSpec
-from ..errors import RunError
+from ..errors import OutputError, RunError
 from .inputs import InputBinder
+from .refused_rows import run_sorted
 from .session import MemoryExhausted, Session
 from .transform import Floats, Transform, apply_transform
 
@@ -31,6 +32,7 @@ class OnnxRunner:
         probs: str,
         logits: str | None,
         transform: Transform | None = None,
+        known_row: Inputs | None = None,
     ) -> None:
         """Take a session.
 
@@ -41,6 +43,7 @@ class OnnxRunner:
             probs: The output with distributions; with a `transform`, the raw output.
             logits: The output with logits, if they are kept.
             transform: Replaces the head.
+            known_row: A row that the model takes. With it, rows of a batch that fail alone are sorted out.
         """
         self.spec = spec
         self.device = device
@@ -48,6 +51,7 @@ class OnnxRunner:
         self._outputs = [probs] if logits is None else [probs, logits]
         self._binder = InputBinder(spec)
         self._transform = transform
+        self._known_row = known_row
 
     @property
     def session(self) -> Session:
@@ -62,6 +66,9 @@ class OnnxRunner:
 
     def run(self, inputs: Inputs) -> RunOutput:
         """Return the distributions of one batch."""
+        return run_sorted(self._run_whole, inputs, self._known_row)
+
+    def _run_whole(self, inputs: Inputs) -> RunOutput:
         rows, outputs = count_rows(inputs), self._run(inputs)
         if self._transform is not None:
             return RunOutput(apply_transform(self._transform, outputs[0], rows))
@@ -101,7 +108,14 @@ class OnnxRunner:
     def _run_padded(self, feed: dict[str, NDArray[Any]], size: int) -> list[NDArray[Any]]:
         """Run up to `size` rows on a model for as many."""
         padded = {name: pad_rows(array, size) for name, array in feed.items()}
-        return [output[: count_rows(feed)] for output in self.session.run(self._outputs, padded)]
+        outputs = self.session.run(self._outputs, padded)
+        for output in outputs:
+            if output.shape[:1] != (size,):
+                raise OutputError(
+                    f"{self.spec.name} gives an output of shape {output.shape} for a batch of {size}, which is built into it; one row "
+                    f"per sample was expected, shape ({size}, …). Keep the batch axis when the model is exported."
+                )
+        return [output[: count_rows(feed)] for output in outputs]
 
 
 def _join(parts: Iterable[list[NDArray[Any]]]) -> list[NDArray[Any]]:

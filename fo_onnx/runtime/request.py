@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..contracts.batch import Inputs
+from ..contracts.batch import Inputs, cut_inputs
 from ..contracts.exporter import Exporter
 from ..contracts.options import ModelOptions, OutputOptions, RunOptions
 from ..contracts.runner import Runner
@@ -31,6 +32,7 @@ class RunRequest:
         run: How it is run.
         recorded_plan: The plan of the run that is resumed.
         turn: A reentrant lock, held while a framework's model is called.
+        read_spread: Reads more rows to compare with, spread over the data; it may give none, as no input.
     """
 
     model: LoadedOnnx | OnnxModel | Any
@@ -42,6 +44,7 @@ class RunRequest:
     run: RunOptions
     recorded_plan: BatchPlan | None = None
     turn: Any = field(default_factory=threading.RLock)
+    read_spread: Callable[[], Inputs] = dict
 
     def plan_batches(self, *, on_cpu: bool = True, model_bytes: int = 0, fixed_batch: int | None = None) -> BatchPlan:
         """Return the plan of this run, for a model of `model_bytes`; that of a resumed run is the recorded one."""
@@ -51,11 +54,11 @@ class RunRequest:
         )  # fmt: skip
 
 
-def with_class_count(spec: ModelSpec, runner: Runner, request: RunRequest) -> ModelSpec:
-    """Return `spec` with the classes counted on the first rows, if only a run tells, as with an ``output_transform``."""
+def with_class_count(spec: ModelSpec, runner: Runner, request: RunRequest, batch_size: int) -> ModelSpec:
+    """Return `spec` with the classes counted on the first batch, if only a run tells, as with an ``output_transform``."""
     if spec.classes is not None and request.output.output_transform is None:
         return spec
-    classes = runner.run(request.example).probs.shape[1]
+    classes = runner.run(next(cut_inputs(request.example, batch_size))).probs.shape[1]
     names = spec.class_names if spec.class_names and len(spec.class_names) == classes else None
     spec = replace(spec, classes=classes, output_kind=None, class_names=names)
     return replace(spec, class_names=choose_class_names(request.output.class_names, spec))

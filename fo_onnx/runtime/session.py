@@ -24,7 +24,6 @@ from ..errors import DeviceError, ModelError, PluginError, RunError, first_line
 from .devices import Placement, missing_library
 
 INSTALL_HINT = "pip install 'fo-onnx[cpu]' (or 'fo-onnx[gpu]' for CUDA)"
-_ERRORS_ONLY = 3
 _NOTHING = 4
 GRACE_S = 0.7
 """How long calls in progress get to end after an interrupt before the caller continues without them."""
@@ -59,6 +58,11 @@ def available_providers() -> list[str]:
     return list(runtime().get_available_providers())
 
 
+def seed_random_operators() -> None:
+    """Let random operators of sessions that are opened from now on give the same numbers as in another process."""
+    runtime().set_seed(0)
+
+
 class Session:
     """One ONNX Runtime session.
 
@@ -85,7 +89,8 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
+        # What it would print of an error is in the exception, too.
+        options.log_severity_level = _NOTHING
         accelerated = placement.provider != "CPUExecutionProvider"
         if accelerated:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -130,7 +135,6 @@ class Session:
         """
         # Of this call alone: whoever ends it ends no other one in the same session.
         options = self._ort.RunOptions()
-        # What a failed run would print is in the exception, too.
         options.log_severity_level = _NOTHING
         if threading.current_thread() is not threading.main_thread():
             return self._run(outputs, feed, options)

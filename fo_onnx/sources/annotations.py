@@ -105,6 +105,7 @@ def describe_preprocessing(options: DataOptions) -> dict[str, Any]:
     return {name: qualified_name(f) for name, f in functions.items() if f is not None}
 
 
-def sample_positions(length: int, count: int = 16) -> Sequence[int]:
-    """Return up to `count` positions, spread evenly over `length` rows, first and last among them."""
-    return [int(p) for p in np.unique(np.linspace(0, length - 1, min(count, length)).round())] if length else []
+def sample_positions(length: int, count: int = 16, start: int = 0) -> Sequence[int]:
+    """Return up to `count` positions, spread evenly over those from `start` to ``length − 1``, first and last among them."""
+    count = min(count, length - start)
+    return [int(p) for p in np.unique(np.linspace(start, length - 1, count).round())] if count > 0 else []

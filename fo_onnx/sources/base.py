@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.batch import Array, Batch
+from ..contracts.batch import Array, Batch, Inputs
 from ..contracts.options import DataOptions
 from .annotations import RowAnnotations, describe_preprocessing, sample_positions
-from .batching import Batcher, Item, Rows
+from .batching import Batcher, Item, Rows, stack_like
 from .fingerprint import fingerprint
 
 
@@ -97,6 +97,9 @@ class PositionalSource(AnnotatedSource):
         if self._peeked is None or self._peeked[0] != n:
             self._peeked = n, self._batcher.peek(self._head(n), n)
         return self._peeked[1]
+
+    def sample(self, n: int, start: int) -> Inputs:
+        return stack_like(self._first, self._items_at(sample_positions(self.length, n, start)))
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
         batcher = self._batcher  # before any thread reads rows

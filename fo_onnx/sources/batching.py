@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.batch import Array, BadRow, Batch, OwnInputs
+from ..contracts.batch import Array, BadRow, Batch, OwnInputs, join_arrays
 from ..contracts.options import OnError
 from ..control.run_control import current
 from ..errors import DataError
@@ -134,12 +134,8 @@ class Batcher:
         inputs: dict[str, Array] = OwnInputs() if len(rows) > 1 else {}
         models = {} if self.first is None else self.first.inputs
         for name, array in rows[0][1].inputs.items() if rows else ():
-            pieces = [part.inputs[name] for _, part in rows]
-            dtype = models.get(name, array).dtype  # `_find_misfit` has made sure that it holds every value
-            if dtype.kind == "U":
-                dtype = max((piece.dtype for piece in pieces), key=lambda text: text.itemsize)
-            joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, dtype=dtype, casting="unsafe")
-            inputs[name] = joined.astype(dtype, copy=False)
+            # `_find_misfit` has made sure that the first row's dtype holds every value.
+            inputs[name] = join_arrays([part.inputs[name] for _, part in rows], models.get(name, array).dtype)
         labels = self.annotations.labels_at(positions, self._carried_labels(rows))
         return Batch(self.annotations.ids_at(positions), inputs, labels, begin, tuple(bad))
 
@@ -252,6 +248,21 @@ def take_rows(items: Iterator[Item], n: int, *, count_unreadable: bool = False) 
         else:
             yield item.cut(0, min(n, len(item)))
             n -= len(item)
+
+
+def stack_like(first: Rows | None, items: Iterable[Item]) -> dict[str, Array]:
+    """Return the inputs of those rows that have the names, shapes and dtypes of the first one; none if there are none."""
+    control = current()
+    fitting = []
+    for item in items:
+        control.check("while a row was being read")
+        if first is None or not isinstance(item, Rows) or item.shapes != first.shapes:
+            continue
+        if all(_holds_values(first.inputs[name].dtype, array) for name, array in item.inputs.items()):
+            fitting.append(item.inputs)
+    if first is None or not fitting:
+        return {}
+    return {name: join_arrays([inputs[name] for inputs in fitting], a.dtype) for name, a in first.inputs.items()}
 
 
 def describe_failure(error: Exception) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sized
 from itertools import chain
 from typing import Any
 
-from ..contracts.batch import Batch
+from ..contracts.batch import Batch, Inputs
 from ..contracts.options import DataOptions
 from ..control.run_control import current
 from ..errors import DataError
@@ -112,6 +112,9 @@ class IterableSource(AnnotatedSource):
                 readable += len(item)
             else:
                 self._ended = item.last or self._options.on_error == "fail"
+
+    def sample(self, n: int, start: int) -> Inputs:
+        return {}
 
     def peek(self, n: int) -> Batch:
         # If shapes change among the first rows, only those before the change are given.

@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 import pyarrow as pa
 
 from ..contracts.options import DataOptions
-from .arrow_rows import ArrowSource
+from .arrays import WHOLE_BYTES
+from .arrow_rows import READ_ROWS, ArrowSource
 from .batching import Item
+from .fingerprint import fingerprint
 
 
 class TableSource(ArrowSource):
@@ -21,6 +23,11 @@ class TableSource(ArrowSource):
         """Take a table; see `ArrowSource`."""
         self._table = table
         super().__init__(table.schema, len(table), options, "the data frame")
+
+    def fingerprint(self) -> str:
+        if self._table.nbytes > WHOLE_BYTES:
+            return super().fingerprint()
+        return fingerprint(self.length, self._items(0, READ_ROWS), self._annotations)
 
     def _reading(self, position: int) -> AbstractContextManager[None]:
         return nullcontext()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch_attention import CASES as ATTENTION
 from torch_nets import CASES as NETS
 from torch_nets import FALLBACKS, ROWS, Case, Mlp, images, make, normal, scaled, warmed
 
@@ -86,6 +87,13 @@ class LoopsOverItem(Mlp):
         return super().forward(x)
 
 
+class AxesOfOne(Mlp):
+    """Scores of (n, 1, classes), as a model of several heads gives them for one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[:, None]
+
+
 class NoiseTimesZero(Mlp):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x + 0 * torch.randn_like(x))
@@ -136,6 +144,7 @@ MORE: dict[str, Callable[[], Case]] = {
     "gru": lambda: Case(Recurrent(nn.GRU).eval(), normal(ROWS, 9, 6)),
     "rnn": lambda: Case(Recurrent(nn.RNN).eval(), normal(ROWS, 9, 6)),
     "torch_cond": _plain(Conditional),
+    "axes_of_one": lambda: Case(AxesOfOne().eval(), normal(ROWS, 8), call=lambda model, rows: model(rows)[:, 0]),
     "autograd_function": _plain(Differentiated),
     "autocast_bfloat16": lambda: Case(Autocast(Mlp()).eval(), normal(ROWS, 8), tolerance=2e-2),
     "fft": _plain(Spectrum),
@@ -159,5 +168,5 @@ def seeded(case: Callable[[], Case]) -> Callable[[], Case]:
 
 CASES: dict[str, Callable[[], Case]] = {
     **{name: functools.partial(make, name) for name in (*NETS, *FALLBACKS)},
-    **{name: seeded(case) for name, case in MORE.items()},
+    **{name: seeded(case) for name, case in (MORE | ATTENTION).items()},
 }

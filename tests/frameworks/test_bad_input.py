@@ -256,7 +256,7 @@ DATA: dict[str, Case] = {
     "text": (lambda m, t: gen(m.named, np.array([["a"] * 5] * 3)), fo.DataError, ValueError,
         ["has the dtype <U1; numbers were expected"]),
     "complex numbers": (lambda m, t: gen(m.named, ROWS.astype(np.complex64)), fo.DataError, ValueError,
-        ["has the dtype complex64; numbers were expected"]),
+        ["the rows are complex64, and its input input: float32 (n, 5) takes float32"]),
     "too many inputs": (lambda m, t: gen(m.named, {"a": ROWS, "b": ROWS}), fo.DataError, ValueError,
         ["the model takes 1 input(s), input: float32 (n, 5); the data has 2, 'a', 'b'", "input_getter="]),
     "arrays of unequal length": (lambda m, t: gen(nn.Bilinear(5, 5, 3), (ROWS, ROWS[:3])), fo.DataError, ValueError,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 FEATURES, CLASSES = 6, 4
@@ -54,3 +56,29 @@ def linear(
 
 def node(op: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:
     return helper.make_node(op, inputs, outputs, **attributes)
+
+
+def write_graph(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, Any],
+    outputs: dict[str, Any],
+    constants: dict[str, Any],
+    *,
+    opsets: dict[str, int] | None = None,
+    ir_version: int = 8,
+) -> Path:
+    """A file of any graph, which nothing checks; inputs and outputs are (type, shape) by name."""
+    infos = [
+        [helper.make_tensor_value_info(name, *of) for name, of in tensors.items()] for tensors in (inputs, outputs)
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", *infos, tensors)
+    sets = [helper.make_opsetid(*s) for s in ({"": 17} if opsets is None else opsets).items()]
+    onnx.save(helper.make_model(graph, opset_imports=sets, ir_version=ir_version), path)
+    return path
+
+
+def run_in_onnx_runtime(path: Path, **feed: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime gives for the first output, without fo-onnx."""
+    return ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feed)[0]

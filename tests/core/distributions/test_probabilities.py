@@ -109,7 +109,7 @@ def test_the_meaning_of_an_output_is_detected_from_a_batch(raw, kind):
         ([[0.5, 0.9]], r"within \[0, 1\] whose rows sum to 1.4 .*multi-label.*output='logits'"),
         ([[0.5], [0.7]], "one number per sample, all within .*output='binary_probs' or output='binary_logits'"),
         ([[np.nan, 1.0]], "no finite output on the first 1 rows"),
-        ([[[1.0]]], r"shape \(1, 1, 1\)"),
+        ([[[1.0, 2.0], [3.0, 4.0]]], r"shape \(1, 2, 2\)"),
         (1.0, "a scalar"),
     ],
 )
@@ -132,6 +132,11 @@ def test_ambiguous_outputs(raw, text):
 def test_shapes_that_cannot_be_one_distribution_per_row(shape, kind, rows, text):
     with pytest.raises(OutputError, match=text):
         check_raw_shape(shape, kind, rows, "net")
+
+
+@pytest.mark.parametrize("shape", [(None, None, 4), (None, 4, None, None), (None, 1, 4), (3, 4, 1, 1), (1, 1, 1)])
+def test_shapes_that_can_be_one_distribution_per_row(shape):
+    check_raw_shape(shape, None, shape[0], "net")
 
 
 def test_invalid_rows():

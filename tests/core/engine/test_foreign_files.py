@@ -11,7 +11,7 @@ from onnx_files import CLASSES, FEATURES, WEIGHTS, expected, linear, node, rows
 import fo_onnx as fo
 from fo_onnx.conversion.parity import row_spread
 from fo_onnx.distributions.probabilities import total_variation
-from fo_onnx.errors import DataError, ModelError, ModelNotFoundError, OptionError, OutputError, RunError
+from fo_onnx.errors import DataError, ModelError, ModelNotFoundError, OptionError, OutputError
 
 X = rows(100)
 
@@ -220,12 +220,13 @@ def test_a_truncated_file(tmp_path):
 def test_models_that_are_no_classifiers(tmp_path):
     with pytest.raises(OutputError, match=r"gives an output of shape \(n, 2, 2\)"):
         tail = node("Reshape", ["z", "s"], ["p"])
-        fo.OnnxModel.open(
-            linear(tmp_path / "a.onnx", tail, output="p", shape=["n", 2, 2], initializers={"s": np.array([-1, 2, 2])})
+        path = linear(
+            tmp_path / "a.onnx", tail, output="p", shape=["n", 2, 2], initializers={"s": np.array([-1, 2, 2])}
         )
+        fo.generate(path, X)
     with pytest.raises(OutputError, match="of type int64; class scores as floating-point numbers"):
         tail = node("ArgMax", ["z"], ["p"], axis=1, keepdims=0)
-        fo.OnnxModel.open(linear(tmp_path / "b.onnx", tail, output="p", dtype=TensorProto.INT64, shape=["n"]))
+        fo.generate(linear(tmp_path / "b.onnx", tail, output="p", dtype=TensorProto.INT64, shape=["n"]), X)
     with pytest.raises(OutputError, match="Sigmoid over 4 classes: a multi-label model"):
         fo.generate(linear(tmp_path / "c.onnx", node("Sigmoid", ["z"], ["p"]), output="p"), X)
 
@@ -284,7 +285,7 @@ def test_labels_that_are_no_class(logits_file):
         fo.generate(logits_file, X, labels=labels)
 
 
-def test_a_failing_batch_is_named(tmp_path):
+def test_a_failing_row_is_named(tmp_path):
     tail = [node("Gather", ["table", "row"], ["g"], axis=0), node("Add", ["z", "g"], ["p"])]
     index = [node("ReduceMax", ["x", "axes"], ["m"], keepdims=0), node("Cast", ["m"], ["row"], to=TensorProto.INT64)]
     path = linear(
@@ -293,7 +294,7 @@ def test_a_failing_batch_is_named(tmp_path):
     )  # fmt: skip
     x = np.abs(rows(400))
     x[300] = 100
-    with pytest.raises(RunError, match=r"in ONNX Runtime failed: .*the batch of rows 288 to 303.*288 finished rows"):
+    with pytest.raises(DataError, match=r"row 300 \(id 300\): .*in ONNX Runtime failed: .*300 finished rows"):
         fo.generate(path, x, batch_size=16)
 
 

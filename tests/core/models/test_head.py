@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from onnx_files import linear, node
 
 from fo_onnx.distributions.probabilities import apply_head, softmax
-from fo_onnx.errors import ModelError, OutputError
+from fo_onnx.errors import OutputError
 from fo_onnx.models import graph_head as head
 
 RNG = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def run(model, x):
     return session.run(None, {"x": x})
 
 
-@pytest.mark.parametrize("opset", [9, 11, 12, 13, 17, 18, 21])
+@pytest.mark.parametrize("opset", [7, 8, 9, 11, 12, 13, 17, 18, 21])
 @pytest.mark.parametrize("kind", list(RAW))
 def test_the_graph_gives_what_numpy_gives(kind, opset):
     raw = RAW[kind]
@@ -101,9 +101,54 @@ def test_a_head_can_be_taken_out_again():
     assert model.SerializeToString() == before
 
 
-def test_an_operator_set_without_where_is_refused():
-    with pytest.raises(ModelError, match="operator set 8; at least 9 .* onnx.version_converter"):
-        head.fuse(identity_model(["n", 4], opset=8), "raw", "probs", 1.0, 4)
+@pytest.mark.parametrize("opset", [1, 5, 6])
+def test_an_operator_set_before_the_heads_is_raised_to_it(opset):
+    model = identity_model(["n", 4], opset=opset)
+    head.fuse(model, "raw", "probs", 1.0, 4)
+    assert head.opset_of(model) == head.LEAST_OPSET
+    expected = apply_head(RAW["probs"], "probs")[0]
+    np.testing.assert_allclose(run(model, RAW["probs"])[0], expected, atol=2e-7)
+
+
+def test_onnx_runtime_has_no_older_operator_that_another_set_means_otherwise():
+    """What `LEAST_OPSET` says of it, but for the Reshape of sets 1 to 4."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    def version(op, opset):
+        return onnx.defs.get_schema(op, opset, "").since_version if onnx.defs.has(op, opset, "") else None
+
+    kernels = [k for k in state.get_all_opkernel_def() if k.domain in ("", "ai.onnx")]
+    old = {(k.op_name, k.version_range[0]) for k in kernels if k.version_range[0] < head.LEAST_OPSET}
+    assert len(old) > 40
+    others = {(op, since) for op, since in old if version(op, head.LEAST_OPSET) != version(op, since)}
+    assert others == {("Reshape", 1)}
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((9, 1, 4), "n1k"), ((9, 4, 1, 1), "nk11"), ((1, 4, 1), "nk1")])
+@pytest.mark.parametrize("kind", ["logits", "log_probs", "probs"])
+@pytest.mark.parametrize("declared", ["lengths", "nothing"])
+def test_axes_of_one_are_dropped_in_the_graph_as_in_numpy(kind, shape, axes, declared):
+    raw = RAW[kind][: shape[0]].reshape(shape)
+    model = identity_model([{"n": "n", "k": 4, "1": 1}[axis] for axis in axes])
+    if declared == "nothing":
+        # Some converters leave out a shape that they do not know; the checker refuses that, and ONNX Runtime does not.
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    head.fuse(model, "raw", kind, 1.0, 4)
+    found, expected = run(model, raw)[0], apply_head(raw, kind)[0]
+    assert found.shape == expected.shape == (shape[0], 4)
+    np.testing.assert_allclose(found, expected, atol=2e-7)
+    np.testing.assert_allclose(expected, apply_head(RAW[kind][: shape[0]], kind)[0], atol=0)
+
+
+@pytest.mark.parametrize("kind", ["binary_logits", "binary_probs"])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_axes_of_one_of_binary_outputs_are_dropped(kind, rows):
+    raw = RAW[kind][:rows].reshape(rows, 1, 1)
+    model = identity_model(["n", 1, 1])
+    head.fuse(model, "raw", kind, 1.0, 2)
+    expected = apply_head(raw, kind)[0]
+    assert expected.shape == (rows, 2)
+    np.testing.assert_allclose(run(model, raw)[0], expected, atol=2e-7)
 
 
 def told(tmp_path, *tail, output="p", opset=18, shape=None):
@@ -122,6 +167,28 @@ def test_a_softmax_at_the_end_tells(tmp_path):
 def test_nodes_that_keep_values_are_walked_over(tmp_path):
     tail = [node("Softmax", ["z"], ["s"], axis=-1), node("Identity", ["s"], ["i"]), node("Cast", ["i"], ["p"], to=1)]
     assert told(tmp_path, *tail) == "probs"
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "opset", "kind"),
+    [
+        (["n", 4, 1, 1], 1, 18, "probs"),
+        (["n", 4, 1, 1], -3, 18, "probs"),
+        (["n", 4, 1, 1], -1, 18, None),
+        (["n", 4, 1, 1], None, 11, "probs"),
+        (["n", 1, 4], -1, 18, "probs"),
+        (["n", 1, 4], None, 11, "probs"),
+        (["n", 1, 4], 1, 18, None),
+        (["n", 7, 4], -1, 18, None),
+        (["n", None, 4], -1, 18, None),
+    ],
+)
+def test_a_softmax_over_the_classes_beside_axes_of_one_tells(shape, axis, opset, kind):
+    """Over another axis it tells nothing, and where lengths are not written down a batch tells."""
+    model = identity_model(shape, opset=opset)
+    model.graph.node.append(node("Softmax", ["raw"], ["p"], **({} if axis is None else {"axis": axis})))
+    model.graph.output[0].name = "p"
+    assert head.output_kind_of_graph(model, "p") == kind
 
 
 def test_a_softmax_over_the_batch_tells_nothing(tmp_path):

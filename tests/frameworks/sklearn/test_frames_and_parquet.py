@@ -191,7 +191,7 @@ def boosters() -> dict[str, Any]:
 def test_categories_reach_boosters(name: str, values: list[Any], tmp_path: Path) -> None:
     model = boosters()[name]
     rng = np.random.default_rng(0)
-    data = pd.DataFrame({"a": rng.normal(size=300), "c": pd.Categorical(rng.choice(values, 300))})
+    data = pd.DataFrame({"a": rng.normal(size=900), "c": pd.Categorical(rng.choice(values, 900))})
     data.loc[5, "c"] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
