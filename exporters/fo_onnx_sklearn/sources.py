@@ -17,7 +17,7 @@ from fo_onnx.errors import DataError
 from fo_onnx.sources.annotations import annotate_rows, check_ids
 from fo_onnx.sources.arrays import ArraySource
 from fo_onnx.sources.categories import mark_categories
-from fo_onnx.sources.columns import ColumnKind, choose_columns
+from fo_onnx.sources.columns import ColumnKind, choose_columns, read_pandas_index
 from fo_onnx.sources.labels import to_labels
 from fo_onnx.sources.opening import open_builtin
 
@@ -94,10 +94,13 @@ def _is_sparse(data: Any) -> bool:
 
 
 def _columns(frame: Any) -> list[Any]:
-    """Return the columns of a frame in order; names may be there twice."""
+    """Return the columns of a frame in order, without pandas' index; names may be there twice."""
     if hasattr(frame, "iloc"):
         return [frame.iloc[:, i] for i in range(len(frame.columns))]
-    return list(frame.get_columns() if hasattr(frame, "get_columns") else frame.columns)
+    if hasattr(frame, "get_columns"):
+        return list(frame.get_columns())
+    index = read_pandas_index(frame.schema.metadata, frame.column_names).columns
+    return [column for name, column in zip(frame.column_names, frame.columns, strict=True) if name not in index]
 
 
 def _ids_of_index(frame: Any) -> Array | None:

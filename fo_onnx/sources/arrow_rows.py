@@ -20,7 +20,7 @@ from .base import PositionalSource
 from .batching import Item, Rows, Unreadable
 from .categories import Categories
 from .class_labels import read_class_names
-from .columns import ColumnChoice, choose_columns, read_pandas_index
+from .columns import choose_columns, read_pandas_index
 from .elements import ElementParser
 from .labels import Labels, to_labels
 
@@ -49,14 +49,8 @@ class ArrowSource(PositionalSource):
             [(f.name, kind_of(f.type)) for f in schema], options, index.columns, what
         )
         # pandas' index is a column of ids, if there is no other.
-        id_column = choice.ids
-        if (
-            id_column is None
-            and options.ids is None
-            and len(index.columns) == 1
-            and not self._is_input(index.columns[0])
-        ):
-            id_column = index.columns[0]
+        is_free = len(index.columns) == 1 and options.ids is None and not self._is_input(index.columns[0])
+        id_column = choice.ids or (index.columns[0] if is_free else None)
         coded = [n for n in choice.inputs if choice.named and pa.types.is_dictionary(schema.field(n).type)]
         self._check_sizes({n for n in (id_column, choice.label, *coded) if n is not None})
         # Read those that are needed up front.
@@ -99,11 +93,6 @@ class ArrowSource(PositionalSource):
     @property
     def _inputs(self) -> list[str]:
         return list(self._choice.inputs)
-
-    @property
-    def choice(self) -> ColumnChoice:
-        """Return the columns by their use."""
-        return self._choice
 
     def _is_input(self, name: str) -> bool:
         return self._choice.named and name in self._choice.inputs

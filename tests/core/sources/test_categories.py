@@ -16,7 +16,7 @@ def test_they_stay(values: Array) -> None:
     column = mark_categories(np.asarray(values), EXPECTED.values, ordered=True)
     assert column.tolist() == np.asarray(values).tolist() or np.isnan(column[1])
     longer = mark_categories(np.resize(np.asarray(values), 5), EXPECTED.values, ordered=True)
-    for kept in (
+    for array in (
         column[1:],
         column[[0, 1]],
         column[np.array([True, False])],
@@ -26,7 +26,7 @@ def test_they_stay(values: Array) -> None:
         join_inputs({"c": column}, {"c": longer})["c"],
         *(part["c"] for part in cut_inputs({"c": column}, 1)),
     ):
-        assert categories_of(kept) == EXPECTED
+        assert categories_of(array) == EXPECTED
 
 
 def test_plain_columns_have_none() -> None:

@@ -79,6 +79,13 @@ def test_the_index_gives_ids_and_no_feature(kind: str, names: tuple[str, ...], t
             np.testing.assert_array_equal(batch.inputs["0"], data.to_numpy())
 
 
+def test_a_function_gets_rows_without_the_index(tmp_path: Path) -> None:
+    data = frame().sample(frac=1, random_state=0)
+    for form in ("frame", "table"):
+        (batch,) = opened(forms(data, tmp_path)[form], transform=np.negative).batches(1000)
+        np.testing.assert_array_equal(batch.inputs["0"], -data.to_numpy())
+
+
 def test_ids_that_are_given_or_a_column_come_before_the_index(tmp_path: Path) -> None:
     data = frame(id=[f"id-{i}" for i in range(ROWS)]).sample(frac=1, random_state=0)
     for rows in forms(data, tmp_path).values():
