@@ -246,8 +246,9 @@ def verify(
 
 
 def _read_rows(data: Any, resolved: ResolvedModel, doing: str, rows: int = EXAMPLE_ROWS) -> Inputs:
-    """Return the first rows of `data` and some that are spread over it, as a model takes them."""
-    source = open_source(data, DataOptions(signature=resolved.signature), tuple(plugins.source_factories()))
+    """Return the first rows of `data` and some that are spread over it, as a model takes them; labels are left out."""
+    options = DataOptions(signature=resolved.signature, labels=False)
+    source = open_source(data, options, tuple(plugins.source_factories()))
     first = first_rows(source, rows)
     if len(first) == 0:
         raise DataError(f"{doing} needs at least one row; the data is empty.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from dataclasses import replace
 from typing import Any
@@ -13,14 +14,15 @@ from fo_onnx.contracts.batch import Array
 from fo_onnx.contracts.options import DataOptions
 from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
-from fo_onnx.sources.annotations import annotate_rows
-from fo_onnx.sources.arrays import ID_KEYS, ArraySource, open_arrays
+from fo_onnx.sources.annotations import annotate_rows, check_ids
+from fo_onnx.sources.arrays import ArraySource
 from fo_onnx.sources.categories import mark_categories
-from fo_onnx.sources.label_finder import LABEL_KEYS
+from fo_onnx.sources.columns import ColumnKind, choose_columns, read_pandas_index
 from fo_onnx.sources.labels import to_labels
 from fo_onnx.sources.opening import open_builtin
 
 _FRAMES = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "Table"}
+_log = logging.getLogger("fo_onnx.sources")
 
 
 class FrameSources:
@@ -35,47 +37,47 @@ class FrameSources:
         return _is_frame(data) or _is_sparse(data)
 
     def open(self, data: Any, options: DataOptions) -> Source:
-        """Return the rows of `data`: the columns that the model names, else all of them side by side.
+        """Return the rows of `data`, of the columns that `fo_onnx.sources.columns.choose_columns` says; a function gets whole rows.
 
         Raises:
-            DataError: A sparse matrix; columns that the model names are missing; text where the model names no columns.
+            DataError: A sparse matrix; columns that the model names are missing; no column of numbers.
         """
         if _is_sparse(data):
             raise DataError(
                 f"a sparse matrix of shape {tuple(data.shape)} was found, and dense rows were expected: make it dense with "
                 ".toarray(), or give its rows in parts from a generator that does."
             )
-        # A function of the user's gets whole rows; else columns go by their names, if the model has any.
         frame, labels = data if isinstance(data, tuple) else (data, None)
-        if options.input_getter is not None or options.transform is not None:
-            whole = _dense(frame)
-            return open_builtin(whole if labels is None else (whole, _values(labels)), options)
-        names = [str(n) for n in _names(frame)]
-        signature = options.signature
-        required = () if signature is None else signature.required
         if labels is not None and options.labels is None:
             options = replace(options, labels=_values(labels))
-        if set(required) & set(names):
-            return self._by_name(frame, names, required, options)
-        return open_arrays(_dense(frame), options)
+        if options.input_getter is not None or options.transform is not None:
+            options = replace(options, ids=_ids_of_index(frame) if options.ids is None else options.ids)
+            return open_builtin(np.column_stack([_values(column) for column in _columns(frame)]), options)
+        if hasattr(frame, "iloc"):
+            return _open_pandas(frame, options)
+        from fo_onnx.sources.tables import TableSource
 
-    def _by_name(self, frame: Any, names: list[str], required: tuple[str, ...], options: DataOptions) -> Source:
-        missing = [n for n in required if n not in names]
-        if missing:
-            raise DataError(
-                f"the model was fitted on columns that the data frame has not: {', '.join(map(repr, missing[:10]))}; it has "
-                f"{', '.join(map(repr, names[:20]))}. Rename or add them."
-            )
-        columns = {n: _column(frame, n) for n in required}
-        # Other columns can be labels or ids, by their names.
-        label = next((k for k in LABEL_KEYS if k in names and k not in required), None)
-        known = None
-        if label is not None and options.labels is None:
-            known = to_labels(_values(_series(frame, label)), f"the column {label}")
-        key = next((k for k in ID_KEYS if k in names and k not in required), None)
-        if key is not None and options.ids is None:
-            options = replace(options, ids=_values(_series(frame, key)))
-        return ArraySource(columns, annotate_rows(options, labels=known), options)
+        return TableSource(frame.to_arrow() if hasattr(frame, "to_arrow") else frame, options)
+
+
+def _open_pandas(frame: Any, options: DataOptions) -> Source:
+    names, series = [str(n) for n in frame.columns], _columns(frame)
+    kinds = [(n, _kind_of(column)) for n, column in zip(names, series, strict=True)]
+    # A frame whose columns are numbered is a matrix, as it is to scikit-learn.
+    has_names = any(isinstance(n, str) for n in frame.columns)
+    choice = choose_columns(kinds, options if has_names else replace(options, signature=None), (), "the data frame")
+    columns = dict(zip(names, series, strict=True))
+    inputs = {n: _column(columns[n], n) for n in choice.inputs}
+    if not choice.named:
+        arrays = list(inputs.values())
+        inputs = {"0": arrays[0] if len(arrays) == 1 and arrays[0].ndim > 1 else np.column_stack(arrays)}
+    ids = (
+        _ids_of_index(frame)
+        if choice.ids is None
+        else _unique_ids(_values(columns[choice.ids]), f"the column {choice.ids}")
+    )
+    labels = None if choice.label is None else to_labels(_values(columns[choice.label]), f"the column {choice.label}")
+    return ArraySource(inputs, annotate_rows(options, ids, labels), options)
 
 
 def _is_frame(data: Any) -> bool:
@@ -91,13 +93,46 @@ def _is_sparse(data: Any) -> bool:
     return module is not None and bool(module.issparse(data))
 
 
-def _names(frame: Any) -> list[Any]:
-    return list(getattr(frame, "column_names", None) or frame.columns)
+def _columns(frame: Any) -> list[Any]:
+    """Return the columns of a frame in order, without pandas' index; names may be there twice."""
+    if hasattr(frame, "iloc"):
+        return [frame.iloc[:, i] for i in range(len(frame.columns))]
+    if hasattr(frame, "get_columns"):
+        return list(frame.get_columns())
+    index = read_pandas_index(frame.schema.metadata, frame.column_names).columns
+    return [column for name, column in zip(frame.column_names, frame.columns, strict=True) if name not in index]
 
 
-def _series(frame: Any, name: str) -> Any:
-    key = next(n for n in _names(frame) if str(n) == name)
-    return frame[key]
+def _ids_of_index(frame: Any) -> Array | None:
+    """Return pandas' index as ids, if it is integers or text, each there once, and more than the positions; else ``None``."""
+    index = getattr(frame, "index", None)
+    if index is None or getattr(index, "nlevels", 1) > 1:
+        return None
+    ids = _unique_ids(_values(index), "the index")
+    return None if ids is not None and ids.dtype.kind == "i" and np.array_equal(ids, np.arange(len(ids))) else ids
+
+
+def _unique_ids(values: Array, what: str) -> Array | None:
+    if values.dtype.kind not in "iuO":
+        return None
+    try:
+        return check_ids(values, what)
+    except DataError as err:
+        _log.info("%s of a data frame gives no ids, and rows are identified by their position: %s", what, err)
+        return None
+
+
+def _kind_of(column: Any) -> ColumnKind:
+    """Return what a pandas column holds; of objects the first value that is not missing says it."""
+    dtype = getattr(getattr(column.dtype, "categories", None), "dtype", column.dtype)
+    if dtype.kind in "biuf":
+        return "number"
+    first = next((v for v in column if not _is_missing(v)), None) if dtype.kind in "OU" else None
+    if isinstance(first, str):
+        return "text"
+    if isinstance(first, list | tuple | np.ndarray):
+        return "list"
+    return "number" if isinstance(first, int | float | np.number | np.bool_) else "other"
 
 
 def _values(column: Any) -> Array:
@@ -106,17 +141,27 @@ def _values(column: Any) -> Array:
     return values.astype(object) if values.dtype.kind == "U" else values
 
 
-def _column(frame: Any, name: str) -> Array:
-    """Return a column (n,) for a model: numbers, or text; text with missing values stays objects, which no ONNX file takes.
+def _column(column: Any, name: str) -> Array:
+    """Return a column for a model: numbers or text (n,), lists stacked (n, …); categories stay with their column.
 
-    A pandas column of categories keeps them.
+    Text with missing values stays objects, which no ONNX file takes.
     """
-    series = _series(frame, name)
-    column = _to_model_values(_values(series), name)
-    kind: Any = getattr(series, "dtype", None)
-    if type(kind).__name__ != "CategoricalDtype":
-        return column
-    return mark_categories(column, kind.categories.tolist(), ordered=bool(kind.ordered))
+    if _kind_of(column) == "list":
+        return _stack_lists(column, name)
+    values, dtype = _to_model_values(_values(column), name), column.dtype
+    if type(dtype).__name__ != "CategoricalDtype":
+        return values
+    return mark_categories(values, dtype.categories.tolist(), ordered=bool(dtype.ordered))
+
+
+def _stack_lists(column: Any, name: str) -> Array:
+    try:
+        return np.stack([np.asarray(row) for row in column])
+    except ValueError as err:
+        raise DataError(
+            f"the lists in the column {name!r} differ in shape, or some are missing ({err}); one shape was expected. Pad them, or leave "
+            "such rows out of the frame."
+        ) from err
 
 
 def _to_model_values(column: Array, name: str) -> Array:
@@ -140,8 +185,3 @@ def _to_model_values(column: Array, name: str) -> Array:
 
 def _is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and value != value)
-
-
-def _dense(frame: Any) -> Array:
-    """Return all columns side by side (n, columns)."""
-    return np.column_stack([_values(_series(frame, str(n))) for n in _names(frame)])

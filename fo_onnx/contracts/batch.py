@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,10 +79,24 @@ def first_row(inputs: Inputs) -> dict[str, Array]:
 
 def join_inputs(inputs: Inputs, more: Inputs) -> Inputs:
     """Return inputs with the rows of `more`, if it has any, after their own."""
-    return {name: np.concatenate([array, more[name]]) for name, array in inputs.items()} if more else inputs
+    return {name: join_arrays([array, more[name]]) for name, array in inputs.items()} if more else inputs
+
+
+def join_arrays(arrays: Sequence[Array], dtype: np.dtype[Any] | None = None) -> Array:
+    """Return arrays (n, …) one after another; a single one stays what it is.
+
+    Text is as wide as its longest, other values are of `dtype`, if it is given. What a dtype says of its values (their
+    categories) stays, which numpy alone would drop.
+    """
+    if dtype is None:
+        dtype = arrays[0].dtype if all(a.dtype == arrays[0].dtype for a in arrays) else np.result_type(*arrays)
+    if dtype.kind == "U":
+        dtype = max((a.dtype for a in arrays), key=lambda text: text.itemsize)
+    joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, dtype=dtype, casting="unsafe")
+    return joined.astype(dtype, copy=False)
 
 
 def pad_rows(array: Array, rows: int) -> Array:
     """Return an array with at least `rows` rows: copies of its last row are appended."""
     missing = rows - len(array)
-    return array if missing <= 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+    return array if missing <= 0 else join_arrays([array, np.repeat(array[-1:], missing, axis=0)])

@@ -26,6 +26,8 @@ TRAINED_ON_NAMES = ("sklearn", "onnx")
 """Frameworks whose models name the classes that they were fitted on (`classes_`, ZipMap); those of others are named afterwards."""
 CHECKED_ROWS = 1 << 16
 """Labels that are checked at a time before a run begins."""
+MOST_COLUMNS_AHEAD = 1 << 16
+"""Integers whose columns are looked up once for all rows."""
 
 
 class LabelMapper:
@@ -47,6 +49,11 @@ class LabelMapper:
             bool(names) and self._numbers is None and spec.framework in TRAINED_ON_NAMES and not order_stated
         )
 
+        # The columns of the first integers, for most labels of most data; −1 where one is no class.
+        count = len(self._data_names or ()) or min(max(self._numbers or (spec.classes,)) + 1, MOST_COLUMNS_AHEAD)
+        columns = [self._find_column(self._name_class(label)) for label in range(count)]
+        self._table = np.array([-1 if column is None else column for column in columns], np.int64)
+
     def check(self, source: Source) -> None:
         """Map all labels that are known before the run begins, and those of the first rows.
 
@@ -67,6 +74,8 @@ class LabelMapper:
         """
         if batch.labels is None:
             return None
+        if batch.labels.dtype.kind == "i" and self._are_within_table(batch.labels):
+            return self._table[batch.labels]
         # Each label that occurs is looked up once.
         labels, rows, inverse = np.unique(batch.labels, return_index=True, return_inverse=True)
         classes = [self._name_class(label) for label in labels.tolist()]
@@ -80,6 +89,10 @@ class LabelMapper:
                 position=batch_positions(batch)[row],
             )
         return np.asarray(columns, np.int64)[inverse]
+
+    def _are_within_table(self, labels: Labels) -> bool:
+        is_inside = (labels >= 0) & (labels < len(self._table))
+        return bool(is_inside.all() and (self._table[labels] >= 0).all())
 
     def _name_class(self, label: int | str) -> int | str:
         """Return the name that the data have for a label, if they have one."""

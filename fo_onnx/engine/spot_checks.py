@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from ..contracts.batch import Array, Batch
+from ..contracts.batch import Array, Batch, join_arrays
 from ..contracts.runner import Runner, RunOutput
 from ..conversion.batch_effects import row_distances
 from ..errors import ParityError
@@ -88,7 +88,7 @@ class SpotChecks:
     def _check(self) -> None:
         begun = time.perf_counter()
         names, probs = self._names, np.concatenate(self._probs).astype(np.float64)
-        inputs = {name: np.concatenate([part[name] for part in self._inputs]) for name in self._inputs[0]}
+        inputs = {name: join_arrays([part[name] for part in self._inputs]) for name in self._inputs[0]}
         self._inputs, self._probs, self._names = [], [], []
         expected = self._original.run(inputs).probs.astype(np.float64)
         distances = row_distances(expected, probs)

@@ -17,8 +17,10 @@ from .limits import limit
 
 _TAIL_BYTES = 8
 _ROW_GROUPS, _COLUMNS, _GROUP_ROWS, _COLUMN, _PATH, _VALUES, _UNCOMPRESSED = 4, 1, 3, 3, 3, 5, 6
+_STATISTICS, _NULLS = 12, 3
 """The numbers of the fields: ``FileMetaData.row_groups``, ``RowGroup.columns`` and ``num_rows``,
-``ColumnChunk.meta_data``, ``ColumnMetaData.path_in_schema``, ``num_values`` and ``total_uncompressed_size``."""
+``ColumnChunk.meta_data``, ``ColumnMetaData.path_in_schema``, ``num_values``, ``total_uncompressed_size`` and ``statistics``,
+``Statistics.null_count``."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class ColumnEntry:
         name: The column at the top, ``"probs"`` for ``probs.list.element``.
         values: Number of values in it, nulls included.
         size_bytes: Size of its pages once they are decompressed.
+        nulls: Number of nulls in it; ``None`` if the file does not say.
     """
 
     name: str
     values: int
     size_bytes: int
+    nulls: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def _group(entry: dict[int, Any]) -> GroupEntry:
     columns = []
     for chunk in entry[_COLUMNS]:
         column = chunk[_COLUMN]
-        columns.append(ColumnEntry(column[_PATH][0].decode(), column[_VALUES], column[_UNCOMPRESSED]))
+        nulls = column.get(_STATISTICS, {}).get(_NULLS)
+        columns.append(ColumnEntry(column[_PATH][0].decode(), column[_VALUES], column[_UNCOMPRESSED], nulls))
     group = GroupEntry(entry[_GROUP_ROWS], tuple(columns))
     if min([group.rows, *(n for c in columns for n in (c.values, c.size_bytes))]) < 0:
         raise ValueError("a row group of a negative size")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.batch import Array, BadRow, Batch, OwnInputs
+from ..contracts.batch import Array, BadRow, Batch, OwnInputs, join_arrays
 from ..contracts.options import OnError
 from ..control.run_control import current
 from ..errors import DataError
@@ -134,10 +134,8 @@ class Batcher:
         inputs: dict[str, Array] = OwnInputs() if len(rows) > 1 else {}
         models = {} if self.first is None else self.first.inputs
         for name, array in rows[0][1].inputs.items() if rows else ():
-            dtype = models.get(name, array).dtype  # `_find_misfit` has made sure that it holds every value
-            pieces = [part.inputs[name] for _, part in rows]
-            joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, dtype=dtype, casting="unsafe")
-            inputs[name] = joined.astype(dtype, copy=False)
+            # `_find_misfit` has made sure that the first row's dtype holds every value.
+            inputs[name] = join_arrays([part.inputs[name] for _, part in rows], models.get(name, array).dtype)
         labels = self.annotations.labels_at(positions, self._carried_labels(rows))
         return Batch(self.annotations.ids_at(positions), inputs, labels, begin, tuple(bad))
 
@@ -264,9 +262,7 @@ def stack_like(first: Rows | None, items: Iterable[Item]) -> dict[str, Array]:
             fitting.append(item.inputs)
     if first is None or not fitting:
         return {}
-    return {
-        name: np.concatenate([inputs[name] for inputs in fitting]).astype(a.dtype) for name, a in first.inputs.items()
-    }
+    return {name: join_arrays([inputs[name] for inputs in fitting], a.dtype) for name, a in first.inputs.items()}
 
 
 def describe_failure(error: Exception) -> str:
@@ -281,7 +277,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def _holds_values(dtype: np.dtype[Any], array: Array) -> bool:
-    if array.dtype == dtype or np.can_cast(array.dtype, dtype, "safe"):
+    if array.dtype == dtype or np.can_cast(array.dtype, dtype, "safe") or array.dtype.kind == "U" == dtype.kind:
         return True
     if not np.can_cast(array.dtype, dtype, "same_kind"):
         return False

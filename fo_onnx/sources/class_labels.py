@@ -39,4 +39,6 @@ def read_class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tup
     if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
         return None
     names = feature.get("names")
-    return tuple(names) if names and isinstance(names, list) and all(isinstance(n, str) for n in names) else None
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        return None
+    return tuple(names) if len(set(names)) == len(names) else None

@@ -99,5 +99,5 @@ def _is_integer(text: str) -> bool:
     try:
         int(text)
     except ValueError:
-        return False
+        return text.isdecimal()  # of thousands of digits, which Python makes no number of
     return True

@@ -12,8 +12,13 @@ from PIL import Image, ImageOps
 from ..errors import DataError, first_line
 from ..guards.limits import limit
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is decoded, whatever a file is called. Others are not: Pillow starts Ghostscript on EPS."""
+
+
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the files that are read, in lower case: those that Pillow registers for `FORMATS`."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 
 
 def decode_image(path: Path, mode: str) -> Image.Image:
@@ -48,12 +53,12 @@ def _open_image(file: BinaryIO) -> Image.Image:
     Image.init()
     start = file.read(16)
     for name in FORMATS:
-        factory, accept = Image.OPEN[name]
+        factory, accept = Image.OPEN.get(name, (None, None))  # which formats there are depends on Pillow's version
         # Each of these is known by its first bytes; text is the reason why this Pillow cannot read the format.
         answer = accept is not None and accept(start)
         if isinstance(answer, str):
             raise DataError(f"{answer}. Install a Pillow that reads {name}, or convert the image.")
-        if answer:
+        if answer and factory is not None:
             file.seek(0)
             # Without its name, or Pillow would map the file, and the process would die if it is cut short meanwhile.
             return factory(file, "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,7 +21,9 @@ from .files import reading_data
 from .labels import Labels, check_text
 from .sequences import RowSource
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+NO_ROWS = ("desktop.ini", "thumbs.db")
+"""Files of the operating system's own, which are passed over without a word, as those whose names begin with a dot are."""
+_log = logging.getLogger("fo_onnx.sources")
 CHANNELS = {"RGB": 3, "L": 1}
 
 
@@ -29,7 +33,8 @@ class ImageFolder:
 
     The ids are the paths within the folder (``"cat/001.png"``), the labels number the class folders by name. A folder
     that holds images and no folders of them has no labels. The orientation in a photo's EXIF data is applied, and
-    16-bit grey is scaled to 8 bits; of an animation the first frame is taken.
+    16-bit grey is scaled to 8 bits; of an animation the first frame is taken. Files are taken by the suffixes that Pillow knows
+    for AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP; others are counted in a warning of the log, except hidden ones.
 
     Attributes:
         path: The folder.
@@ -148,13 +153,24 @@ def open_images(folder: ImageFolder, options: DataOptions) -> Source:
         import PIL.Image  # noqa: F401
     except ImportError as err:
         raise PluginError("images are read by Pillow, which is not installed: pip install 'fo-onnx[images]'") from err
+    from .image_decoding import image_suffixes
+
     root = Path(folder.path)
     with reading_data(root):
         if not root.is_dir():
             raise DataNotFoundError(f"there is no folder of images at {root}.")
-        paths = _find_images(root)
+        paths, others = _find_images(root)
+    passed_over = ", ".join(f"{suffix or 'no suffix'} ({count})" for suffix, count in others.most_common(10))
     if not paths:
-        raise DataError(f"{root} holds no images; {', '.join(IMAGE_SUFFIXES)} were expected, in one folder per class.")
+        raise DataError(
+            f"{root} holds no images; {', '.join(sorted(image_suffixes()))} were expected, in one folder per class. "
+            f"What is there: {passed_over or 'no files'}."
+        )
+    if others:
+        _log.warning(
+            "%s: %d files are passed over, since by their suffix they are no images that are read: %s%s",
+            root, sum(others.values()), passed_over, ", …" if len(others) > 10 else "",
+        )  # fmt: skip
     labels = _number_folders(root, paths, options)
     # Ids are paths, unless the user has better ones.
     ids = None
@@ -173,20 +189,32 @@ def open_images(folder: ImageFolder, options: DataOptions) -> Source:
     return source
 
 
-def _find_images(root: Path) -> list[str]:
-    """Return the sorted paths of the images within the folder; also pipes and dangling links of such names."""
+def _find_images(root: Path) -> tuple[list[str], Counter[str]]:
+    """Return the sorted paths of the images within the folder, also pipes and dangling links of such names; count other files.
+
+    The count is by suffix, without those of `NO_ROWS` and whatever begins with a dot.
+    """
+    from .image_decoding import image_suffixes
 
     def refuse(err: OSError) -> None:
         with reading_data(err.filename):
             raise err
 
-    paths = []
+    suffixes = image_suffixes()
+    paths: list[str] = []
+    others: Counter[str] = Counter()
     for folder, names, files in os.walk(root, onerror=refuse):
         names[:] = [n for n in names if not n.startswith(".")]
         inside = Path(folder).relative_to(root)
-        images = [n for n in files if not n.startswith(".") and os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES]
-        paths += [(inside / name).as_posix() for name in images]
-    return sorted(paths)
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith(".") or name.lower() in NO_ROWS:
+                continue
+            if suffix in suffixes:
+                paths.append((inside / name).as_posix())
+            else:
+                others[suffix] += 1
+    return sorted(paths), others
 
 
 def _number_folders(root: Path, paths: list[str], options: DataOptions) -> Labels | None:

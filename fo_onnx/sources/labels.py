@@ -115,7 +115,7 @@ def _is_one_hot(values: Array) -> bool:
 def _no_class(values: Array, positions: Array | None, i: int, advice: str = "") -> DataError:
     position = int(positions[i]) if positions is not None else i
     label = values[i].item() if isinstance(values[i], np.generic) else values[i]
-    if label is None or label != label:
+    if label is None or type(label).__name__ in ("NAType", "NaTType") or (isinstance(label, float) and label != label):
         advice = f"{advice} If it stands for no label, leave the labels out with labels=False.".strip()
     message = f"labels that are no class: row {position} has the label {label!r}; an integer or a name was expected."
     return DataError(f"{message} {advice}".rstrip(), position=position)
@@ -127,14 +127,15 @@ def to_labels(values: Array, what: str = "labels=", names: tuple[str, ...] | Non
     `names` are those that integers count, if the data say so.
     """
     classes = to_classes(values)
-    if classes.dtype.kind != "O":
-        return Labels(classes, names, own_numbers=names is not None)
-    texts = classes.tolist()
-    names = tuple(sorted(set(texts)))
-    for name in names:
+    are_names = classes.dtype.kind == "O"
+    if are_names:
+        names = tuple(sorted(set(classes.tolist())))
+    for name in names or ():
         check_text(name, f"{what} holds {name!r}, which", "give other names.")
+    if not are_names or names is None:
+        return Labels(classes, names, own_numbers=names is not None)
     numbers = {name: i for i, name in enumerate(names)}
-    return Labels(np.fromiter((numbers[v] for v in texts), np.int64, len(texts)), names)
+    return Labels(np.fromiter((numbers[v] for v in classes), np.int64, len(classes)), names)
 
 
 def read_labels(labels: Any) -> Labels:

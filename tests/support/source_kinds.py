@@ -124,6 +124,27 @@ def open_parquet_scalars(data: Data, options: DataOptions, folder: Path) -> Sour
     return open_source(folder / "x.parquet", options)
 
 
+def open_parquet_with_nulls(data: Data, options: DataOptions, folder: Path) -> Source:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table_with_nulls(data), folder / "x.parquet", row_group_size=5)
+    return open_source(folder / "x.parquet", options)
+
+
+def open_table(data: Data, options: DataOptions, folder: Path) -> Source:
+    from fo_onnx.sources.tables import TableSource
+
+    return TableSource(table_with_nulls(data), options)
+
+
+def table_with_nulls(data: Data) -> Any:
+    """Return a table whose rows are lists, and null where they are bad."""
+    import pyarrow as pa
+
+    rows = [None if i in data.bad else row for i, row in enumerate(data.x.tolist())]
+    return pa.table({"x": pa.array(rows, pa.list_(pa.float32())), "label": data.y})
+
+
 def open_images(data: Data, options: DataOptions, folder: Path) -> Source:
     from PIL import Image
 
@@ -252,6 +273,8 @@ KINDS: dict[str, Kind] = {
     "parquet": Kind(open_parquet),
     "parquet, scalars": Kind(open_parquet_scalars, ids=lambda d: [f"row-{i}" for i in range(len(d.x))]),
     "parquet, transformed": Kind(lambda d, o, p: open_parquet(d, with_transform(o), p), failure="row"),
+    "parquet with nulls": Kind(open_parquet_with_nulls, failure="row"),
+    "arrow table": Kind(open_table, failure="row"),
     "images": Kind(
         open_images,
         row=lambda x: np.broadcast_to(x[:, None, None] / np.float32(255), (3, 2, 2)),

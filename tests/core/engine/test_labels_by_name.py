@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -161,7 +162,10 @@ def test_parquet_with_class_labels(tmp_path: Path) -> None:
     assert accuracy(path, class_names=("entailment", "neutral", "none"), labels=BEST) == 1, "labels= count columns"
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"info": 1}', b'{"info": {"features": {"label": 3}}}', feature(())])
+OTHER = [b"", b"[1]", b'{"info": 1}', b'{"info": {"features": {"label": 3}}}', feature(()), feature(("a", "a", "b"))]
+
+
+@pytest.mark.parametrize("content", OTHER)
 def test_other_metadata_say_nothing(content: bytes, tmp_path: Path) -> None:
     assert accuracy(file_of(tmp_path, BEST, {b"huggingface": content}), class_names=ORDER) == 1
 
@@ -193,8 +197,42 @@ def test_datasets_with_class_labels(tmp_path: Path) -> None:
     def x_of(row: Any) -> Any:
         return row["x"]
 
-    for rows in (data, data.to_iterable_dataset(), data.with_format("numpy")):
+    forms = [data, data.to_iterable_dataset(), data.with_format("numpy")]
+    with contextlib.suppress(ImportError):
+        from torch.utils.data import DataLoader, Subset
+
+        forms += [DataLoader(data.with_format("torch"), batch_size=32), Subset(data, range(200))]
+    for rows in forms:
         assert accuracy(rows, class_names=ORDER[::-1], input_getter=x_of) == 1
     assert accuracy(tmp_path / "x.parquet", class_names=ORDER[::-1]) == 1
     assert accuracy(data, class_names=ORDER[::-1], input_getter=x_of, labels=BEST) == 1
     assert fo.generate(model, data, input_getter=x_of, labels=False, output="logits").labels is None
+
+
+# Verbs that want no labels, and runs that are resumed ---------------------------------------------------------------
+
+
+def test_labels_are_no_matter_to_a_comparison(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Linear(3, 3)
+    pq.write_table(pa.table({"x": X.tolist(), "label": pa.array([None] * 200, pa.int64())}), tmp_path / "x.parquet")
+    for i, data in enumerate([tmp_path / "x.parquet", (X, np.full((200, 3), 1 / 3))]):
+        file = fo.export(net, data, tmp_path / f"{i}.onnx")
+        assert fo.verify(file, net, data).passed
+
+
+def test_a_stream_of_text_is_resumed(tmp_path: Path) -> None:
+    names = ["b", "a", "c"]
+    rows = 2 * list(zip(X, np.array(names)[BEST].tolist(), strict=True))
+
+    def stopping() -> Any:
+        yield from rows[:300]
+        raise KeyboardInterrupt
+
+    arguments: Any = {"class_names": names, "out": tmp_path / "d.parquet", "batch_size": 8, "output": "logits"}
+    with pytest.raises(KeyboardInterrupt):
+        fo.generate(model, stopping(), **arguments)
+    changed = [*rows[:3], (X[3], names[BEST[3] - 1]), *rows[4:]]
+    with pytest.raises(fo.StoreError, match=r"the input or the label of 1 row changed, first at row 3"):
+        fo.generate(model, iter(changed), resume=True, limit=400, **arguments)
+    assert fo.generate(model, iter(rows), resume=True, limit=400, **arguments).metrics()["accuracy"] == 1

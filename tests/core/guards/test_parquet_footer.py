@@ -13,6 +13,10 @@ from fo_onnx.guards.parquet_footer import ColumnEntry, GroupEntry, read_groups
 from fo_onnx.store import save
 
 
+def nulls_of(statistics):
+    return statistics.null_count if statistics is not None and statistics.has_null_count else None
+
+
 def arrow_groups(path):
     """What pyarrow says of a sound file."""
     footer = pq.ParquetFile(path).metadata
@@ -21,7 +25,9 @@ def arrow_groups(path):
         GroupEntry(
             group.num_rows,
             tuple(
-                ColumnEntry(c.path_in_schema.split(".")[0], c.num_values, c.total_uncompressed_size)
+                ColumnEntry(
+                    c.path_in_schema.split(".")[0], c.num_values, c.total_uncompressed_size, nulls_of(c.statistics)
+                )
                 for c in (group.column(i) for i in range(group.num_columns))
             ),
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bounded import run_bounded
-from PIL import Image
+from PIL import Image, features
 
 import fo_onnx as fo
 from fo_onnx.contracts.batch import Batch
@@ -175,8 +175,8 @@ def test_a_broken_file(tmp_path: Path) -> None:
     batch = whole(tmp_path, on_error="record")
     assert [(b.id, b.position) for b in batch.bad] == [("c/b.png", 1)]
     assert batch.bad[0].reason == (
-        f"Reading {tmp_path}/c/b.png: its content is no image of the formats BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP. Convert it, "
-        "or leave it out."
+        f"Reading {tmp_path}/c/b.png: its content is no image of the formats AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP. "
+        "Convert it, or leave it out."
     )
 
 
@@ -212,10 +212,30 @@ def test_images_beside_and_within_folders(tmp_path: Path) -> None:
 
 
 def test_no_images(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no images; \.bmp, .*\.webp were expected, in one folder per class"):
+    with pytest.raises(DataError, match=r"holds no images; .*\.bmp, .*\.webp were .* What is there: no files"):
+        open_source(tmp_path, DataOptions())
+    (tmp_path / "photo.HEIC").touch()
+    with pytest.raises(DataError, match=r"holds no images; .* What is there: \.heic \(1\)\.$"):
         open_source(tmp_path, DataOptions())
     with pytest.raises(DataNotFoundError, match="there is no folder of images at"):
         open_source(ImageFolder(tmp_path / "none"), DataOptions())
+
+
+def test_files_that_are_passed_over_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path / "c/a.png")
+    for name in ("c/.DS_Store", "c/Thumbs.db", "desktop.ini", ".git/config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    whole(tmp_path)
+    assert caplog.text == ""
+    for name in ("c/b.heic", "c/c.HEIC", "c/d.psd", "labels.csv", "c/e"):
+        (tmp_path / name).touch()
+    assert len(whole(tmp_path)) == 1
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    message = record.getMessage()
+    assert "5 files are passed over, since by their suffix they are no images that are read: .heic (2)" in message
+    assert all(part in message for part in (".psd (1)", ".csv (1)", "no suffix (1)"))
 
 
 @pytest.mark.parametrize(
@@ -257,8 +277,12 @@ class TestFilesOfStrangers:
         found = whole(ImageFolder(tmp_path, layout="NHWC")).inputs["0"][0]
         np.testing.assert_allclose(found, pixels / np.float32(255), atol=1e-6)
 
-    @pytest.mark.parametrize("kind", ["bmp", "gif", "jpg", "pgm", "png", "ppm", "tif", "webp"])
+    @pytest.mark.parametrize(
+        "kind", ["bmp", "gif", "jpg", "jfif", "jpe", "JPEG", "pgm", "png", "ppm", "tif", "webp", "avif", "jp2"]
+    )
     def test_each_suffix_is_decoded(self, tmp_path: Path, kind: str) -> None:
+        if kind == "avif" and not features.check("avif"):
+            pytest.skip("this Pillow reads no AVIF")
         Image.new("L", (5, 4), 255).save(tmp_path / f"a.{kind}")
         assert whole(ImageFolder(tmp_path, mode="L")).inputs["0"].min() > 0.99
 
@@ -267,7 +291,7 @@ class TestFilesOfStrangers:
         Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
         batch = whole(tmp_path, on_error="record")
         assert [b.id for b in batch.bad] == ["a.png"]
-        assert "its content is no image of the formats BMP, GIF, JPEG" in batch.bad[0].reason
+        assert "its content is no image of the formats AVIF, BMP, GIF, JPEG" in batch.bad[0].reason
 
     def test_pipes_and_dangling_links_are_bad_rows(self, tmp_path: Path) -> None:
         save(tmp_path / "a.png")

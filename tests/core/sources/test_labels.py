@@ -192,6 +192,16 @@ class TestInStreams:
         assert open_source({"x": x, "y": ["b", "a", "b"]}, DataOptions()).peek(3).labels.tolist() == [1, 0, 1]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("dtype", ["Int64", "string", "category", "float64"])
+def test_labels_that_pandas_misses(dtype: str) -> None:
+    pd = pytest.importorskip("pandas")
+    present = 1 if dtype in ("Int64", "float64") else "a"
+    labels = pd.Series([present, None], dtype=dtype)
+    with pytest.raises(DataError, match=r"row 1 has the label .* leave the labels out with labels=False"):
+        read_labels(labels)
+    assert len(read_labels(labels[:1]).values) == 1
+
+
 def test_json_of_integers_among_text(tmp_path: Path) -> None:
     path = tmp_path / "y.json"
     path.write_text(json.dumps(["a", 1]))

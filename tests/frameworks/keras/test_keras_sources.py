@@ -238,15 +238,19 @@ def test_ids_of_a_fixed_order_are_the_callers(data: Callable[[], Any], rows: int
         (lambda: tf.ragged.constant([[1.0], [1.0, 2.0]]), r"RaggedTensor of shape \(2, None\).*\.to_tensor\(\)"),
         (lambda: (tf.sparse.from_dense(X), Y), r"SparseTensor of shape \(10, 2\).*tf.sparse.to_dense"),
         (lambda: tf.constant(["a", "b"]), "has the dtype <U1; numbers were expected"),
-        (
-            lambda: slices((X, [f"{i}" for i in Y])).batch(4),
-            r"has the label '0'; an integer.*Text can be numbered only when",
-        ),
     ],
 )
 def test_what_cannot_be_used(data: Callable[[], Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         whole(opened(data()))
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_labels_of_text_stay_text(batched: bool) -> None:
+    dataset = slices((X, [f"class {i}" for i in Y]))
+    batch = whole(opened(dataset.batch(4) if batched else dataset))
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [f"class {i}" for i in Y]
 
 
 def test_limits_end_what_has_no_end() -> None:
