@@ -20,7 +20,8 @@ class Hazard:
 
     Attributes:
         operators: Their names.
-        values: Which synthetic rows show it: ``"indices"``, ``"ties"``, ``"masks"``, ``"zeros"`` or ``"extremes"``.
+        values: Which synthetic rows show it: ``"indices"``, ``"ties"``, ``"masks"``, ``"zeros"``, ``"extremes"`` or
+            ``"beyond"``.
         reason: What differs.
         source: Where that is written.
     """
@@ -76,6 +77,15 @@ HAZARDS = (
         "https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsembleClassifier.html",
     ),
 )
+
+
+CODE = Hazard(
+    (),
+    "beyond",
+    "a check in its code, as an assert, is not in the graph",
+    "https://docs.pytorch.org/docs/stable/onnx_export.html",
+)
+"""Of every model: no operator is left of a check that tracing drops."""
 
 
 def find_hazards(model: onnx.ModelProto) -> list[Hazard]:

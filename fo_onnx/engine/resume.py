@@ -21,7 +21,7 @@ from ..contracts.parity_report import ParityReport
 from ..contracts.source import Source
 from ..errors import DataError, OptionError, ResumeError, StoreError, first_line
 from ..runtime.opened import OpenedModel
-from ..runtime.tuning import BatchPlan, first_rows
+from ..runtime.tuning import BatchPlan, example_size
 from ..sources.fingerprint import row_digests
 from ..store import InputDigests, RunFolder, differences
 from .labels import batch_positions
@@ -136,8 +136,8 @@ def _changed_inputs(source: Source, finished: NDArray[np.uint64]) -> list[int]:
     if source.in_memory:
         batches = takewhile(lambda batch: batch.start < len(finished), source.batches(COMPARED_ROWS))
         return [p for batch in batches for p in _changed_rows(finished, batch.start, _digests(source, batch))]
-    # The first rows have been read already; others cost a reading each.
-    first = first_rows(source)
+    # Others than the first rows cost a reading each.
+    first = source.peek(example_size(source))
     changed = _changed_rows(finished, first.start, _digests(source, first))
     readable = first.stop + np.flatnonzero(finished[first.stop :])
     spread = np.linspace(0, len(readable) - 1, min(SAMPLED_ROWS, len(readable))).round().astype(int)

@@ -49,7 +49,7 @@ def first_rows(source: Source, rows: int = EXAMPLE_ROWS) -> Batch:
 
     If `spread_rows` gives others, they are half as many.
     """
-    count = _example_size(source, rows)
+    count = example_size(source, rows)
     return source.peek(count // 2 if _can_spread(source, count) else count)
 
 
@@ -58,11 +58,12 @@ def spread_rows(source: Source, rows: int = EXAMPLE_ROWS) -> Inputs:
 
     No input is returned if the data are that short, or cannot be read at any place.
     """
-    count = _example_size(source, rows)
+    count = example_size(source, rows)
     return source.sample(count - count // 2, count // 2) if _can_spread(source, count) else {}
 
 
-def _example_size(source: Source, rows: int) -> int:
+def example_size(source: Source, rows: int = EXAMPLE_ROWS) -> int:
+    """Return how many rows of a source are taken at once: `rows`, fewer if they are very large."""
     first = source.peek(1)
     room = EXAMPLE_BYTES // max(row_bytes(first.inputs), 1) if len(first) else 0
     return min(rows, max(room, LEAST_ROWS))

@@ -117,6 +117,20 @@ def test_ties():
     assert fo.generate(Experts(), x, runner="onnx", tolerance=1.0).meta["runner"]["kind"] == "onnx"
 
 
+def test_an_assert_that_tracing_drops():
+    class Positive(Experts):
+        def forward(self, x):
+            torch._assert_async((x > -20).all(), "values above -20")
+            return self.out(x) * 4
+
+    x = np.random.default_rng(0).standard_normal((4000, 8), dtype=np.float32)
+    x[300] = -30
+    with pytest.warns(fo.FallbackWarning, match="gives none: a check in its code, as an assert, is not in the graph"):
+        dists = fo.generate(Positive(), x, on_error="skip")
+    assert 300 not in dists
+    assert len(dists) == 3999
+
+
 @pytest.mark.parametrize("hazard", HAZARDS, ids=lambda hazard: hazard.operators[0])
 def test_each_hazard_has_a_reason_and_a_source(hazard):
     assert hazard.reason
