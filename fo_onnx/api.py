@@ -100,7 +100,7 @@ def export(
             "export needs example=: one batch, or the dataset, whose first rows trace and check the model."
         )
     target = export_path(path, options.model_name or type(resolved.model).__name__, overwrite=overwrite)
-    rows = _read_rows(example, resolved, "exporting")
+    rows = _read_rows(example, resolved, "exporting needs at least one row to trace the model with; example= is empty.")
 
     request = _request(resolved, rows, options, output, "cpu")
     reference = open_reference(request)
@@ -233,7 +233,7 @@ def verify(
         raise ModelError(
             f"{original.onnx.path} is an ONNX file; the model that {file.onnx.path} came from was expected."
         )
-    batch = _read_rows(data, original, "comparing", rows)
+    batch = _read_rows(data, original, "comparing needs at least one row; the data is empty.", rows)
 
     # An export of ours knows which output of the original it was made from.
     output = OutputOptions(output_name=file.onnx.provenance.get("output_name"))
@@ -245,13 +245,13 @@ def verify(
         opened.close()
 
 
-def _read_rows(data: Any, resolved: ResolvedModel, doing: str, rows: int = EXAMPLE_ROWS) -> Inputs:
+def _read_rows(data: Any, resolved: ResolvedModel, if_empty: str, rows: int = EXAMPLE_ROWS) -> Inputs:
     """Return the first rows of `data` and some that are spread over it, as a model takes them; labels are left out."""
     options = DataOptions(signature=resolved.signature, labels=False)
     source = open_source(data, options, tuple(plugins.source_factories()))
     first = first_rows(source, rows)
     if len(first) == 0:
-        raise DataError(f"{doing} needs at least one row; the data is empty.")
+        raise DataError(if_empty)
     return join_inputs(first.inputs, spread_rows(source, rows))
 
 

@@ -62,7 +62,7 @@ def open_reference(request: RunRequest) -> Reference:
             taken = run_without_refused(lambda batch: _run_batch(model, batch, output), inputs, err).taken
             inputs = {name: array[taken] for name, array in inputs.items()}
             raw = _run(model, inputs, plan.batch_size, output)
-        except RunError:
+        except (RunError, OutputError):
             raise _refusal(inputs, err) from err
         is_whole = False
     return Reference(model, inputs, raw, plan, is_whole)
