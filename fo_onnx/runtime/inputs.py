@@ -71,9 +71,16 @@ def _fit(array: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
             f"binding data to {model}: the rows are {array.dtype}, and its input {tensor} takes {wanted}. Convert them, for "
             f"example with transform=lambda x: x.astype({str(wanted)!r}), scaled as the model was trained."
         )
-    cast = np.ascontiguousarray(array, dtype=wanted)
-    if wanted.kind in "iu" and not np.can_cast(array.dtype, wanted) and not np.array_equal(cast, array):
-        raise DataError(f"binding data to {model}: {array.dtype} values do not fit into its input {tensor}.")
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(array, dtype=wanted)
+    if not np.can_cast(array.dtype, wanted):
+        # A float may lose digits, and not become infinite.
+        lossy = np.isinf(cast) & ~np.isinf(array) if wanted.kind == "f" else cast != array
+        if lossy.any():
+            raise DataError(
+                f"binding data to {model}: {array.dtype} values do not fit into its input {tensor}, {array[lossy][0]} for one. "
+                "Scale them as the model was trained."
+            )
     return cast
 
 
