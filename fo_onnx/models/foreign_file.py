@@ -34,11 +34,11 @@ def read_spec(proto: onnx.ModelProto, path: Path, output_name: str | None) -> Mo
         ModelError: An input is no batch of numbers, or several outputs could be meant.
         OutputError: The output is text, or a sequence.
     """
-    inputs = graph_inputs(proto)
+    inputs = tuple(_as_text(i, proto) for i in graph_inputs(proto))
     unusable = [i.name for i in inputs if not i.dtype]
     if unusable or not inputs:
-        what = f"the input {unusable[0]!r} is no numeric tensor" if unusable else "it takes no input"
-        raise ModelError(f"{DOING} {path}: {what}; a classifier over numeric tensors was expected.")
+        what = f"the input {unusable[0]!r} is no tensor" if unusable else "it takes no input"
+        raise ModelError(f"{DOING} {path}: {what}; a classifier over tensors was expected.")
     output = _choose_output([tensor_spec(v) for v in proto.graph.output], path, output_name)
     if not output.dtype:
         raise OutputError(
@@ -66,6 +66,17 @@ def require_class_scores(spec: ModelSpec, path: Path) -> None:
         )
     if output.shape:
         check_raw_shape(output.shape, None, None, f"the model {path}")
+
+
+def _as_text(tensor: TensorSpec, proto: onnx.ModelProto) -> TensorSpec:
+    """Return an input of text as one, since a tensor that is no numeric one has no type here; any other as it is."""
+    import onnx
+
+    value = next(v for v in proto.graph.input if v.name == tensor.name)
+    if value.type.tensor_type.elem_type != onnx.TensorProto.STRING:
+        return tensor
+    axes = _axes(value) or []
+    return TensorSpec(tensor.name, "str", tuple(axis if isinstance(axis, int) else None for axis in axes))
 
 
 def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> TensorSpec:

@@ -179,3 +179,37 @@ def test_classes_have_the_names_that_the_predicted_class_has(tmp_path, kind, cla
     dists = fo.generate(tmp_path / "m.onnx", X)
     assert worst(dists, model.predict_proba(X)) < 1e-5
     assert dists.class_names == (None if classes == [0, 1, 2] else tuple(map(str, classes)))
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_pipeline_over_the_columns_of_a_table(tmp_path, text):
+    """skl2onnx gives each column an input of its own, (n, 1); some are text."""
+    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("skl2onnx")
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame(
+        {
+            "age": rng.normal(40, 10, 60).astype("f"),
+            "city": rng.choice(["rome", "oslo"], 60),
+            "kids": rng.integers(0, 4, 60),
+        }
+    )
+    steps = [(StandardScaler(), ["age", "kids"])]
+    types = [("age", FloatTensorType([None, 1])), ("kids", Int64TensorType([None, 1]))]
+    if text:
+        steps.append((OneHotEncoder(), ["city"]))
+        types.append(("city", StringTensorType([None, 1])))
+    model = make_pipeline(make_column_transformer(*steps), LogisticRegression()).fit(
+        frame, rng.choice(["no", "yes"], 60)
+    )
+    proto = convert_sklearn(model, initial_types=types, options={id(model): {"zipmap": False}})
+    onnx.save(proto, tmp_path / "m.onnx")
+    dists = fo.generate(tmp_path / "m.onnx", frame)
+    assert worst(dists, model.predict_proba(frame)) < 1e-6
+    assert dists.class_names == ("no", "yes")
