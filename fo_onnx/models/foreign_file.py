@@ -15,7 +15,8 @@ from ..contracts.spec import ModelSpec, TensorSpec, output_classes
 from ..distributions.probabilities import check_raw_shape
 from ..errors import ModelError, OutputError
 from ..plugin_kit.graph_checks import graph_inputs, tensor_spec
-from .onnx_file import CLASSES_OF, DOING
+from .class_outputs import CLASSES_OF
+from .onnx_file import DOING
 
 if TYPE_CHECKING:
     import onnx

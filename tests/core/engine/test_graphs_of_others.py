@@ -158,7 +158,7 @@ except fo.FoOnnxError as err:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("zipmap", [True, False])
+@pytest.mark.parametrize("zipmap", [True, False, "columns"])
 @pytest.mark.parametrize("classes", [["a", "b", "c"], [10, 20, 30], [0, 1, 2]])
 @pytest.mark.parametrize("kind", ["LogisticRegression", "RandomForestClassifier", "GaussianNB"])
 def test_classes_have_the_names_that_the_predicted_class_has(tmp_path, kind, classes, zipmap):
@@ -213,3 +213,18 @@ def test_a_pipeline_over_the_columns_of_a_table(tmp_path, text):
     dists = fo.generate(tmp_path / "m.onnx", frame)
     assert worst(dists, model.predict_proba(frame)) < 1e-6
     assert dists.class_names == ("no", "yes")
+
+
+def test_slices_of_a_tensor_that_are_no_classes_stay_apart(tmp_path):
+    """Two outputs of a model, without a predicted class beside them."""
+    nodes, outputs, constants = [node("MatMul", ["x", "w"], ["z"])], {}, {"w": WEIGHTS, "column": np.array([-1])}
+    for i, name in enumerate(("mean", "spread")):
+        constants |= {f"at{i}": np.array([i]), f"end{i}": np.array([i + 1]), "one": np.array([1])}
+        nodes += [
+            node("Slice", ["z", f"at{i}", f"end{i}", "one"], [f"s{i}"]),
+            node("Reshape", [f"s{i}", "column"], [name]),
+        ]
+        outputs[name] = (FLOAT, ["n"])
+    path = write_graph(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["n", FEATURES])}, outputs, constants)
+    with pytest.raises(fo.ModelError, match=r"several outputs, \['mean', 'spread'\]; say which one with output_name="):
+        fo.generate(path, X)
