@@ -105,23 +105,24 @@ def _run_raw_batch(runner: OnnxRunner, batch: Inputs) -> NDArray[Any]:
     except MemoryExhausted:
         raise
     except RunError as err:
-        alone = [_run_raw_if_taken(runner, row) for row in cut_inputs(batch, 1)]
-        taken = next((raw for raw in alone if raw is not None), None)
-        if rows == 1 or taken is None:
+        single_rows = [_run_raw_row(runner, row) for row in cut_inputs(batch, 1)]
+        example = next((raw for raw in single_rows if raw is not None), None)
+        if rows == 1 or example is None:
             raise
-        if all(raw is not None for raw in alone):
+        if all(raw is not None for raw in single_rows):
             raise RunError(
                 f"{err} It takes each of these {rows} rows alone: a batch of 1 is built into it, though its batch axis is open. "
                 "Say batch_size=1."
             ) from err
-        check_raw_shape(taken.shape, None, 1, name)
-        refused = np.full(taken.shape, np.nan)
-        return np.concatenate([refused if raw is None else raw for raw in alone])
+        check_raw_shape(example.shape, None, 1, name)
+        nan_row = np.full(example.shape, np.nan)
+        return np.concatenate([nan_row if raw is None else raw for raw in single_rows])
     check_raw_shape(raw.shape, None, rows, name)
     return raw
 
 
-def _run_raw_if_taken(runner: OnnxRunner, row: Inputs) -> NDArray[Any] | None:
+def _run_raw_row(runner: OnnxRunner, row: Inputs) -> NDArray[Any] | None:
+    """Return the raw output of one row, or ``None`` if the file refuses it."""
     try:
         return runner.run_raw(row)
     except RunError:

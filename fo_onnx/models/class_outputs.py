@@ -66,9 +66,9 @@ def _join_columns(proto: onnx.ModelProto) -> None:
     if len(columns) < 2 or len(tensors) > 1 or kinds not in ([onnx.TensorProto.INT64], [onnx.TensorProto.STRING]):
         return
     dtype = next(o.type.tensor_type.elem_type for o in proto.graph.output if o.name in columns)
-    joined = onnx.helper.make_tensor_value_info(tensors.pop(), dtype, ["batch", len(columns)])
+    tensor = onnx.helper.make_tensor_value_info(tensors.pop(), dtype, ["batch", len(columns)])
     del proto.graph.output[:]
-    proto.graph.output.extend([*others, joined])
+    proto.graph.output.extend([*others, tensor])
 
 
 def _read_number(proto: onnx.ModelProto, name: str) -> int | None:

@@ -133,7 +133,8 @@ def _require_batch_first(
     """Raise a `ModelError` for an input whose first axis is not the batch, as far as lengths and names of axes tell.
 
     It is not where the axis has another length than the batch of the output or of the other inputs (a recurrent state of
-    (layers, batch, width)), and where a later axis has the name of the output's batch.
+    (layers, batch, width)), where a later axis has the name of the output's batch, and where it is the output's classes
+    (CLIP's texts beside its images).
     """
     axes = {v.name: _axes(v) for v in (*proto.graph.input, *proto.graph.output)}
     scalar = next((i for i in inputs if axes[i.name] == []), None)
@@ -142,7 +143,7 @@ def _require_batch_first(
             f"{DOING} {path}: its input {scalar.name!r} is one number for a whole batch; inputs with a batch axis were "
             f"expected. {WAY_OUT}"
         )
-    batch = (axes[output.name] or [None])[0]
+    batch, *classes = axes[output.name] or [None]
     firsts = {i.name: i.shape[0] for i in inputs if i.shape}
     lengths = {first for first in firsts.values() if first is not None}
     length = batch if isinstance(batch, int) else 1 if 1 in lengths else None
@@ -150,8 +151,10 @@ def _require_batch_first(
     differ = len({*firsts.values()}) > 1 and lengths != {1}
     for tensor in inputs:
         first, *later = axes[tensor.name] or [None]
-        is_named_later = isinstance(batch, str) and first != batch and batch in later
-        if is_named_later or (differ and isinstance(first, int) and first != length):
+        is_named_otherwise = first != batch and (
+            (isinstance(batch, str) and batch in later) or (isinstance(first, str) and first in classes)
+        )
+        if is_named_otherwise or (differ and isinstance(first, int) and first != length):
             raise ModelError(
                 f"{DOING} {path}: the batch axis of its input {tensor} is not its first, by the shapes of "
                 f"{', '.join(str(i) for i in (*inputs, output) if i is not tensor)}. Rows are given along the first axis of "

@@ -131,9 +131,9 @@ def fuse(
     import onnx
 
     graph = model.graph
-    for imported in model.opset_import:
-        if imported.domain in ("", "ai.onnx"):
-            imported.version = max(imported.version, LEAST_OPSET)
+    for operator_set in model.opset_import:
+        if operator_set.domain in ("", "ai.onnx"):
+            operator_set.version = max(operator_set.version, LEAST_OPSET)
     opset = opset_of(model) or _NEWEST_FORM
     shape = next(v for v in graph.output if v.name == raw_output).type.tensor_type.shape.dim
     # What lies between the raw output and the distributions gets a prefix; the names at the ends are the graph's.

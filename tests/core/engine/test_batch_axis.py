@@ -76,6 +76,15 @@ def test_rows_in_which_time_comes_first(tmp_path):
         fo.generate(path, np.repeat(X[:, None], len(X), axis=1))
 
 
+def test_classes_that_are_an_input(tmp_path):
+    """As CLIP's texts, which are another batch than its images."""
+    nodes = [node("Transpose", ["texts"], ["t"], perm=[1, 0]), node("MatMul", ["x", "t"], ["o"])]
+    inputs = {"x": (FLOAT, ["images", FEATURES]), "texts": (FLOAT, ["texts", FEATURES])}
+    path = write_graph(tmp_path / "m.onnx", nodes, inputs, {"o": (FLOAT, ["images", "texts"])}, {})
+    with pytest.raises(ModelError, match="batch axis of its input texts: .* is not its first.* a constant"):
+        fo.generate(path, {"x": X, "texts": X[:, ::-1]})
+
+
 def test_a_number_for_a_whole_batch_is_refused(tmp_path):
     inputs = {"x": (FLOAT, ["n", FEATURES]), "t": (FLOAT, [])}
     nodes = [node("MatMul", ["x", "w"], ["z"]), node("Div", ["z", "t"], ["o"])]
@@ -147,19 +156,21 @@ def test_a_built_in_batch_whose_output_is_not_one_row_per_sample(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "taken", "large"), [("float32", "float16", 1e5), ("float64", "float32", 1e39), ("int64", "int8", 300)]
+    ("dtype", "input_dtype", "large"),
+    [("float32", "float16", 1e5), ("float64", "float32", 1e39), ("int64", "int8", 300)],
 )
-def test_numbers_that_do_not_fit_into_an_input_are_refused(tmp_path, given, taken, large):
+def test_numbers_that_do_not_fit_into_an_input_are_refused(tmp_path, dtype, input_dtype, large):
     """They would become infinite, or others, and some nets give a distribution for them all the same."""
-    of = helper.np_dtype_to_tensor_dtype(np.dtype(taken))
+    of = helper.np_dtype_to_tensor_dtype(np.dtype(input_dtype))
     nodes = [node("Cast", ["x"], ["f"], to=FLOAT), node("Tanh", ["f"], ["t"]), node("MatMul", ["t", "w"], ["z"])]
     io = ({"x": (of, ["n", FEATURES])}, {"z": (FLOAT, ["n", CLASSES])})
     path = write_graph(tmp_path / "m.onnx", nodes, *io, {"w": WEIGHTS})
-    x = (X * 3).astype(given)
-    assert worst(fo.generate(path, x), softmax(np.tanh(np.float64(x.astype(taken))) @ np.float64(WEIGHTS))) < 1e-6
+    x = (X * 3).astype(dtype)
+    assert worst(fo.generate(path, x), softmax(np.tanh(np.float64(x.astype(input_dtype))) @ np.float64(WEIGHTS))) < 1e-6
     x[7, 2] = large
     with pytest.raises(
-        DataError, match=rf"{given} values do not fit into its input x: {taken} .*, {re.escape(str(x[7, 2]))} for one"
+        DataError,
+        match=rf"{dtype} values do not fit into its input x: {input_dtype} .*, {re.escape(str(x[7, 2]))} for one",
     ):
         fo.generate(path, x)
 
