@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import datetime
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from .contracts.batch import Batch
+from .contracts.batch import Inputs, count_rows, join_inputs
 from .contracts.options import (
     DataOptions,
     ExportArguments,
@@ -37,7 +38,7 @@ from .models import plugins
 from .models.onnx_model import OnnxModel
 from .models.resolve import ResolvedModel, resolve_model
 from .runtime.request import RunRequest
-from .runtime.tuning import EXAMPLE_ROWS, first_rows
+from .runtime.tuning import EXAMPLE_ROWS, first_rows, spread_rows
 from .sources import open_source
 from .store import files
 
@@ -59,7 +60,7 @@ def export(
     Args:
         model: A model of a framework that is installed (a ``torch.nn.Module``), or a model file of one.
         example: Rows to trace and to compare with: one batch (an array, a tuple or a dict of arrays, batch axis first), or a
-            dataset, of which the first 256 rows are taken.
+            dataset, of which 256 rows are taken, half of them the first ones, half spread.
         path: Where the file goes; by default ``<model name>.onnx`` in the working folder.
         framework: The framework's name, if it is not to be detected.
         params: Parameters that the model takes beside its inputs (functional frameworks).
@@ -99,19 +100,18 @@ def export(
             "export needs example=: one batch, or the dataset, whose first rows trace and check the model."
         )
     target = export_path(path, options.model_name or type(resolved.model).__name__, overwrite=overwrite)
-    rows = _read_rows(example, resolved)
-    if len(rows) == 0:
-        raise DataError("exporting needs at least one row to trace the model with; example= is empty.")
+    rows = _read_rows(example, resolved, "exporting")
 
     request = _request(resolved, rows, options, output, "cpu")
     reference = open_reference(request)
+    request = replace(request, example=reference.inputs)
     plugin = resolved.plugin
     assert plugin is not None
     with files.temporary_folder() as folder:
         if verify:
-            fingerprint = plugin.fingerprint(resolved.model, rows.inputs)
+            fingerprint = plugin.fingerprint(resolved.model, reference.inputs)
             # The file is compared as it is, on its own.
-            verified = prepare_onnx(request, reference, Path(folder), fingerprint, route_nan=False)
+            verified = prepare_onnx(request, reference, Path(folder), fingerprint, ask=False)
             verified.opened.close()
             loaded, parity = verified.loaded, verified.parity.to_dict()
             if not verified.parity.passed:
@@ -210,7 +210,7 @@ def verify(
         model: The exported file.
         against: The original: a model of a framework, its file, or a callable.
         data: Rows, as `generate` takes them.
-        rows: How many of them are compared, from the first on.
+        rows: How many of them are compared: half of them the first ones, half spread over the others.
         tolerance: The largest total variation that counts as the same.
         device: Where the file runs.
         framework: The framework's name, if it is not to be detected.
@@ -233,31 +233,30 @@ def verify(
         raise ModelError(
             f"{original.onnx.path} is an ONNX file; the model that {file.onnx.path} came from was expected."
         )
-    batch = _read_rows(data, original, rows)
-    if len(batch) == 0:
-        raise DataError("comparing needs at least one row; the data is empty.")
+    batch = _read_rows(data, original, "comparing", rows)
 
     # An export of ours knows which output of the original it was made from.
     output = OutputOptions(output_name=file.onnx.provenance.get("output_name"))
     reference = open_reference(_request(original, batch, options, output, "auto"))
     opened = open_file(_request(file, batch, ModelOptions(tolerance=tolerance), OutputOptions(), device))
     try:
-        return measure(
-            reference, opened.runners[0], batch.inputs, batch_size=opened.plan.batch_size, tolerance=tolerance
-        )
+        return measure(reference, opened.runners[0], batch_size=opened.plan.batch_size, tolerance=tolerance)
     finally:
         opened.close()
 
 
-def _read_rows(data: Any, resolved: ResolvedModel, rows: int = EXAMPLE_ROWS) -> Batch:
-    """Return the first rows of `data`, as a model takes them."""
-    options = DataOptions(signature=resolved.signature)
-    return first_rows(open_source(data, options, tuple(plugins.source_factories())), rows)
+def _read_rows(data: Any, resolved: ResolvedModel, doing: str, rows: int = EXAMPLE_ROWS) -> Inputs:
+    """Return the first rows of `data` and some that are spread over it, as a model takes them."""
+    source = open_source(data, DataOptions(signature=resolved.signature), tuple(plugins.source_factories()))
+    first = first_rows(source, rows)
+    if len(first) == 0:
+        raise DataError(f"{doing} needs at least one row; the data is empty.")
+    return join_inputs(first.inputs, spread_rows(source, rows))
 
 
 def _request(
-    resolved: ResolvedModel, rows: Batch, options: ModelOptions, output: OutputOptions, device: str
+    resolved: ResolvedModel, rows: Inputs, options: ModelOptions, output: OutputOptions, device: str
 ) -> RunRequest:
     return RunRequest(
-        resolved.model, resolved.plugin, rows.inputs, len(rows), options, output, RunOptions(device=device)
+        resolved.model, resolved.plugin, rows, count_rows(rows), options, output, RunOptions(device=device)
     )

@@ -6,15 +6,17 @@ import copy
 from typing import Any
 
 import numpy as np
+from sklearn import ensemble
 from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import ModelError, OutputError
 
-from .detect import estimator_of, is_estimator
+from .detect import estimator_of, function_of_booster, is_estimator, package_of
 
 MATRIX = "X"
 """The name of the one input of an estimator whose columns have no names."""
@@ -31,6 +33,15 @@ _TRANSPARENT = {
     "FrozenEstimator": "estimator",
 }
 """Estimators whose ``predict_proba`` is that of the one within; their own thresholds concern ``predict`` only."""
+_PREDICTS_AS = {
+    "BalancedRandomForestClassifier": ensemble.RandomForestClassifier,
+    "BalancedBaggingClassifier": ensemble.BaggingClassifier,
+    "EasyEnsembleClassifier": ensemble.BaggingClassifier,
+    "RUSBoostClassifier": ensemble.AdaBoostClassifier,
+}
+"""imbalanced-learn's ensembles, whose ``predict_proba`` is that of the class they are made from."""
+_SAMPLERS = ("samplers_", "pipelines_", "base_sampler_")
+"""Attributes that they are fitted with, and that have no part in a prediction."""
 
 
 def classifier_of(model: Any) -> Any:
@@ -42,15 +53,20 @@ def classifier_of(model: Any) -> Any:
     """
     estimator = estimator_of(model)
     name = type(estimator).__name__
-    # A classifier that is fitted.
-    if not is_classifier(estimator):
-        kind = get_tags(estimator).estimator_type
+    if function := function_of_booster(estimator):
         raise ModelError(
-            f"{name} is {f'a {kind}' if kind else 'no classifier'}; a fitted classifier with predict_proba was expected. Give the "
-            "classifier at the end of your pipeline, or the pipeline itself."
+            f"{name} ({package_of(estimator)}) does not say which classes it predicts; a classifier with predict_proba and classes_ was "
+            f"expected. Give its function as the model, {function}; say output='binary_probs' if it gives one number per row."
         )
+    # A classifier that is fitted. What has predict_proba and classes_ is one, whatever its tags say.
+    classes: Any = getattr(estimator, "classes_", None)
+    if classes is None or not hasattr(estimator, "predict_proba"):
+        _require_classifier(estimator, name)
     try:
-        check_is_fitted(estimator)
+        if is_estimator(estimator):
+            check_is_fitted(estimator)
+        elif classes is None:
+            raise NotFittedError
     except NotFittedError as err:
         raise ModelError(f"{name} is not fitted; call fit(X, y) first.") from err
     if getattr(estimator, "refit", True) is False:
@@ -64,8 +80,8 @@ def classifier_of(model: Any) -> Any:
             f"(SGDClassifier: loss='log_loss'; VotingClassifier: voting='soft')."
         )
     # One class per row, of several.
-    classes: Any = getattr(estimator, "classes_", None)
-    several = isinstance(classes, list) or getattr(estimator, "multilabel_", False)
+    several = isinstance(classes, list) and any(map(np.ndim, classes))
+    several = several or getattr(estimator, "multilabel_", False)
     if several or np.ndim(classes) != 1 or type(estimator).__name__ in ("ClassifierChain", "MultiOutputClassifier"):
         raise ModelError(
             f"{name} was fitted on several outputs per row (multi-output or multilabel); one class per row was expected. Give the "
@@ -76,14 +92,35 @@ def classifier_of(model: Any) -> Any:
     return estimator
 
 
+def _require_classifier(estimator: Any, name: str) -> None:
+    """Raise a `ModelError` if an estimator, which lacks ``predict_proba`` or ``classes_``, is no classifier by its tags either."""
+    if not is_estimator(estimator) or is_classifier(estimator):
+        return
+    kind = get_tags(estimator).estimator_type
+    if kind is None and hasattr(estimator, "predict_proba"):
+        raise ModelError(
+            f"{name} has predict_proba, but no classes_, as a fitted classifier has. Call fit(X, y) first; or, if it has none, give its "
+            "rows by a function: lambda x: model.predict_proba(x)."
+        )
+    raise ModelError(
+        f"{name} is {f'a {kind}' if kind else 'no classifier'}; a fitted classifier with predict_proba was expected. Give the "
+        "classifier at the end of your pipeline, or the pipeline itself."
+    )
+
+
 def without_wrappers(estimator: Any) -> Any:
-    """Return `estimator` with every search, threshold and frozen wrapper in it replaced by the estimator that it wraps.
+    """Return `estimator` with what only its fit needed left out, so that scikit-learn's own estimators are left as far as possible.
+
+    Every search, threshold and frozen wrapper in it is replaced by the estimator that it wraps. imbalanced-learn's samplers do nothing
+    when rows are predicted: its pipelines go without them, and its ensembles are those of scikit-learn.
 
     The estimator itself stays as it is: what holds a wrapper is copied, one level deep, on the way down.
     """
     attribute = _TRANSPARENT.get(type(estimator).__name__)
     if attribute is not None and type(estimator).__module__.startswith("sklearn.") and hasattr(estimator, attribute):
         return without_wrappers(getattr(estimator, attribute))
+    if package_of(estimator) == "imblearn":
+        estimator = _without_samplers(estimator)
     attributes = {k: (v, _unwrap(v)) for k, v in vars(estimator).items()}
     changed = {k: new for k, (old, new) in attributes.items() if new is not old}
     if not changed:
@@ -91,6 +128,19 @@ def without_wrappers(estimator: Any) -> Any:
     unwrapped = copy.copy(estimator)
     vars(unwrapped).update(changed)
     return unwrapped
+
+
+def _without_samplers(estimator: Any) -> Any:
+    """Return an estimator of imbalanced-learn as the estimator of scikit-learn that predicts the same, if there is one."""
+    name = type(estimator).__name__
+    if name == "Pipeline":
+        return Pipeline([(n, step) for n, step in estimator.steps if not hasattr(step, "fit_resample")])
+    if name not in _PREDICTS_AS:
+        return estimator
+    kind = _PREDICTS_AS[name]
+    plain = kind.__new__(kind)
+    vars(plain).update({k: v for k, v in vars(estimator).items() if k not in _SAMPLERS})
+    return plain
 
 
 def _unwrap(value: Any) -> Any:
@@ -115,7 +165,12 @@ def class_names_of(classifier: Any) -> tuple[str, ...] | None:
 
 def column_names(model: Any) -> tuple[str, ...] | None:
     """Return the names of the columns that the estimator was fitted on, or ``None`` if they had none."""
-    names = getattr(estimator_of(model), "feature_names_in_", None)
+    estimator = estimator_of(model)
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None and package_of(estimator) == "catboost":
+        # It numbers the columns of a matrix.
+        names = estimator.feature_names_
+        names = None if names == [str(i) for i in range(len(names or ()))] else names
     return None if names is None else tuple(str(n) for n in names)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .classifier import classifier_of, without_wrappers
-from .detect import is_estimator
+from .detect import is_classifier_by_use, is_estimator, package_of
 
 TIES = frozenset({"KNeighborsClassifier", "RadiusNeighborsClassifier", "KNNImputer", "KNeighborsTransformer"})
 WORDS = frozenset({"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"})
@@ -42,6 +42,11 @@ def prefer_native(model: Any) -> str | None:
 def _hazards(estimator: Any, before: str | None) -> Iterator[str]:
     """Yield the reasons within an estimator; `before` names the transformer that makes its input inexact, if one does."""
     name = type(estimator).__name__
+    if package_of(estimator) != "sklearn" and has_converter(estimator):
+        yield (
+            f"{name} ({package_of(estimator)}) has a converter of another package, whose file may compare with thresholds in float32, or "
+            "pass a row that the model refuses"
+        )
     if name in TIES:
         yield f"neighbours at equal distances are chosen in another order in ONNX than {name} chooses them"
     if name in WORDS:
@@ -83,13 +88,22 @@ def _members(estimator: Any) -> list[Any]:
 
 
 def _estimators_in(value: Any) -> Iterator[Any]:
-    if is_estimator(value):
+    if is_estimator(value) or is_classifier_by_use(value):
         yield value
     elif type(value).__name__ == "_CalibratedClassifier":
         yield value.estimator
     elif isinstance(value, list | tuple) and len(value) < 10_000:
         for item in value:
             yield from _estimators_in(item)
+
+
+def has_converter(estimator: Any) -> bool:
+    """Return whether skl2onnx has a converter for the class of an estimator, its own or one that was registered."""
+    try:
+        from skl2onnx._supported_operators import sklearn_operator_name_map
+    except ImportError:
+        return False
+    return type(estimator) in sklearn_operator_name_map
 
 
 def parts_of(estimator: Any) -> Iterator[Any]:

@@ -6,8 +6,8 @@ that skl2onnx adds (labels, maps of probabilities) are taken out of the graph ag
 
 from __future__ import annotations
 
-import threading
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ from fo_onnx.errors import ExportError, PluginError, first_line
 from fo_onnx.plugin_kit.graph_checks import require_known_operators
 
 from .classifier import MATRIX, classifier_of, column_names, without_wrappers
-from .exactness import parts_of
+from .detect import package_of
+from .exactness import has_converter, parts_of
 from .graph_interface import set_interface
 from .native import open_native
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 ML_OPSET = 3
 """The operator set of ``ai.onnx.ml``: the first whose trees compare in float64 too."""
-_CONVERTING = threading.Lock()
-"""skl2onnx is patched for the time of a conversion, in the whole process."""
 
 
 def export(model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions) -> ModelSpec:
@@ -50,9 +49,10 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
         from skl2onnx import convert_sklearn
     except ImportError as err:
         raise PluginError(f"exporting {model_name} needs skl2onnx ({err}): pip install 'fo-onnx[sklearn]'.") from err
-    from .converters.calibration import interpolated_isotonic_curves
+    _require_converters([classifier])
     from .converters.ensembles import classifier_converters
     from .converters.preprocessing import preprocessing_converters
+    from .converters.refusals import checked_steps
 
     # Inputs are checked first: of those that ONNX has not, skl2onnx would name neither the column nor the cure.
     types = [(name, _type_of(name, array, model_name)) for name, array in inputs.items()]
@@ -64,15 +64,18 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
                 f"{model_name} takes columns of text and of numbers as one matrix, which ONNX has not; use a ColumnTransformer."
             )
         types = [(MATRIX, kinds.pop()([None, len(inputs)]))]
+    converters = classifier_converters() | preprocessing_converters()
+    converters |= checked_steps(parts_of(classifier), converters)
     try:
-        with _CONVERTING, interpolated_isotonic_curves(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of skl2onnx and of numpy, on older versions
             proto: onnx.ModelProto = convert_sklearn(
                 classifier, initial_types=types, target_opset={"": opset, "ai.onnx.ml": ML_OPSET}, name=model_name,
-                custom_conversion_functions=classifier_converters() | preprocessing_converters(),
+                custom_conversion_functions=converters,
             )  # fmt: skip
     except Exception as err:
         # skl2onnx raises errors of its own, and those of numpy and of ONNX.
+        _require_converters(parts_of(classifier), err)
         names = dict.fromkeys(type(e).__name__ for e in parts_of(classifier))
         culprit = next((n for n in names if n in str(err) and n != type(classifier).__name__), None)
         cause = f" because of {culprit}" if culprit else ""
@@ -81,6 +84,13 @@ def _convert(classifier: Any, inputs: Inputs, opset: int, model_name: str) -> on
     default = next((o for o in proto.opset_import if o.domain in ("", "ai.onnx")), None) or proto.opset_import.add()
     default.version = opset
     return proto
+
+
+def _require_converters(estimators: Iterable[Any], cause: Exception | None = None) -> None:
+    """Raise an `ExportError` if one of other packages' estimators has no converter."""
+    for estimator in estimators:
+        if package_of(estimator) != "sklearn" and not has_converter(estimator):
+            raise ExportError(f"{type(estimator).__name__} ({package_of(estimator)}) has no converter.") from cause
 
 
 def _type_of(name: str, array: Array, model_name: str) -> Any:

@@ -29,7 +29,7 @@ def load(path: Path, *, trust: bool) -> Any:
         import joblib
         from sklearn.exceptions import InconsistentVersionWarning
 
-        from .detect import is_estimator
+        from .detect import is_model
     except ImportError as err:
         raise PluginError(f"opening {path} needs scikit-learn ({err}): pip install 'fo-onnx[sklearn]'.") from err
     try:
@@ -46,7 +46,7 @@ def load(path: Path, *, trust: bool) -> Any:
     except Exception as err:
         # Reading a pickle runs code, which raises what it likes.
         raise ModelError(f"reading the estimator in {path} failed: {type(err).__name__}: {err}") from err
-    if not is_estimator(estimator):
+    if not is_model(estimator):
         raise ModelError(
             f"{path} holds a {type(estimator).__name__}, no estimator; what joblib.dump(estimator, …) wrote was expected."
         )

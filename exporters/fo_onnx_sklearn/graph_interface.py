@@ -6,6 +6,7 @@ The nodes that skl2onnx wrote for the estimator stay as they are; others come be
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,43 +39,52 @@ def set_interface(proto: onnx.ModelProto, inputs: Inputs, native: SklearnModel) 
     # Then none of the names within is one of the data's.
     proto = onnx.compose.add_prefix(proto, PREFIX)
     columns = _take_inputs(proto.graph, inputs)
-    allowed = missing_allowed(native, inputs) if any(a.dtype.kind == "f" for a in inputs.values()) else {}
-    _give_probabilities(proto.graph, {columns[n]: a for n, a in allowed.items()}, native.spec.output)
+    allowed = {
+        op: {columns[n]: a for n, a in columns_that_take(native, inputs, values).items()}
+        for op, values in (("IsNaN", (np.nan,)), ("IsInf", (np.inf, -np.inf)))
+    }
+    _give_probabilities(proto.graph, allowed, native.spec.output)
     # Leaves out what the output does not need, such as the nodes of the label.
     model: onnx.ModelProto = onnx.utils.Extractor(proto).extract_model(list(inputs), [native.spec.output.name])
     del model.graph.value_info[:]
     return model
 
 
-# Which columns may hold NaN --------------------------------------------------------------------------------------
+# Which columns may hold NaN and infinity --------------------------------------------------------------------------
 
 
-def missing_allowed(native: SklearnModel, inputs: Inputs) -> dict[str, Array]:
-    """Return which columns may hold NaN, by input, (columns,) bool.
+def columns_that_take(native: SklearnModel, inputs: Inputs, values: Sequence[float]) -> dict[str, Array]:
+    """Return which columns may hold each of `values`, NaN or infinity, by input, (columns,) bool.
 
     The estimator is asked by trying, since scikit-learn's tags speak of whole estimators only: all columns at once, and of
-    those that are refused each half.
+    those that are refused each half, if it takes them apart.
     """
     filled = {k: _fill(a) if a.dtype.kind == "f" else a for k, a in inputs.items()}
+    allowed = {k: np.zeros(a[0].size, bool) for k, a in filled.items() if a.dtype.kind == "f"}
+    if not allowed:
+        return {}
     first = int(np.argmax(_is_taken(native, filled)))
     one = {k: a[first : first + 1] for k, a in filled.items()}
     # Groups of places, by input and column, that are still to be tried.
-    allowed = {k: np.zeros(a[0].size, bool) for k, a in one.items() if a.dtype.kind == "f"}
     waiting = [[(k, column) for k, columns in allowed.items() for column in range(len(columns))]]
     for _ in range(MOST_PROBES):
         if not waiting:
             break
         places = waiting.pop()
-        row = {k: a.copy() for k, a in one.items()}
-        for k, column in places:
-            row[k].reshape(1, -1)[0, column] = np.nan
-        if _is_taken(native, row).all():
+        if all(_is_taken(native, _put(one, places, value)).all() for value in values):
             for k, column in places:
                 allowed[k][column] = True
-        elif len(places) > 1:
+        elif len(places) > 1 and native.takes_columns_apart:
             half = len(places) // 2
             waiting += [places[:half], places[half:]]
     return allowed
+
+
+def _put(row: Inputs, places: Sequence[tuple[str, int]], value: float) -> dict[str, Array]:
+    row = {k: a.copy() for k, a in row.items()}
+    for k, column in places:
+        row[k].reshape(1, -1)[0, column] = value
+    return row
 
 
 def _fill(array: Array) -> Array:
@@ -129,10 +139,11 @@ def _take_inputs(graph: onnx.GraphProto, inputs: Inputs) -> dict[str, str]:
     return tensors
 
 
-def _give_probabilities(graph: onnx.GraphProto, allowed: dict[str, Array], output: TensorSpec) -> None:
+def _give_probabilities(graph: onnx.GraphProto, allowed: dict[str, dict[str, Array]], output: TensorSpec) -> None:
     """Replace the outputs by the distributions in float64, with NaN for rows that scikit-learn refuses.
 
-    These are rows with infinity, with NaN in columns that may hold none, or with a category that is unknown.
+    These are rows with NaN or infinity in columns that may hold none, and what a converter refuses, such as an unknown category.
+    `allowed` says by operator (``IsNaN``, ``IsInf``) and tensor which columns may hold such a value.
     """
     import onnx
 
@@ -151,11 +162,15 @@ def _give_probabilities(graph: onnx.GraphProto, allowed: dict[str, Array], outpu
 
     zero = _add_constant(graph, "zero", np.zeros(()))
     axis = _add_constant(graph, "axis", np.array([1]))
-    for x, columns in allowed.items():
-        # 0 · x is NaN for what is not finite, else 0. NaN that is allowed becomes 0 first.
-        may_miss = _add_constant(graph, f"{x}/allowed", columns.reshape(1, -1))
-        missing = add("And", [add("IsNaN", [x], f"{x}/nan"), may_miss], f"{x}/missing")
-        products = add("Mul", [add("Where", [missing, zero, x], f"{x}/checked"), zero], f"{x}/products")
+    for x in allowed["IsNaN"]:
+        # 0 · x is NaN for what is not finite, else 0. What is allowed becomes 0 first.
+        checked = x
+        for op, columns in ((op, by_tensor[x]) for op, by_tensor in allowed.items()):
+            if columns.any():
+                may_be = _add_constant(graph, f"{x}/{op}/allowed", columns.reshape(1, -1))
+                there = add("And", [add(op, [x], f"{x}/{op}"), may_be], f"{x}/{op}/taken")
+                checked = add("Where", [there, zero, checked], f"{x}/{op}/checked")
+        products = add("Mul", [checked, zero], f"{x}/products")
         marks.append(add("ReduceSum", [products, axis], f"{x}/mark", keepdims=1))
     probs = add("Cast", [raw], PREFIX + "raw", to=onnx.TensorProto.DOUBLE)
     add("Sum", [probs, *marks], output.name)

@@ -12,11 +12,17 @@ from fo_onnx.contracts.exporter import Devices
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import DeviceError, ModelError, OutputError, RunError, first_line
+from fo_onnx.sources.categories import categories_of
 
 from .classifier import OUTPUT, class_names_of, classifier_of, column_names
+from .detect import package_of
+from .exactness import parts_of
 
 UNKNOWN = "unknown categor"
 """In the messages of scikit-learn's encoders about a category that they were not fitted on."""
+
+TAKE_COLUMNS_APART = ("ColumnTransformer", "BaggingClassifier")
+"""Estimators that may take in one column what they refuse in another; all others check their rows as a whole."""
 
 
 class SklearnModel:
@@ -32,32 +38,54 @@ class SklearnModel:
     def __init__(self, classifier: Any, spec: ModelSpec) -> None:
         self.spec = spec
         self._classifier: Any = classifier
+        self._has_taken_rows = False
+        self.takes_columns_apart = any(
+            package_of(part) != "sklearn" or type(part).__name__ in TAKE_COLUMNS_APART for part in parts_of(classifier)
+        )
         columns = column_names(classifier)
         named = columns is not None and {i.name for i in spec.inputs}.issuperset(columns)
         self._columns = columns if named else None
+        # Integers can be categories to other packages; scikit-learn computes in float64 anyway.
+        numbers = dict.fromkeys("biuf" if package_of(classifier) == "sklearn" else "f", np.float64)
+        self._dtypes: dict[str, Any] = {**numbers, "U": object, "S": object}
 
     def forward(self, inputs: Inputs) -> Array:
         """Return distributions (n, classes), float64; NaN for rows that the estimator refuses, as it does NaN or an unknown category.
 
         Raises:
-            RunError: The estimator refuses the rows.
+            RunError: The estimator refuses all rows, and has not taken one before, so that the data are no rows of it.
         """
+        refusals: list[Exception] = []
+        probs = self._predict_taken(inputs, refusals)
+        if len(refusals) < len(probs) or not refusals:
+            self._has_taken_rows = True
+        elif not self._has_taken_rows and UNKNOWN not in str(refusals[0]) and _finite_rows(inputs).any():
+            shapes = ", ".join(f"{n}: {a.dtype} {tuple(a.shape)}" for n, a in inputs.items())
+            raise RunError(
+                f"running {self.spec.name} in sklearn on {shapes} failed: {first_line(refusals[0])}"
+            ) from refusals[0]
+        return probs
+
+    def _predict_taken(self, inputs: Inputs, refusals: list[Exception]) -> Array:
+        """Return distributions, NaN for each row that is refused alone; its error is added to `refusals`."""
         try:
             return self._predict(inputs)
+        except MemoryError:
+            raise
         except Exception as err:
             # An estimator, which may be anybody's, raises what it likes.
-            finite = _finite_rows(inputs)
-            if not isinstance(err, ValueError) or (UNKNOWN not in str(err) and finite.all()):
-                shapes = ", ".join(f"{n}: {a.dtype} {tuple(a.shape)}" for n, a in inputs.items())
-                raise RunError(f"running {self.spec.name} in sklearn on {shapes} failed: {first_line(err)}") from err
-        # One row that is refused refuses its whole batch: finite rows are tried apart, then eighths. NaN makes a bad row.
+            refusal = err
+        finite = _finite_rows(inputs)
         probs = np.full((len(finite), len(self._classifier.classes_)), np.nan)
-        if len(finite) > 1:
-            parts = [np.flatnonzero(finite), np.flatnonzero(~finite)]
-            if min(map(len, parts)) == 0:
-                parts = np.array_split(np.arange(len(finite)), min(8, len(finite)))
-            for rows in parts:
-                probs[rows] = self.forward({n: a[rows] for n, a in inputs.items()})
+        if len(finite) <= 1:
+            refusals += [refusal] * len(finite)
+            return probs
+        # One row that is refused refuses its whole batch: finite rows are tried apart, then eighths.
+        parts = [np.flatnonzero(finite), np.flatnonzero(~finite)]
+        if min(map(len, parts)) == 0:
+            parts = np.array_split(np.arange(len(finite)), min(8, len(finite)))
+        for rows in parts:
+            probs[rows] = self._predict_taken({n: a[rows] for n, a in inputs.items()}, refusals)
         return probs
 
     def close(self) -> None:
@@ -68,9 +96,9 @@ class SklearnModel:
         if self._columns is None:
             (array,) = inputs.values()
             # A copy, always: an estimator made with copy=False works in place, on what is the caller's own.
-            rows: Any = array.astype(np.float64) if array.dtype.kind in "biuf" else array.astype(object)
+            rows: Any = array.astype(self._dtypes.get(array.dtype.kind, array.dtype))
         else:
-            rows = _make_frame({n: _column(inputs[n]) for n in self._columns})
+            rows = _make_frame({n: inputs[n] for n in self._columns})
         with warnings.catch_warnings():
             # Columns without names are taken in the order of the fit, as documented.
             warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
@@ -125,8 +153,8 @@ def _make_frame(columns: dict[str, Array]) -> Any:
     except ImportError:
         pass
     else:
-        # pandas would guess a type for text, in which None becomes NaN.
-        return pandas.DataFrame({n: pandas.Series(a, dtype=a.dtype) for n, a in columns.items()})
+        return pandas.DataFrame({n: _make_series(pandas, array) for n, array in columns.items()})
+    columns = {n: _column(array) for n, array in columns.items()}
     try:
         import polars
     except ImportError:
@@ -135,6 +163,18 @@ def _make_frame(columns: dict[str, Array]) -> Any:
         # from_pandas takes NaN in text for what is missing.
         return pyarrow.table({n: pyarrow.array(a, from_pandas=a.dtype.kind == "O") for n, a in columns.items()})
     return polars.DataFrame(columns)
+
+
+def _make_series(pandas: Any, array: Array) -> Any:
+    """Return a column as a series, of categories if it came as such."""
+    column, categories = _column(array), categories_of(array)
+    if categories is not None:
+        # pandas itself matches by dtype, and would take True for missing among 1.0 and NaN.
+        places = {value: i for i, value in enumerate(categories.values)}
+        kind = pandas.CategoricalDtype(categories.values, ordered=categories.ordered)
+        return pandas.Series(pandas.Categorical.from_codes([places.get(v, -1) for v in column.tolist()], dtype=kind))
+    # pandas would guess a type for text, in which None becomes NaN.
+    return pandas.Series(column, dtype=column.dtype)
 
 
 def _column(array: Array) -> Array:

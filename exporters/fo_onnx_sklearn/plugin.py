@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,17 @@ from fo_onnx.contracts.spec import InputSignature, ModelSpec
 
 
 class SklearnExporter:
-    """Fitted classifiers with ``predict_proba``, and pipelines, searches and ensembles of them."""
+    """Fitted classifiers with ``predict_proba``, and pipelines, searches and ensembles of them; of other packages too."""
 
     name = "sklearn"
-    modules = ("sklearn",)
+    modules = ("sklearn", "catboost")
     suffixes = (".joblib", ".pkl", ".pickle")
 
     def accepts(self, model: Any) -> bool:
-        """Return whether `model` is an estimator, or its bound method ``predict_proba``."""
+        """Return whether `model` is an estimator or used like one, or its bound method ``predict_proba``."""
         from .detect import is_model
 
-        return is_model(model)
+        return is_model(model) and importlib.util.find_spec("sklearn") is not None
 
     def opens(self, path: Path) -> bool:
         """Return whether the path ends like a file of joblib or pickle."""

@@ -15,6 +15,7 @@ from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
 from fo_onnx.sources.annotations import annotate_rows
 from fo_onnx.sources.arrays import ID_KEYS, ArraySource, open_arrays
+from fo_onnx.sources.categories import mark_categories
 from fo_onnx.sources.label_finder import LABEL_KEYS
 from fo_onnx.sources.labels import to_labels
 from fo_onnx.sources.opening import open_builtin
@@ -106,8 +107,19 @@ def _values(column: Any) -> Array:
 
 
 def _column(frame: Any, name: str) -> Array:
-    """Return a column (n,) for a model: numbers, or text; text with missing values stays objects, which no ONNX file takes."""
-    column = _values(_series(frame, name))
+    """Return a column (n,) for a model: numbers, or text; text with missing values stays objects, which no ONNX file takes.
+
+    A pandas column of categories keeps them.
+    """
+    series = _series(frame, name)
+    column = _to_model_values(_values(series), name)
+    kind: Any = getattr(series, "dtype", None)
+    if type(kind).__name__ != "CategoricalDtype":
+        return column
+    return mark_categories(column, kind.categories.tolist(), ordered=bool(kind.ordered))
+
+
+def _to_model_values(column: Array, name: str) -> Array:
     if column.dtype.kind in "biuf":
         return column
     values = column.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,10 +14,10 @@ from fo_onnx.plugin_kit.calling import Call, plan_call
 
 
 def is_torch_model(model: Any) -> bool:
-    """Return whether `model` is a module, a ScriptFunction, or a function that has something of torch's at hand."""
+    """Return whether `model` is a module, a program of torch.export, or a function that has something of torch's at hand."""
     if isinstance(model, torch.nn.Module):
         return _is_torch(model)
-    if isinstance(model, torch.jit.ScriptFunction):
+    if isinstance(model, torch.jit.ScriptFunction | torch.export.ExportedProgram):
         return True
     return callable(model) and any(map(_is_torch, captured_values(model)))
 
@@ -42,6 +43,8 @@ def unwrap(model: Any) -> Any:
 def captured_values(function: Any) -> Iterator[Any]:
     """Yield what a function, compiled or decorated or not, has at hand: closure, globals, arguments of a partial."""
     function = unwrap(function)
+    if isinstance(function, functools.partial):
+        yield function.func
     yield from captured.captured_values(function)
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:
@@ -66,4 +69,9 @@ def call_of(model: Any, keys: Sequence[str]) -> Call:
 
 def _forward_of(model: Any) -> Any:
     model = unwrap(model)
+    if isinstance(model, torch.export.ExportedProgram):
+        return model.module().forward
+    if isinstance(model, functools.partial):
+        # Of a module's own call there are no names to see.
+        return functools.partial(_forward_of(model.func), *model.args, **model.keywords)
     return getattr(model, "forward", model)

@@ -6,9 +6,11 @@ single output.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,11 @@ from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import ExportError, FoOnnxError, first_line, root_cause
 from fo_onnx.plugin_kit.quiet import quiet
 
-from .modules import FlatModule, dtype_name, evaluation_mode, float32_copy, float_dtype, is_half, weight_bytes
+from .attention import TRANSLATIONS
+from .experts import all_experts
+from .lengths import Axes, find_lengths, hold_for_other_lengths
+from .modules import FlatModule, weight_bytes
+from .precision import choose_dtypes, dtype_name, float32_copy, float_dtype, is_half
 
 log = logging.getLogger("fo_onnx_torch")
 RAW_OUTPUT = "output"
@@ -42,11 +48,23 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     if is_half(module) or float_dtype(module) == torch.float64:
         # ONNX Runtime has no bfloat16, and lacks many operators in float64, on the CPU.
         module = float32_copy(module)
-    tensors = module.to_tensors(example)
+    dtypes = choose_dtypes(module, example)
+    if any(d.is_complex for d in dtypes):
+        raise ExportError(f"{module.model_name} takes complex numbers, which ONNX Runtime has not.")
+    tensors = module.to_tensors(example, dtypes)
     write = _export_script if isinstance(module.model, torch.jit.ScriptModule) else _export_dynamo
-    with evaluation_mode(module), quiet("torch"), torch.no_grad():
+    with quiet("torch"):
         try:
-            free_lengths = write(module, tensors, path, options.opset)
+            # What does not run is traced without a word; not with the same tensors, since a model may work in place on them.
+            with module.left_as_found():
+                raw = module(*module.to_tensors(example, dtypes))
+            if module.keeper.replaces_memory:
+                # torch 2.13 ends the process when it decomposes such a graph.
+                raise ExportError(
+                    f"{module.model_name} replaces the memory of its weights or buffers when it is called (weight.data = …), "
+                    "which torch.onnx.export does not trace. Clip the weights after each step of the training instead."
+                )
+            free = write(module, tensors, path, options.opset)
         except FoOnnxError:
             raise
         except Exception as err:
@@ -55,61 +73,79 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
             raise ExportError(
                 f"torch.onnx.export cannot convert {module.model_name}: {_describe_failure(err)}"
             ) from err
-        # The example again, since a model may have worked in place on the tensors.
-        raw = module(*module.to_tensors(example))
     inputs = []
-    for name, tensor in zip(module.call.names, tensors, strict=True):
-        free = _free_axes(tensor, free_lengths)
-        shape = tuple(None if i in free else d for i, d in enumerate(tensor.shape))
-        inputs.append(TensorSpec(name, dtype_name(tensor), shape))
-    raw_output = TensorSpec(RAW_OUTPUT, dtype_name(raw), (None, *raw.shape[1:]))
+    for name, tensor, axes in zip(module.call.names, tensors, free, strict=True):
+        shape = tuple(None if i in (0, *axes) else d for i, d in enumerate(tensor.shape))
+        inputs.append(TensorSpec(name, dtype_name(tensor.dtype), shape))
+    raw_output = TensorSpec(RAW_OUTPUT, dtype_name(raw.dtype), (None, *raw.shape[1:]))
     return ModelSpec(inputs=tuple(inputs), output=raw_output, name=module.model_name, framework="torch")
 
 
 # The two exporters of torch ---------------------------------------------------------------------------------------
 
 
-def _export_dynamo(module: FlatModule, tensors: list[torch.Tensor], path: Path, opset: int) -> bool:
-    """Write the file; return whether the lengths of token sequences are free in it."""
+def _export_dynamo(module: FlatModule, tensors: list[torch.Tensor], path: Path, opset: int) -> list[Axes]:
+    """Write the file; return the axes of each input, besides the batch, that are free in it."""
 
-    def convert(free_lengths: bool) -> Any:
-        return torch.onnx.export(
-            module,
-            tuple(tensors),
-            input_names=list(module.call.names),
-            output_names=[RAW_OUTPUT],
-            opset_version=opset,
-            dynamic_shapes=(tuple(_free_axes(t, free_lengths) for t in tensors),),
-            dynamo=True,
-            verbose=False,
-        )
+    def convert(free: list[Axes]) -> Any:
+        auto = torch.export.Dim.AUTO
+        shapes = tuple({0: torch.export.Dim.DYNAMIC} | dict.fromkeys(axes, auto) for axes in free)
+        # What is put back includes what was traced, and not computed: a table that the model keeps of its first call.
+        with module.left_as_found(), all_experts(module):
+            return torch.onnx.export(
+                module,
+                tuple(tensors),
+                input_names=list(module.call.names),
+                output_names=[RAW_OUTPUT],
+                opset_version=opset,
+                dynamic_shapes=(shapes,),
+                custom_translation_table=TRANSLATIONS,
+                dynamo=True,
+                verbose=False,
+            )
 
     # With free lengths of token sequences first; without them if the traced graph does not hold for others.
-    free_lengths = any(map(_is_tokens, tensors))
-    program = convert(free_lengths)
-    if free_lengths and not _holds_for_other_lengths(module, tensors, program.exported_program.module()):
-        free_lengths = False
-        program = convert(free_lengths)
+    free = find_lengths(module, tensors)
+    program = convert(free)
+    if any(free) and not hold_for_other_lengths(module, tensors, free, program.exported_program.module()):
+        free = [()] * len(tensors)
+        program = convert(free)
     _require_opset(program.model.opset_imports[""], opset)
     program.save(str(path), external_data=weight_bytes(module) > EXTERNAL_DATA_BYTES)
-    return free_lengths
+    return free
 
 
-def _export_script(module: FlatModule, tensors: list[torch.Tensor], path: Path, opset: int) -> bool:
+def _export_script(module: FlatModule, tensors: list[torch.Tensor], path: Path, opset: int) -> list[Axes]:
     """Write the file of a ScriptModule, which has no Python to trace: only the older exporter reads its graph."""
     _require_opset(min(opset, SCRIPT_OPSET), opset)
     args, kwargs = module.call.arguments(tensors)
-    torch.onnx.export(
-        module.model,
-        (*args, kwargs) if kwargs else args,
-        str(path),
-        input_names=list(module.call.names),
-        output_names=[RAW_OUTPUT],
-        opset_version=opset,
-        dynamic_axes={n: {0: "batch"} for n in (*module.call.names, RAW_OUTPUT)},
-        dynamo=False,
-    )
-    return False
+    with module.left_as_found(), _without_graph_log():
+        torch.onnx.export(
+            module.model,
+            (*args, kwargs) if kwargs else args,
+            str(path),
+            input_names=list(module.call.names),
+            output_names=[RAW_OUTPUT],
+            opset_version=opset,
+            dynamic_axes={n: {0: "batch"} for n in (*module.call.names, RAW_OUTPUT)},
+            dynamo=False,
+        )
+    return [()] * len(tensors)
+
+
+@contextlib.contextmanager
+def _without_graph_log() -> Iterator[None]:
+    """Keep the older exporter from printing the graph that it cannot convert, which it does below Python's streams.
+
+    The exporter turns that log on, and leaves it on, since it asks whether there is a function that says whether it was.
+    """
+    write_log, was_enabled = torch._C._jit_onnx_log, torch._C._jit_is_onnx_log_enabled()
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = write_log
+        torch._C._jit_set_onnx_log_enabled(was_enabled)
 
 
 def _require_opset(written: int, requested: int) -> None:
@@ -118,43 +154,6 @@ def _require_opset(written: int, requested: int) -> None:
         raise ExportError(
             f"opset={requested} was asked for, and torch.onnx.export gives {written} instead; say opset={written}."
         )
-
-
-def _holds_for_other_lengths(module: FlatModule, tensors: list[torch.Tensor], traced: torch.nn.Module) -> bool:
-    """Return whether the traced graph is the model for token sequences of other lengths too.
-
-    A loop of Python over the steps is traced as so many steps, and the length stays free all the same: longer sequences
-    would be cut off without a word.
-    """
-    for change in (lambda n: n + 1, lambda n: (n + 1) // 2):
-        others = [t[:, torch.arange(change(t.shape[1])) % t.shape[1]] if _is_tokens(t) else t for t in tensors]  # type: ignore[no-untyped-call]
-        try:
-            expected = module(*others)
-        except Exception as err:
-            # The model itself does not take this length, so that nothing wrong can come of it.
-            log.debug("%s takes no other lengths: %s", module.model_name, err)
-            continue
-        try:
-            raw = traced(*others)
-        except Exception as err:
-            log.debug("the traced graph takes no other lengths: %s", err)
-            return False
-        if raw.shape != expected.shape or not torch.allclose(raw, expected, rtol=1e-3, atol=1e-4):
-            return False
-    return True
-
-
-# Inputs and their axes --------------------------------------------------------------------------------------------
-
-
-def _free_axes(tensor: torch.Tensor, free_lengths: bool) -> dict[int, Any]:
-    """Return the batch axis, which is dynamic, always, and the length of token sequences if the model allows it."""
-    lengths = {1: torch.export.Dim.AUTO} if free_lengths and _is_tokens(tensor) else {}
-    return {0: torch.export.Dim.DYNAMIC} | lengths
-
-
-def _is_tokens(tensor: torch.Tensor) -> bool:
-    return tensor.ndim == 2 and not tensor.is_floating_point()
 
 
 # What an error says -----------------------------------------------------------------------------------------------

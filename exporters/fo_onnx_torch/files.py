@@ -17,13 +17,15 @@ from .modules import as_module
 
 STATE_KEYS = ("state_dict", "model_state_dict")
 """Keys under which training scripts put the weights in a checkpoint."""
+SCRIPT_ENTRY, PROGRAM_ENTRY = "/constants.pkl", "/models/model.json"
+"""Entries of the archives that torch.jit.save and torch.export.save write."""
 _NO_MODULE = (
     "{path} holds weights, not a module: give the module as package.module:attribute and the file with --weights."
 )
 
 
 def load(path: Path, *, trust: bool) -> Any:
-    """Return the module in a pickled file (``torch.save(module)``) or a TorchScript archive.
+    """Return the module in a pickled file (``torch.save(module)``), a TorchScript archive or an exported program's.
 
     Raises:
         TrustError: `trust` is false; nothing of the file has run.
@@ -44,14 +46,16 @@ def load(path: Path, *, trust: bool) -> Any:
         with warnings.catch_warnings():
             # torch says with each call that TorchScript is deprecated; the file is one all the same.
             warnings.simplefilter("ignore", DeprecationWarning)
-            if _is_script(path):
+            if _is_archive_with(path, SCRIPT_ENTRY):
                 return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            if _is_archive_with(path, PROGRAM_ENTRY):
+                return torch.export.load(path)
             module = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as err:
         raise ModelError(f"reading the module in {path} failed: {type(err).__name__}: {err}") from err
     if isinstance(module, Mapping):
         raise ModelError(_NO_MODULE.format(path=path))
-    if not isinstance(module, torch.nn.Module):
+    if not isinstance(module, torch.nn.Module | torch.export.ExportedProgram):
         raise ModelError(
             f"{path} holds a {type(module).__name__}, no module; what torch.save(module, …) wrote was expected."
         )
@@ -77,11 +81,11 @@ def _require_file(path: Path) -> None:
         raise ModelNotFoundError(f"opening {path}: there is no such file.")
 
 
-def _is_script(path: Path) -> bool:
+def _is_archive_with(path: Path, entry: str) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(n.endswith("/constants.pkl") for n in archive.namelist())
+        return any(n.endswith(entry) for n in archive.namelist())
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -97,8 +101,9 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _state_dict(path: Path) -> Mapping[str, Any]:
-    if _is_script(path):
-        raise ModelError(f"{path} is a TorchScript archive, a module with code, and no plain weights.")
+    for entry, what in ((SCRIPT_ENTRY, "a TorchScript archive"), (PROGRAM_ENTRY, "a program of torch.export")):
+        if _is_archive_with(path, entry):
+            raise ModelError(f"{path} is {what}, a module with code, and no plain weights.")
     try:
         with warnings.catch_warnings():
             # torch remarks on unusual pickle protocols before it refuses the file, or reads it.

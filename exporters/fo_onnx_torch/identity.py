@@ -55,12 +55,14 @@ def _of_function(function: Any) -> Iterator[bytes]:
 
 
 def _of_script(compiled: Any) -> Iterator[bytes]:
-    """Yield the code of a ScriptModule or ScriptFunction, and the tensors that are constants in it."""
-    yield str(getattr(compiled, "code", "")).encode()  # a list of modules has none
-    graph = getattr(compiled, "graph", None)
-    for node in graph.findAllNodes("prim::Constant") if graph is not None else ():
-        if node.hasAttribute("value") and node.kindOf("value") == "t":
-            yield from _of_value(node.t("value"))
+    """Yield the code of a ScriptModule's methods or of a ScriptFunction, and the tensors that are constants in it."""
+    module = getattr(compiled, "_c", None)
+    # A part may have no method called forward: an LSTM has one for each kind of input, and a list of modules none.
+    for method in [compiled] if module is None else map(module._get_method, module._method_names()):
+        yield method.code.encode()
+        for node in method.graph.findAllNodes("prim::Constant"):
+            if node.hasAttribute("value") and node.kindOf("value") == "t":
+                yield from _of_value(node.t("value"))
 
 
 def _of_attributes(module: torch.nn.Module) -> Iterator[bytes]:
@@ -76,7 +78,7 @@ def _of_attributes(module: torch.nn.Module) -> Iterator[bytes]:
 def _of_value(value: Any) -> Iterator[bytes]:
     if isinstance(value, torch.Tensor):
         yield str(value.dtype).encode()
-        yield from digests.of_array(to_numpy(value.dequantize() if value.is_quantized else value))
+        yield from digests.of_array(to_numpy(value))
     elif isinstance(value, tuple):
         # A quantised layer's weight and bias are one entry of its state.
         for item in value:

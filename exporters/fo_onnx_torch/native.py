@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,18 +11,28 @@ from fo_onnx.contracts.batch import Array, Inputs
 from fo_onnx.contracts.exporter import Devices
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
-from fo_onnx.errors import FoOnnxError, RunError
+from fo_onnx.errors import DeviceError, FoOnnxError, RunError, first_line
 
 from .devices import find_device
-from .modules import FlatModule, device_of, dtype_name, evaluation_mode, float32_copy, is_half
+from .modules import FlatModule, device_of
+from .precision import choose_dtypes, copy_module, dtype_name, float32_copy_that_runs, is_half
 from .tensors import to_numpy
 
 
 class TorchModel:
     """A torch model with arrays in and an array out."""
 
-    def __init__(self, module: FlatModule, spec: ModelSpec, original: TorchModel | None = None) -> None:
-        self.spec, self.original = spec, original
+    def __init__(self, module: FlatModule, example: Inputs, original: TorchModel | None = None) -> None:
+        """Take a module, rows that say what it takes, and the same model in its own precision if that is another."""
+        self._dtypes: Sequence[torch.dtype] = choose_dtypes(module, example)
+        inputs = tuple(
+            TensorSpec(name, dtype_name(dtype), (None, *array.shape[1:]))
+            for name, dtype, array in zip(module.call.names, self._dtypes, example.values(), strict=True)
+        )
+        self.spec = ModelSpec(
+            inputs=inputs, output=TensorSpec("output", "float32", ()), name=module.model_name, framework="torch"
+        )
+        self.original = original
         self._module: FlatModule | None = module
         self.device = str(device_of(module))
 
@@ -36,19 +46,19 @@ class TorchModel:
         module = self._module
         if module is None:
             raise RunError(f"running {self.spec.name} in torch failed: the model was closed.")
-        tensors = module.to_tensors(inputs)
+        tensors = module.to_tensors(inputs, self._dtypes)
         try:
-            with evaluation_mode(module), torch.inference_mode():
-                raw = module(*tensors)
+            with module.left_as_found():
+                # A copy, since the model may keep the tensor and write the next batch into it.
+                return to_numpy(module(*tensors)).copy()
         except FoOnnxError:
             raise
         except Exception as err:
             named = zip(module.call.names, tensors, strict=True)
-            shapes = ", ".join(f"{n}: {dtype_name(t)} {tuple(t.shape)}" for n, t in named)
+            shapes = ", ".join(f"{n}: {dtype_name(t.dtype)} {tuple(t.shape)}" for n, t in named)
             raise RunError(
                 f"running {self.spec.name} in torch on {shapes} failed: {type(err).__name__}: {err}"
             ) from err
-        return to_numpy(raw)
 
     def close(self) -> None:
         """Let the module go."""
@@ -58,15 +68,25 @@ class TorchModel:
 def open_native(
     model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
 ) -> TorchModel:
-    """Return `model` as a `TorchModel` in float32 on a device; see `fo_onnx.contracts.Exporter.native`."""
+    """Return `model` as a `TorchModel` on a device, half precision in float32; see `fo_onnx.contracts.Exporter.native`."""
     module = FlatModule(model, example, options, output)
-    named = zip(module.call.names, example.values(), strict=True)
-    inputs = tuple(TensorSpec(n, str(a.dtype), (None, *a.shape[1:])) for n, a in named)
-    raw_output = TensorSpec("output", "float32", ())
-    spec = ModelSpec(inputs=inputs, output=raw_output, name=module.model_name, framework="torch")
     target = device_of(module) if device == "auto" else find_device(device)
     if target != device_of(module):
-        # A copy: the caller's module stays where it is.
-        module = copy.deepcopy(module).to(target)
-    opened = TorchModel(module, spec)
-    return TorchModel(float32_copy(module), spec, original=opened) if is_half(module) else opened
+        module = _move_copy(module, target)
+    opened = TorchModel(module, example)
+    if not is_half(module):
+        return opened
+    # What has no copy in float32 runs as it is.
+    twin = float32_copy_that_runs(module, example)
+    return opened if twin is None else TorchModel(twin, example, original=opened)
+
+
+def _move_copy(module: FlatModule, target: torch.device) -> FlatModule:
+    """Return a copy of a module on another device: the caller's stays where it is."""
+    try:
+        return copy_module(module).to(target)
+    except Exception as err:
+        raise DeviceError(
+            f"{target} was asked for, and {module.model_name} is on {device_of(module)}; the copy for {target} could not be made "
+            f"({first_line(err)}). Move the model there before it is given."
+        ) from err

@@ -42,12 +42,21 @@ class TorchSources:
         """Return the rows of `data`.
 
         Raises:
-            DataError: A loader that shuffles or would lose rows; a dataset without a length.
+            DataError: A loader that shuffles or would lose rows; a dataset without a length; nested, masked or quantised tensors.
         """
+        import torch
         from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+        from .tensors import require_plain_rows
 
         if isinstance(data, DataLoader):
             return _open_loader(data, options)
+        columns = data.tensors if isinstance(data, TensorDataset) else data
+        if isinstance(columns, torch.Tensor | tuple | dict):
+            # Before anything is asked of them: a nested tensor has not even a shape.
+            for leaf in leaves(columns):
+                if isinstance(leaf, torch.Tensor):
+                    require_plain_rows(leaf)
         if isinstance(data, TensorDataset):
             return open_arrays(tuple(data.tensors), options, to_array)
         if isinstance(data, IterableDataset):
@@ -66,9 +75,9 @@ def to_array(leaf: Any) -> Array:
     """Return a tensor, or anything else that numpy understands, as an array."""
     import torch
 
-    from .tensors import to_numpy
+    from .tensors import rows_to_numpy
 
-    return to_numpy(leaf) if isinstance(leaf, torch.Tensor) else as_array(leaf)
+    return rows_to_numpy(leaf) if isinstance(leaf, torch.Tensor) else as_array(leaf)
 
 
 def _length(data: Any) -> int | None:

@@ -52,6 +52,7 @@ run_options = together(
 @click.argument("model")
 @click.option("--data", required=True, metavar="DATA", help=DATA_HELP)
 @click.option("--labels", type=PATH, metavar="FILE", help="One class per row: .npy, .json, .txt or .csv.")
+@click.option("--no-labels", is_flag=True, help="Leave out the labels that the data hold.")
 @click.option("--ids", type=PATH, metavar="FILE", help="One id per row, likewise.  [default: the row's position]")
 @click.option(
     "-o", "--out", type=PATH, metavar="OUT", help="A .parquet, .json, .npz, .npy or .safetensors file, or a folder."
@@ -69,7 +70,9 @@ run_options = together(
 @opening_options
 @output_options
 @common
-def command(model: str, data: str, ids: Path | None, out: Path | None, dry_run: bool, **options: Any) -> None:
+def command(
+    model: str, data: str, ids: Path | None, out: Path | None, dry_run: bool, no_labels: bool, **options: Any
+) -> None:
     """Write one class distribution per row of a dataset.
 
     A model of a framework is exported and compared on the first rows; if that fails it runs natively, and says why.
@@ -83,6 +86,8 @@ def command(model: str, data: str, ids: Path | None, out: Path | None, dry_run: 
     # Check what click cannot check.
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume and --overwrite exclude each other.")
+    if no_labels and options["labels"] is not None:
+        raise click.UsageError("--labels and --no-labels exclude each other.")
     if out is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--out'; only --dry-run goes without.")
     try:
@@ -93,6 +98,7 @@ def command(model: str, data: str, ids: Path | None, out: Path | None, dry_run: 
             with control.calling("the opening of the data"):
                 rows = load_data(data, take_images(options))
                 arguments: Any = {**options, "ids": load_ids(ids), "out": out, "meta": dict(options["meta"])}
+                arguments["labels"] = False if no_labels else options["labels"]
             of_engine, of_dataset = split_arguments(arguments)
             # Run, or say what a run would do.
             with Engine(opened, **of_engine) as engine:

@@ -41,14 +41,14 @@ class Batch:
     Attributes:
         ids: (n,) int64, or text (numpy ``U`` or object of str).
         inputs: Arrays of shape (n, …) by input name.
-        labels: (n,) int64, or ``None``.
+        labels: (n,) int64, or names of classes as objects (str), as the data hold them; or ``None``.
         start: Position in the source of the first row that this batch accounts for, counted from 0.
         bad: Rows among those accounted for that could not be read, in order. They are not among `ids`.
     """
 
     ids: Array
     inputs: dict[str, Array]
-    labels: NDArray[np.int64] | None
+    labels: Array | None
     start: int
     bad: tuple[BadRow, ...] = ()
 
@@ -70,6 +70,16 @@ def cut_inputs(inputs: Inputs, size: int) -> Iterator[dict[str, Array]]:
     """Yield inputs of `size` rows each, in order; the last ones may have fewer. Without a row they are yielded once."""
     for start in range(0, max(count_rows(inputs), 1), size):
         yield {name: array[start : start + size] for name, array in inputs.items()}
+
+
+def first_row(inputs: Inputs) -> dict[str, Array]:
+    """Return inputs of the first row alone."""
+    return {name: array[:1] for name, array in inputs.items()}
+
+
+def join_inputs(inputs: Inputs, more: Inputs) -> Inputs:
+    """Return inputs with the rows of `more`, if it has any, after their own."""
+    return {name: np.concatenate([array, more[name]]) for name, array in inputs.items()} if more else inputs
 
 
 def pad_rows(array: Array, rows: int) -> Array:

@@ -36,6 +36,10 @@ class ParityReport:
         problem: What kept the comparison from being made, if anything did.
         uniform_distance: The mean distance of the reference's rows from the uniform distribution; ``None`` in records of
             earlier versions, whose `row_spread` was a median over pairs of rows.
+        noise: The largest distance of a row of the original from itself in a batch of another size. The tolerance is at least
+            three times it.
+        row_dependence: What a row of the original depends on besides its input: on chance, or on its batch; ``None`` if on
+            nothing.
         unknown: Why this recorded comparison says nothing of what is run, for example since the file changed after it;
             ``None`` where it does.
     """
@@ -55,11 +59,18 @@ class ParityReport:
     problem: str | None = None
     uniform_distance: float | None = None
     unknown: str | None = None
+    noise: float = 0.0
+    row_dependence: str | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Return whether the two give the same rows, within the tolerance, in batches of the same rows; false if unknown."""
+        return self.unknown is None and self.deterministic and self.problem is None and self.max_tv <= self.tolerance
 
     @property
     def passed(self) -> bool:
-        """Return whether the two are the same within the tolerance; false where that is unknown."""
-        return self.unknown is None and self.deterministic and self.problem is None and self.max_tv <= self.tolerance
+        """Return whether the two agree, and each row is its own: it depends on its input alone."""
+        return self.agrees and self.row_dependence is None
 
     @property
     def informative(self) -> bool:
@@ -81,14 +92,12 @@ class ParityReport:
         """Return the outcome in one sentence."""
         if self.unknown is not None:
             return self.unknown
-        if not self.deterministic:
-            return "the model samples in evaluation mode: it gives other rows each time, so that there is nothing to compare with"
-        if self.problem is not None:
-            return self.problem
+        if (problem := self.row_dependence or self.problem) is not None:
+            return problem
         if not self.passed:
             return (
                 f"rows differ by a total variation of up to {self.max_tv:.2e} from {self.reference}, above the tolerance of "
-                f"{self.tolerance:.0e} ({self.argmax_flips} of {self.rows} rows change their most probable class)"
+                f"{self.tolerance:.0e}{self._tolerance_reason()} ({self.argmax_flips} of {self.rows} rows change their most probable class)"
             )
         if not self.informative:
             return (
@@ -113,7 +122,7 @@ class ParityReport:
         known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
         known["batch_sizes"] = tuple(data.get("batch_sizes", ()))
         kinds: dict[str, Any] = {"reference": str, "deterministic": bool, "batch_sizes": tuple}
-        kinds |= dict.fromkeys(("problem", "unknown"), str | None)
+        kinds |= dict.fromkeys(("problem", "unknown", "row_dependence"), str | None)
         kinds |= dict.fromkeys(("original_gap", "uniform_distance"), float | int | None)
         for name, value in known.items():
             kind = kinds.get(name, float | int)
@@ -126,7 +135,7 @@ class ParityReport:
         lines = [
             ("reference", self.reference),
             ("rows", f"{self.rows}, at batch sizes {', '.join(map(str, self.batch_sizes))}"),
-            ("max total variation", f"{self.max_tv:.2e}  (tolerance {self.tolerance:.0e})"),
+            ("max total variation", f"{self.max_tv:.2e}  (tolerance {self.tolerance:.0e}{self._tolerance_reason()})"),
             ("99th percentile", f"{self.p99_tv:.2e}"),
             ("mean", f"{self.mean_tv:.2e}"),
             ("max KL divergence", f"{self.max_kl:.2e} nats"),
@@ -138,6 +147,10 @@ class ParityReport:
             lines.append(("gap to half precision", f"{self.original_gap:.2e}"))
         lines.append(("verdict", f"{self.outcome()}: {self.verdict()}"))
         return "\n".join(f"{name:<22}{escaped(value)}" for name, value in lines)
+
+    def _tolerance_reason(self) -> str:
+        is_noise = self.noise > 0 and self.tolerance <= 3.001 * self.noise
+        return f", three times the original's own noise of {self.noise:.1e} between batch sizes" if is_noise else ""
 
     def _spread_text(self) -> str:
         if self.uniform_distance is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,10 +20,12 @@ class RunOutput:
     Attributes:
         probs: (n, k) float32. Rows that are no distribution are NaN.
         logits: (n, k) float32 where they were asked for, else ``None``.
+        refused: Why, for rows of the batch that the model refuses, by their index; they are NaN.
     """
 
     probs: NDArray[np.float32]
     logits: NDArray[np.float32] | None = None
+    refused: Mapping[int, str] = field(default_factory=dict)
 
 
 class Runner(Protocol):

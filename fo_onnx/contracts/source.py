@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .batch import Array, Batch
+from .batch import Array, Batch, Inputs
 from .options import DataOptions
 
 
@@ -19,9 +16,9 @@ class Source(Protocol):
         length: Number of rows; ``None`` where it is not known before the end.
         id_kind: ``"int"`` or ``"str"``.
         has_labels: Whether batches carry labels.
-        class_names: Names of the classes that labels count, where the source knows them (folders of images).
-        columns_named: Whether `class_names` may be taken for the columns of a model that names none: so it is with folders
-            of images, which are numbered in sorted order wherever models are trained on them, and not with text labels.
+        class_names: Names of the classes that labels count, where the source knows them (folders of images, `ClassLabel`).
+        columns_named: Whether `class_names` may be taken for the columns of a model that names none: so it is where the
+            numbers of labels are the data's own, which models are trained on, and not with text labels.
         sequential: Whether reading from a position reads all rows before it, as with iterables.
         in_memory: Whether a batch is a mere slice, so that reading ahead would cost more than it brings.
         preprocessing: What is done to a row before the model gets it, as JSON types; empty where nothing is.
@@ -56,7 +53,13 @@ class Source(Protocol):
         before it are yielded first, and a `DataError` with its position is raised after them.
         """
 
-    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+    def sample(self, n: int, start: int) -> Inputs:
+        """Return the inputs of up to `n` rows spread evenly from position `start` on, of the first row's shapes.
+
+        Rows that cannot be read are left out. Without any, and where `sequential`, nothing is returned: no input.
+        """
+
+    def annotations(self, start: int, stop: int) -> tuple[Array, Array | None]:
         """Return ids and labels of the rows at positions `start` to ``stop − 1``, without reading the rows.
 
         Ids are always known so. Labels are ``None`` where there are none, and where only reading a row tells its label.

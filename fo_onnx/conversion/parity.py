@@ -6,6 +6,7 @@ says how far the rows lie from their mean and from uniform, since a near-uniform
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,26 +18,24 @@ from ..contracts.parity_report import ParityReport
 from ..contracts.runner import RawModel, Runner
 from ..contracts.spec import ModelSpec
 from ..distributions.probabilities import apply_head, check_raw_shape, kl_divergence, total_variation
-from ..errors import FoOnnxError, OutputError
-from ..runtime.nan_rows import rows_with_nan
+from ..errors import FoOnnxError
+from ..runtime.original_rows import rows_with_nan
 from ..runtime.transform import Transform, apply_transform
+from .batch_effects import NOISE_LIMIT, Floats, measure_batch_effects, row_distances, without_distribution
 from .reference import Reference
 
 DEFAULT_TOLERANCE = 1e-4
-DETERMINISM_TOLERANCE = 1e-6
-MIXING_TOLERANCE = 1e-5
-"""Rows that are run alone differ by less than this from rounding, and by more if the model mixes rows."""
+NOISE_FACTOR = 3
+"""A file may differ from the model by this many times what the model differs by between batch sizes."""
 SMALL_ROWS = 8
 SMALL_BATCHES = (1, 2, 3)
 """The small batch sizes that are tried too; 3 leaves a ragged last batch of 2 on 8 rows."""
-Floats = NDArray[np.float64]
 Head = Callable[[NDArray[Any], int], Floats]
 
 
 def measure(
     reference: Reference,
     runner: Runner,
-    inputs: Inputs,
     *,
     batch_size: int,
     tolerance: float = DEFAULT_TOLERANCE,
@@ -45,47 +44,57 @@ def measure(
     """Run both on the same rows and compare their distributions.
 
     Args:
-        reference: The original, and what it gives for the same rows.
+        reference: The original, the rows, at best 256 of the user's own, and what it gives for them.
         runner: The exported model; its spec says what the raw output means.
-        inputs: The rows, at best 256 of the user's own.
         batch_size: The batch size of the run to come. The first 8 rows are run at 1, 2 and 3 as well.
         tolerance: The largest total variation that counts as the same.
         transform: Takes the head's place, as an ``output_transform`` does.
     """
-    raw, rows, head = reference.model, count_rows(inputs), _head_of(runner.spec, transform)
+    raw, inputs, head = reference.model, reference.inputs, head_of(runner.spec, transform)
+    rows = count_rows(inputs)
+    run = functools.partial(_run_original, raw, head)
+    effects = measure_batch_effects(lambda batch: run(batch, count_rows(batch)), inputs, batch_size)
+    dependence, problem = effects.dependence, None
     # What was run already is not run again.
     is_known = batch_size == reference.plan.batch_size and transform is None
-    expected = head(reference.raw, rows) if is_known else _run_original(raw, head, inputs, batch_size)
-    # The same batch again: a model may differ in its last bits from one batch size to another.
-    few, small = next(cut_inputs(inputs, batch_size)), next(cut_inputs(inputs, SMALL_ROWS))
-    again = _run_original(raw, head, few, batch_size)
-    deterministic = bool(np.nanmax(np.abs(again - expected[: len(again)]), initial=0.0) <= DETERMINISM_TOLERANCE)
+    expected = head(reference.raw, rows) if is_known else run(inputs, batch_size)
     gap = None
     if raw.original is not None:
+        few = next(cut_inputs(inputs, batch_size))
         distances_of_original = total_variation(
-            _run_original(raw.original, head, few, batch_size), expected[: len(again)]
+            _run_original(raw.original, head, few, batch_size), expected[: count_rows(few)]
         )
         gap = float(np.nanmax(distances_of_original, initial=0.0))
 
+    # The model itself at other batch sizes.
+    small = next(cut_inputs(inputs, SMALL_ROWS))
+    alone = None if effects.samples else _run_original_if_taken(raw, head, small, 1)
+    noise = 0.0
+    if dependence is None:
+        noise = max(_largest_distance(expected, effects.together), _largest_distance(expected, alone))
+        if noise > NOISE_LIMIT:
+            dependence, noise = _describe_dependence(noise), 0.0
+    tolerance = max(tolerance, NOISE_FACTOR * noise)
+
     # A row that has no distribution of its own cannot differ from one.
-    is_without = rows_with_nan(inputs) & ~np.isfinite(expected).all(axis=1)
-    sizes, distances, problem = [], [], None
-    alone = _run_original_if_taken(raw, head, small, 1)
-    if deterministic and transform is None:
-        problem = _describe_mixing(expected, alone, tolerance)
+    is_without = rows_with_nan(inputs) & without_distribution(expected)
+    sizes, distances = [], []
     # Where rows do not depend on those beside them, those that were run alone hold at every batch size.
-    independent = deterministic and transform is None and alone is not None and problem is None
+    independent = alone is not None and dependence is None
     probs = np.full_like(expected, np.nan)
     try:
         outputs = _run_in_batches(runner, inputs, batch_size)
-        distances.append(_distance(expected, outputs)[~is_without])
+        distances.append(row_distances(expected, outputs)[~is_without])
         sizes.append(min(batch_size, rows))
         probs = outputs
+        problem = _describe_missing_rows(expected, probs, is_without)
         for size in SMALL_BATCHES:
             known_alone = size == 1 or independent
             wanted = alone if known_alone else _run_original_if_taken(raw, head, small, size)
             if wanted is not None:
-                distances.append(_distance(wanted, _run_in_batches(runner, small, size))[~is_without[: len(wanted)]])
+                distances.append(
+                    row_distances(wanted, _run_in_batches(runner, small, size))[~is_without[: len(wanted)]]
+                )
                 sizes.append(size)
     except FoOnnxError as err:
         problem = f"the exported model failed on rows of the data: {str(err).rstrip('.')}"
@@ -103,13 +112,15 @@ def measure(
         tolerance=tolerance,
         row_spread=row_spread(expected[finite]),
         uniform_distance=uniform_distance(expected[finite]),
-        deterministic=deterministic,
+        deterministic=not effects.samples,
         original_gap=gap,
         problem=problem,
+        noise=noise,
+        row_dependence=dependence,
     )
 
 
-def _head_of(spec: ModelSpec, transform: Transform | None = None) -> Head:
+def head_of(spec: ModelSpec, transform: Transform | None = None) -> Head:
     """Return what makes distributions (n, k), in float64, of the raw output of n rows: the head, or what replaces it."""
 
     def apply(raw: NDArray[Any], rows: int) -> Floats:
@@ -145,40 +156,26 @@ def uniform_distance(probs: Floats) -> float:
     return float(total_variation(probs, uniform).mean()) if len(probs) else 0.0
 
 
-def _distance(expected: Floats, probs: Floats) -> Floats:
-    """Return the total variation of each pair of rows; 0 if neither is a distribution, 1 if only one is."""
-    if expected.shape != probs.shape:
-        raise OutputError(
-            f"it gives distributions of shape {probs.shape}, and the original gives {expected.shape}; is it of another model?"
-        )
-    bad, worse = ~np.isfinite(expected).all(axis=1), ~np.isfinite(probs).all(axis=1)
-    return np.where(bad & worse, 0.0, np.where(bad | worse, 1.0, total_variation(expected, probs)))
+def _largest_distance(expected: Floats, others: Floats | None) -> float:
+    return 0.0 if others is None else float(row_distances(expected[: len(others)], others).max(initial=0.0))
 
 
-def find_row_mixing(raw: RawModel, spec: ModelSpec, inputs: Inputs, expected: Floats, tolerance: float) -> str | None:
-    """Return what is wrong with a model whose rows depend on those that they are run with, or ``None``.
-
-    Args:
-        raw: The model, without head.
-        spec: What its output means.
-        inputs: Some rows, of which the first 8 are run alone.
-        expected: Its distributions of the rows run together.
-        tolerance: The largest total variation that counts as the same.
-    """
-    small = next(cut_inputs(inputs, SMALL_ROWS))
-    return _describe_mixing(expected, _run_original_if_taken(raw, _head_of(spec), small, 1), tolerance)
-
-
-def _describe_mixing(expected: Floats, alone: Floats | None, tolerance: float) -> str | None:
-    if alone is None:
-        return None
-    apart = float(_distance(expected[: len(alone)], alone).max(initial=0.0))
-    if apart <= max(tolerance, MIXING_TOLERANCE):
-        return None
+def _describe_dependence(distance: float) -> str:
     return (
-        f"the model mixes the rows of a batch: a row run alone differs by a total variation of up to {apart:.2e} from the same "
-        "row run with others, so that it has no distribution of its own"
+        f"the model's rows depend on the size of their batch: a row differs by a total variation of up to {distance:.2e} from "
+        "itself in a batch of another size, so that it has no distribution of its own"
     )
+
+
+def _describe_missing_rows(expected: Floats, probs: Floats, is_without: NDArray[np.bool_]) -> str | None:
+    """Return in one sentence that one side gives no distribution where the other does; ``None`` if it is so nowhere."""
+    bad, worse = without_distribution(expected) & ~is_without, without_distribution(probs) & ~is_without
+    here, there = int((worse & ~bad).sum()), int((bad & ~worse).sum())
+    if here:
+        return f"the exported model gives no distribution (NaN) for {here} of {len(probs)} rows that have one in the original"
+    if there:
+        return f"the original gives no distribution (NaN) for {there} of {len(probs)} rows that have one in the exported model"
+    return None
 
 
 def _run_in_batches(runner: Runner, inputs: Inputs, size: int) -> Floats:

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..contracts.batch import pad_rows
+from ..contracts.batch import first_row, pad_rows
 from ..contracts.parity_report import ParityReport
 from ..contracts.spec import ModelSpec
 from ..control.run_control import current
@@ -19,16 +19,17 @@ from ..models.onnx_file import external_locations
 from ..models.onnx_model import LoadedOnnx, load_onnx
 from ..plugin_kit.graph_checks import graph_inputs
 from ..runtime.devices import placements
-from ..runtime.nan_rows import route_nan_rows
 from ..runtime.open_runners import open_onnx_runners
 from ..runtime.opened import OpenedModel
+from ..runtime.original_rows import ask_original
 from ..runtime.request import RunRequest
 from ..runtime.session import available_providers
 from .cache import ExportCache, key_of
 from .heads import add_head
 from .output_kind import with_output_kind
-from .parity import measure
-from .reference import Reference
+from .parity import head_of, measure
+from .probes import find_difference, guard_export
+from .reference import Reference, with_spread_rows
 
 log = logging.getLogger("fo_onnx.engine")
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -60,7 +61,7 @@ def export_unverified(request: RunRequest, reference: Reference, folder: Path) -
 
 
 def prepare_onnx(
-    request: RunRequest, reference: Reference, folder: Path, fingerprint: str, *, route_nan: bool
+    request: RunRequest, reference: Reference, folder: Path, fingerprint: str, *, ask: bool
 ) -> VerifiedExport:
     """Export the requested model, or take its export from the cache, and compare it with the original.
 
@@ -69,7 +70,7 @@ def prepare_onnx(
         reference: The original, and what it gives for the rows.
         folder: A temporary folder, for the files.
         fingerprint: The model's, for the cache.
-        route_nan: Whether the original answers rows with NaN in the run to come, and so in the comparison.
+        ask: Whether the original is asked in the run to come, and so in the comparison.
 
     Returns:
         The export. `ParityReport.passed` says whether it is the same; if not, nothing of it stays in the cache.
@@ -80,6 +81,7 @@ def prepare_onnx(
     """
     plugin = request.plugin
     assert plugin is not None
+    reference = with_spread_rows(reference, request)
     cache = ExportCache.of_user()
     key = key_of(plugin, fingerprint, request.example, request.model_options, request.output)
     # A cached export may be damaged, or of a model that differs in what no digest sees.
@@ -88,7 +90,7 @@ def prepare_onnx(
         spec = cache.fetch(key, cached_path)
     if spec is not None:
         try:
-            cached = _compare(_checked(cached_path, spec, request), request, reference, "cached", route_nan)
+            cached = _compare(_checked(cached_path, spec, request), request, reference, "cached", ask)
             if cached.parity.passed:
                 return cached
             problem = cached.parity.verdict()
@@ -98,7 +100,7 @@ def prepare_onnx(
         log.info("the cached export %s is thrown away, and the model is exported anew: %s", key, problem)
         cache.drop(key)
     loaded, spec = _export(request, folder / "model.onnx")
-    export = _compare(loaded, request, reference, "new", route_nan)
+    export = _compare(loaded, request, reference, "new", ask)
     if export.parity.passed:
         with current().calling("keeping its export in the cache"):
             cache.keep(key, loaded.model.path, spec, external_locations(loaded.proto))
@@ -147,28 +149,38 @@ def _checked(path: Path, spec: ModelSpec, request: RunRequest) -> LoadedOnnx:
 
 def _with_head(exported: LoadedOnnx, request: RunRequest, reference: Reference) -> LoadedOnnx:
     if request.output.output_transform is not None:
-        return exported
-    return add_head(exported, with_output_kind(exported.model.spec, reference.raw, request.output, exported.proto))
+        return guard_export(exported, reference.model, reference.inputs)
+    # The graph says what its output means by its last node, which a guard takes the place of.
+    spec = with_output_kind(exported.model.spec, reference.raw, request.output, exported.proto)
+    return add_head(guard_export(exported, reference.model, reference.inputs), spec)
 
 
-def _compare(
-    exported: LoadedOnnx, request: RunRequest, reference: Reference, origin: str, route_nan: bool
-) -> VerifiedExport:
+def _compare(exported: LoadedOnnx, request: RunRequest, reference: Reference, origin: str, ask: bool) -> VerifiedExport:
     """Add the head, open the sessions of the run, and compare them with the original."""
     loaded = _with_head(exported, request, reference)
     candidates = placements(request.run.device, request.run.precision, available_providers())
     opened = open_onnx_runners(loaded, request, candidates)
-    if route_nan:
-        opened = route_nan_rows(opened, reference.model, request.output)
+    on_its_own = opened.runners[0]
+    if ask:
+        opened = ask_original(opened, reference.model, request.output, first_row(reference.inputs))
     try:
         parity = measure(
             reference,
             opened.runners[0],
-            request.example,
             batch_size=opened.plan.batch_size,
             tolerance=request.model_options.tolerance,
             transform=request.output.output_transform,
         )
+        if parity.passed:
+            head = head_of(opened.spec, request.output.output_transform)
+            difference = find_difference(
+                loaded,
+                lambda row: head(reference.model.forward(row), 1),
+                on_its_own,
+                reference.inputs,
+                parity.tolerance,
+            )
+            parity = replace(parity, problem=difference)
     except BaseException:
         opened.close()
         raise

@@ -3,71 +3,133 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.batch import Inputs, count_rows, cut_inputs
+from ..contracts.batch import Inputs, count_rows, cut_inputs, join_inputs
 from ..contracts.options import OutputOptions
 from ..contracts.runner import RawModel
 from ..distributions.probabilities import check_raw_shape
 from ..errors import DataError, OutputError, RunError
 from ..runtime.inputs import advise_transpose
+from ..runtime.refused_rows import run_without_refused
 from ..runtime.request import RunRequest
 from ..runtime.tuning import BatchPlan
 from ..runtime.turns import open_native_model
 
+TIMED_ROWS = 16
 _REFUSES_CHANNELS = re.compile(r"channel|depth|axis|axes|dimension|shape", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A model in its own framework, with what it gives for the first rows.
+    """A model in its own framework, with what it gives for some rows.
 
     Attributes:
         model: The model.
-        raw: Its raw output for the first rows; with an ``output_transform``, for the first batch of them.
+        inputs: The rows that it takes.
+        raw: Its raw output for them; with an ``output_transform``, for the first batch of them.
         plan: The plan of a native run, whose batch size `raw` was run at.
+        is_whole: Whether it takes all of the first rows, so that `inputs` begins with them.
     """
 
     model: RawModel
+    inputs: Inputs
     raw: NDArray[Any]
     plan: BatchPlan
+    is_whole: bool
 
 
 def open_reference(request: RunRequest) -> Reference:
-    """Open the requested model in its own framework and run the first rows.
+    """Open the requested model in its own framework and run the first rows, without those that it refuses.
 
     Raises:
         DataError: The model does not take the rows.
         OutputError: It gives something else than one row per sample, and no ``output_transform`` takes care of that.
     """
     model, plan = open_native_model(request), request.plan_batches()
-    batches = cut_inputs(request.example, plan.batch_size)
-    if request.output.output_transform is not None:
-        # It takes care of any output, so that one batch is enough.
-        return Reference(model, _run_batch(model, next(batches), request.output), plan)
-    parts = [_run_batch(model, batch, request.output) for batch in batches]
+    inputs, output = request.example, request.output
+    is_whole = True
+    try:
+        raw = _run(model, inputs, plan.batch_size, output)
+    except RunError as err:
+        try:
+            taken = run_without_refused(lambda batch: _run_batch(model, batch, output), inputs, err).taken
+            inputs = {name: array[taken] for name, array in inputs.items()}
+            raw = _run(model, inputs, plan.batch_size, output)
+        except RunError:
+            raise _refusal(inputs, err) from err
+        is_whole = False
+    return Reference(model, inputs, raw, plan, is_whole)
+
+
+def with_spread_rows(reference: Reference, request: RunRequest) -> Reference:
+    """Return the reference with rows that are spread over the data, without those that it refuses."""
+    spread = request.read_spread()
+    if not spread:
+        return reference
+    model, size, output = reference.model, reference.plan.batch_size, request.output
+    try:
+        raw = _run(model, spread, size, output)
+    except RunError as err:
+        try:
+            taken = run_without_refused(lambda batch: _run_batch(model, batch, output), spread, err).taken
+            spread = {name: array[taken] for name, array in spread.items()}
+            raw = _run(model, spread, size, output)
+        except RunError:
+            return reference
+    if output.output_transform is None:
+        _require_one_shape([reference.raw, raw], model.spec.name)
+        raw = np.concatenate([reference.raw, raw])
+    else:
+        raw = reference.raw
+    return replace(reference, inputs=join_inputs(reference.inputs, spread), raw=raw)
+
+
+def time_rows(reference: Reference) -> float:
+    """Return the model's seconds per row, in a small batch that it has run before."""
+    batch = next(cut_inputs(reference.inputs, TIMED_ROWS))
+    begun = time.perf_counter()
+    reference.model.forward(batch)
+    return (time.perf_counter() - begun) / count_rows(batch)
+
+
+def _run(model: RawModel, inputs: Inputs, size: int, output: OutputOptions) -> NDArray[Any]:
+    """Return the raw output for some rows."""
+    parts = []
+    for batch in cut_inputs(inputs, size):
+        parts.append(_run_batch(model, batch, output))
+        if output.output_transform is not None:
+            # It takes care of any output, so that one batch is enough.
+            break
+    if output.output_transform is None:
+        _require_one_shape(parts, model.spec.name)
+    return np.concatenate(parts)
+
+
+def _require_one_shape(parts: Sequence[NDArray[Any]], name: str) -> None:
     if len({part.shape[1:] for part in parts}) > 1:
         shapes = ", ".join(str(part.shape) for part in parts)
         raise OutputError(
-            f"{model.spec.name} gives outputs of shapes {shapes} for batches of its first rows; one row of as many class scores "
+            f"{name} gives outputs of shapes {shapes} for batches of its first rows; one row of as many class scores "
             "for each was expected."
         )
-    return Reference(model, np.concatenate(parts), plan)
+
+
+def _refusal(inputs: Inputs, err: RunError) -> DataError:
+    described = ", ".join(f"{name}: {array.dtype} {array.shape[1:]}" for name, array in inputs.items())
+    return DataError(
+        f"the model does not take the data: {str(err).rstrip('.')}. Rows of the data are {described}. {_advise(inputs, str(err))}"
+    )
 
 
 def _run_batch(model: RawModel, batch: Inputs, output: OutputOptions) -> NDArray[Any]:
-    try:
-        raw = model.forward(batch)
-    except RunError as err:
-        described = ", ".join(f"{name}: {array.dtype} {array.shape[1:]}" for name, array in batch.items())
-        raise DataError(
-            f"the model does not take the data: {str(err).rstrip('.')}. Rows of the data are {described}. "
-            f"{_advise(batch, str(err))}",
-        ) from err
+    raw = model.forward(batch)
     if output.output_transform is None:
         rows = count_rows(batch)
         check_raw_shape(raw.shape, None, rows, model.spec.name)

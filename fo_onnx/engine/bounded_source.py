@@ -26,7 +26,7 @@ class _BoundedSource:
         if name in ("length", "has_labels"):
             return read_bounded(getattr, self._source, name)
         value = getattr(self._source, name)
-        if name in ("peek", "annotations", "fingerprint"):
+        if name in ("peek", "sample", "annotations", "fingerprint"):
             return lambda *args: read_bounded(value, *args)
         # What is known without reading.
         return value

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -38,7 +38,7 @@ from ..models.resolve import ResolvedModel, resolve_model
 from ..runtime.devices import cpu_cores
 from ..runtime.opened import OpenedModel, open_without_rows
 from ..runtime.request import RunRequest
-from ..runtime.tuning import BatchPlan, first_rows
+from ..runtime.tuning import BatchPlan, first_rows, spread_rows
 from ..runtime.turns import open_native_model
 from ..sources import open_source
 from ..store import RunFolder
@@ -120,14 +120,16 @@ class Engine:
             classes = 0 if self._shared is None else self._shared.opened.classes
             return np.empty((0, classes), np.float32)
         # Planned for any number of rows, since what comes next may be many.
-        opened = self._open(example, None, self._run)
+        opened = self._open(source, example, None, self._run)
         parts = []
         for batch in source.batches(opened.plan.batch_size):
-            probs = opened.runners[0].run(batch.inputs).probs
+            output = opened.runners[0].run(batch.inputs)
+            probs = output.probs
             bad = invalid_rows(probs)
             if len(bad):
                 position = batch.start + int(bad[0])
-                raise DataError(f"row {position}: its output is no distribution.", position=position)
+                reason = output.refused.get(int(bad[0]), "its output is no distribution")
+                raise DataError(f"row {position}: {reason.rstrip('.')}.", position=position)
             parts.append(probs)
         return np.concatenate(parts)
 
@@ -172,7 +174,7 @@ class Engine:
                 return {}
             # A plan of its own, so that no run is planned like this.
             plan = BatchPlan(largest, 1, cpu_cores(), "timing")
-            runner = self._open(example, largest, self._run, plan).runners[0]
+            runner = self._open(source, example, largest, self._run, plan).runners[0]
             timings: dict[int, list[float]] = {}
             for size in batch_sizes:
                 batch = source.peek(size).inputs
@@ -211,16 +213,21 @@ class Engine:
         if len(example) == 0:
             return open_without_rows(self._count_classes_without_rows(example), self._resolved.spec, self._output)
         if folder is None:
-            return self._open(example, source.length, run)
+            return self._open(source, example, source.length, run)
         run, plan = resume.recorded_run(folder, run)
         try:
-            opened = self._open(example, source.length, run, plan)
+            opened = self._open(source, example, source.length, run, plan)
         except FoOnnxError as err:
             raise ResumeError(f"the run was begun with the {run.runner} runner, which cannot go on: {err}") from err
         return resume.resumed_model(folder, opened)
 
     def _open(
-        self, example: Batch, rows: int | None, run: RunOptions, recorded_plan: BatchPlan | None = None
+        self,
+        source: Source,
+        example: Batch,
+        rows: int | None,
+        run: RunOptions,
+        recorded_plan: BatchPlan | None = None,
     ) -> OpenedModel:
         """Open the model with the first rows that come, or return it if it is open.
 
@@ -237,6 +244,7 @@ class Engine:
                 self._replace(None)
                 resolved, self._resolved = self._resolved, self._resolved.without_graph()
                 request = self._make_request(resolved, example, rows, run, recorded_plan)
+                request = replace(request, read_spread=lambda: spread_rows(source))
                 shared = _SharedModel(choose_runner(request), key)
                 self._replace(shared)
             with self._lock:

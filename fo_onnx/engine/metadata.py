@@ -135,6 +135,7 @@ def meta(
         "parity": None
         if parity is None
         else parity.to_dict() | {"measured": "in this run" if opened.path is None else "at export"},
+        "spot_checks": stats.spot_checks,
         "rows": rows,
         "timing": {
             "export_s": opened.export_s,

@@ -6,10 +6,11 @@ Bad rows are sorted out here, and a run that fails or is interrupted leaves its 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -25,13 +26,15 @@ from ..contracts.source import Source
 from ..contracts.spec import PROBABILITY_KINDS
 from ..control.run_control import RunControl, begin
 from ..distributions.probabilities import invalid_rows
-from ..errors import DataError, DeviceError, FoOnnxError, RunError, append_sentence, warn_at_caller
+from ..errors import DataError, DeviceError, FoOnnxError, ParityError, RunError, append_sentence, warn_at_caller
 from ..runtime.inputs import RowShapeError
 from ..runtime.opened import OpenedModel
+from ..runtime.original_rows import answer_by_original
 from ..runtime.workers import Failure, run_in_threads, run_inline
 from ..sources import read_ahead
 from ..store import RunFolder
 from .labels import LabelMapper, batch_positions, plain_id
+from .spot_checks import SpotChecks
 
 log = logging.getLogger("fo_onnx.engine")
 
@@ -47,6 +50,7 @@ class RunStats:
         total_s: Seconds from the first batch read to the last one written.
         switched_at: Position from which on the native runner ran; ``None`` if it did not step in.
         reason: Why it did.
+        spot_checks: The record of the rows that the original ran again; ``None`` if it was not at hand.
     """
 
     written: int = 0
@@ -55,6 +59,7 @@ class RunStats:
     total_s: float = 0.0
     switched_at: int | None = None
     reason: str | None = None
+    spot_checks: dict[str, int | float] | None = None
 
 
 class Pipeline:
@@ -91,6 +96,8 @@ class Pipeline:
         kind = opened.spec.output_kind
         self._assumed_kind = kind if output.output == "auto" and kind in PROBABILITY_KINDS else None
         self.stats = RunStats()
+        self._original = opened.original if self._runners is opened.runners else None
+        self.spot_checks = _open_spot_checks(opened) if self._runners is opened.runners else None
 
     def execute(self, sink: Sink) -> RunStats:
         """Run every row, until the deadline of the run that this belongs to (`fo_onnx.control.run_control`).
@@ -107,7 +114,7 @@ class Pipeline:
         bar = _open_bar(self._run.progress, self._source.length, self._start)
         with begin(None) as control, bar as self._bar:
             self._begun = time.monotonic()
-            batches = self._read_batches(self._batch_size, self._start)
+            batches, checks = self._read_batches(self._batch_size, self._start), self.spot_checks
             if not self._source.in_memory:
                 batches = read_ahead(batches)
             try:
@@ -115,8 +122,12 @@ class Pipeline:
                     self._run_all(self._runners, batches, control)
                 except Failure as failure:
                     self._switch_to_native(failure, batches, control)
+                if self.spot_checks is not None:
+                    self._check_spots(self.spot_checks.finish)
             finally:
                 _close(batches)
+                if checks is not None:
+                    self.stats.spot_checks = checks.to_dict()
                 self.stats.total_s = time.monotonic() - self._begun
             self._require_all_rows()
             return self.stats
@@ -159,6 +170,10 @@ class Pipeline:
             except FoOnnxError:
                 raise DataError(append_sentence(error, where), position=position) from error
 
+        # What the original runs need not be compared with it.
+        self._original, self.spot_checks, finished = None, None, self.spot_checks
+        if finished is not None:
+            self._check_spots(finished.finish)
         # The switch is recorded before the first row after it.
         self.stats.switched_at, self.stats.reason = position, str(error)
         if self._folder is not None:
@@ -177,13 +192,19 @@ class Pipeline:
         if output is None:
             self._write(batch.ids, np.empty((0, 0), np.float32), None, None, batch.bad)
             return
+        if self.spot_checks is not None:
+            self._check_spots(functools.partial(self.spot_checks.look_at, batch, output))
         ids, probs, logits = batch.ids, output.probs, output.logits
         labels = self._labels.map(batch)
         invalid = invalid_rows(probs)
+        if len(invalid) and self._original is not None:
+            output = answer_by_original(output, batch.inputs, invalid, self._original)
+            probs, logits = output.probs, output.logits
+            invalid = invalid_rows(probs)
         if len(invalid) == 0:
             self._write(ids, probs, labels, logits, batch.bad)
             return
-        bad = _describe_bad_rows(batch, invalid, self._assumed_kind)
+        bad = _describe_bad_rows(batch, invalid, output.refused, self._assumed_kind)
         if self._data.on_error == "fail":
             before = slice(0, int(invalid[0]))
             self._write(ids[before], probs[before], _take(labels, before), _take(logits, before), ())
@@ -196,6 +217,15 @@ class Pipeline:
         valid[invalid] = False
         in_order = tuple(sorted((*batch.bad, *bad), key=lambda b: b.position))
         self._write(ids[valid], probs[valid], _take(labels, valid), _take(logits, valid), in_order)
+
+    def _check_spots(self, check: Callable[[], None]) -> None:
+        """Check rows with the original. A difference is recorded, since a resumed run would not find it again."""
+        try:
+            check()
+        except ParityError as err:
+            if self._folder is not None:
+                self._folder.record_difference(str(err))
+            raise
 
     def _write(self, ids: NDArray[Any], probs: NDArray[np.float32], labels: NDArray[np.int64] | None,
                logits: NDArray[np.float32] | None, bad: tuple[BadRow, ...]) -> None:  # fmt: skip
@@ -228,6 +258,14 @@ def _open_bar(show: bool | None, rows: int | None, done: int) -> contextlib.Abst
     return bar
 
 
+def _open_spot_checks(opened: OpenedModel) -> SpotChecks | None:
+    """Return the checks of a run in ONNX whose original is at hand, and whose rows depend on their input alone."""
+    parity = opened.parity
+    if opened.original is None or opened.original_row_s is None or parity is None or not parity.passed:
+        return None
+    return SpotChecks(opened.original, parity.tolerance, opened.original_row_s)
+
+
 def _close(batches: Iterator[Batch]) -> None:
     """End the reading of batches, and with it a thread that reads ahead."""
     close = getattr(batches, "close", None)
@@ -245,9 +283,12 @@ def _take(array: NDArray[Any] | None, rows: Any) -> Any:
     return None if array is None else array[rows]
 
 
-def _describe_bad_rows(batch: Batch, invalid: NDArray[np.int64], assumed_kind: str | None) -> list[BadRow]:
+def _describe_bad_rows(
+    batch: Batch, invalid: NDArray[np.int64], refused: Mapping[int, str], assumed_kind: str | None
+) -> list[BadRow]:
     positions = batch_positions(batch)
-    return [BadRow(positions[i], plain_id(batch.ids[i]), _reason(batch, int(i), assumed_kind)) for i in invalid]
+    reasons = ((i, refused.get(i) or _reason(batch, i, assumed_kind)) for i in invalid.tolist())
+    return [BadRow(positions[i], plain_id(batch.ids[i]), reason.rstrip(".")) for i, reason in reasons]
 
 
 def _reason(batch: Batch, row: int, assumed_kind: str | None) -> str:

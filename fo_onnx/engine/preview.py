@@ -76,7 +76,7 @@ def plan_run(opened: OpenedModel, source: Source, out: Path | None, *, keep_logi
     scale = size / len(batch)
     rows = source.length
     return RunPlan(
-        rows=rows, classes=opened.classes, class_names=opened.spec.class_names or source.class_names, runner=runner.kind,
+        rows=rows, classes=opened.classes, class_names=opened.spec.class_names, runner=runner.kind,
         reason=opened.reason, device=runner.device, batch_size=size, sessions=len(opened.runners), threads=opened.plan.threads,
         parity=None if opened.parity is None else opened.parity.to_dict(), out=None if out is None else str(out),
         output_bytes=None if rows is None else _estimate_bytes(rows, opened.classes, keep_logits, source.has_labels, out),

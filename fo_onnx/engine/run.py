@@ -16,7 +16,15 @@ from ..contracts.source import Source
 from ..control.run_control import TimeUp
 from ..control.signals import signals_deferred
 from ..distributions import Distributions
-from ..errors import DataError, FoOnnxError, OptionError, StoreExistsError, append_sentence
+from ..errors import (
+    DataError,
+    FoOnnxError,
+    OptionError,
+    ParityError,
+    ResumeError,
+    StoreExistsError,
+    append_sentence,
+)
 from ..runtime.opened import OpenedModel
 from ..runtime.tuning import first_rows
 from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load
@@ -35,6 +43,7 @@ def reopen_run(destination: DestinationOptions, data: DataOptions) -> RunFolder 
     Raises:
         OptionError: Bad rows are to be recorded, and there is no file that they could be recorded beside.
         StoreError: What is there is no run, or may not be replaced.
+        ResumeError: The run was ended since its export differs from the model.
     """
     out, records_bad_rows = destination.out, data.on_error == "record"
     if out is None:
@@ -44,6 +53,12 @@ def reopen_run(destination: DestinationOptions, data: DataOptions) -> RunFolder 
     if records_bad_rows:
         RunFolder.check_place_of_bad_rows(out)
     folder = RunFolder.reopen(out) if destination.resume else None
+    if folder is not None and folder.difference is not None:
+        folder.close()
+        raise ResumeError(
+            f"Resuming {folder.path}: the run was ended, and its finished rows came from the same export. {folder.difference} Say "
+            "overwrite=True (--overwrite) with it."
+        )
     if folder is None:
         RunFolder.check_target(out, overwrite=destination.overwrite or destination.resume)
     return folder
@@ -71,7 +86,8 @@ class Run:
         """Take what was chosen; `folder` is the unfinished run that is resumed, if one is."""
         self._opened, self._source, self._destination, self._folder = opened, source, destination, folder
         self._data, self._run, self._output = data, run, output
-        self._labels = LabelMapper(source, opened.spec)
+        self._labels = LabelMapper(source, opened.spec, order_stated=output.class_names is not None)
+        self._labels.check(source)
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
@@ -156,6 +172,8 @@ class Run:
                     place = sink.abort(err)
                     if place is None and isinstance(err, TimeUp):
                         _annotate(err, "No row was finished.")
+                    elif place is not None and isinstance(err, ParityError):
+                        _annotate(err, f"The {sink.written} finished rows, of the same export, are kept in {place}.")
                     elif place is not None:
                         _annotate(
                             err,

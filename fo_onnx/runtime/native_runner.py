@@ -14,6 +14,7 @@ from ..contracts.runner import RawModel, RunOutput
 from ..contracts.spec import ModelSpec
 from ..distributions.probabilities import apply_head, check_raw_shape
 from ..errors import OutputError
+from .refused_rows import run_sorted
 from .transform import Floats, Transform, apply_transform
 
 
@@ -30,6 +31,7 @@ class NativeRunner:
         keep_logits: bool = False,
         transform: Transform | None = None,
         precomputed: Sequence[tuple[Inputs, NDArray[Any]]] = (),
+        known_row: Inputs | None = None,
     ) -> None:
         """Take a model.
 
@@ -38,6 +40,7 @@ class NativeRunner:
             spec: The same with the decision on its output.
             keep_logits: Whether logits are kept.
             transform: Replaces the head.
+            known_row: A row that the model takes.
             precomputed: Batches with their raw output, which are expected to come first.
         """
         self.spec = spec
@@ -47,9 +50,13 @@ class NativeRunner:
         self._raw = raw
         self._keep_logits = keep_logits
         self._transform = transform
+        self._known_row = known_row
 
     def run(self, inputs: Inputs) -> RunOutput:
         """Return the distributions of one batch."""
+        return run_sorted(self._run, inputs, self._known_row)
+
+    def _run(self, inputs: Inputs) -> RunOutput:
         rows = count_rows(inputs)
         raw = self._forward(inputs)
         if self._transform is not None:

@@ -13,6 +13,7 @@ from ..contracts.runner import RunOutput
 from ..contracts.spec import ModelSpec
 from ..errors import OutputError, RunError
 from .inputs import InputBinder
+from .refused_rows import run_sorted
 from .session import MemoryExhausted, Session
 from .transform import Floats, Transform, apply_transform
 
@@ -31,6 +32,7 @@ class OnnxRunner:
         probs: str,
         logits: str | None,
         transform: Transform | None = None,
+        known_row: Inputs | None = None,
     ) -> None:
         """Take a session.
 
@@ -41,6 +43,7 @@ class OnnxRunner:
             probs: The output with distributions; with a `transform`, the raw output.
             logits: The output with logits, if they are kept.
             transform: Replaces the head.
+            known_row: A row that the model takes. With it, rows of a batch that fail alone are sorted out.
         """
         self.spec = spec
         self.device = device
@@ -48,6 +51,7 @@ class OnnxRunner:
         self._outputs = [probs] if logits is None else [probs, logits]
         self._binder = InputBinder(spec)
         self._transform = transform
+        self._known_row = known_row
 
     @property
     def session(self) -> Session:
@@ -62,6 +66,9 @@ class OnnxRunner:
 
     def run(self, inputs: Inputs) -> RunOutput:
         """Return the distributions of one batch."""
+        return run_sorted(self._run_whole, inputs, self._known_row)
+
+    def _run_whole(self, inputs: Inputs) -> RunOutput:
         rows, outputs = count_rows(inputs), self._run(inputs)
         if self._transform is not None:
             return RunOutput(apply_transform(self._transform, outputs[0], rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from ..contracts.batch import first_row
 from ..errors import DeviceError, OutputError
 from ..models.graph_head import opset_of
 from ..models.onnx_model import LoadedOnnx
@@ -54,8 +55,13 @@ def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement
     runners = []
     for place in placements:
         session = Session(content, loaded.model.path.parent, place, plan.threads, spec.name)
-        transform = request.output.output_transform
-        runners.append(OnnxRunner(session, spec, place.device, probs=probs, logits=logits, transform=transform))
+        runners.append(
+            OnnxRunner(
+                session, spec, place.device, probs=probs, logits=logits, transform=request.output.output_transform,
+                # If the original is there, it says which rows are at fault.
+                known_row=first_row(request.example) if request.plugin is None else None,
+            )
+        )  # fmt: skip
     return OpenedModel(
         tuple(runners), with_class_count(spec, runners[0], request, plan.batch_size), plan, loaded.model.sha256, placements[0],
         cpu_nodes=max(runner.session.cpu_nodes for runner in runners), opset=opset_of(loaded.proto),

@@ -36,6 +36,8 @@ class OpenedModel:
         opset: The model's default operator set, if it runs in ONNX.
         export_origin: ``"new"`` or ``"cached"`` if a framework's model was exported for this run.
         open_native: Opens the native runner that steps in if an ONNX runner fails, if there is one.
+        original: The model in its own framework, if it is there and the runners are not it.
+        original_row_s: Seconds per row that it took, if that is known.
         resources: Closed after the runners.
     """
 
@@ -53,6 +55,8 @@ class OpenedModel:
     opset: int | None = None
     export_origin: str | None = None
     open_native: Callable[[], Runner] | None = None
+    original: Runner | None = None
+    original_row_s: float | None = None
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ class RunRequest:
         run: How it is run.
         recorded_plan: The plan of the run that is resumed.
         turn: A reentrant lock, held while a framework's model is called.
+        read_spread: Reads more rows to compare with, spread over the data; it may give none, as no input.
     """
 
     model: LoadedOnnx | OnnxModel | Any
@@ -42,6 +44,7 @@ class RunRequest:
     run: RunOptions
     recorded_plan: BatchPlan | None = None
     turn: Any = field(default_factory=threading.RLock)
+    read_spread: Callable[[], Inputs] = dict
 
     def plan_batches(self, *, on_cpu: bool = True, model_bytes: int = 0, fixed_batch: int | None = None) -> BatchPlan:
         """Return the plan of this run, for a model of `model_bytes`; that of a resumed run is the recorded one."""

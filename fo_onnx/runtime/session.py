@@ -58,6 +58,11 @@ def available_providers() -> list[str]:
     return list(runtime().get_available_providers())
 
 
+def seed_random_operators() -> None:
+    """Let random operators of sessions that are opened from now on give the same numbers as in another process."""
+    runtime().set_seed(0)
+
+
 class Session:
     """One ONNX Runtime session.
 

@@ -45,10 +45,31 @@ class BatchPlan:
 
 
 def first_rows(source: Source, rows: int = EXAMPLE_ROWS) -> Batch:
-    """Return the first rows of a source, to trace and to compare with: up to `rows`, fewer where they are very large."""
+    """Return the first rows of a source, to trace and to compare with: up to `rows`, fewer if they are very large.
+
+    If `spread_rows` gives others, they are half as many.
+    """
+    count = _example_size(source, rows)
+    return source.peek(count // 2 if _can_spread(source, count) else count)
+
+
+def spread_rows(source: Source, rows: int = EXAMPLE_ROWS) -> Inputs:
+    """Return the other half of the rows to compare with, spread over the data after `first_rows`.
+
+    No input is returned if the data are that short, or cannot be read at any place.
+    """
+    count = _example_size(source, rows)
+    return source.sample(count - count // 2, count // 2) if _can_spread(source, count) else {}
+
+
+def _example_size(source: Source, rows: int) -> int:
     first = source.peek(1)
     room = EXAMPLE_BYTES // max(row_bytes(first.inputs), 1) if len(first) else 0
-    return source.peek(min(rows, max(room, LEAST_ROWS)))
+    return min(rows, max(room, LEAST_ROWS))
+
+
+def _can_spread(source: Source, count: int) -> bool:
+    return not source.sequential and source.length is not None and source.length > count > 1
 
 
 def row_bytes(inputs: Inputs) -> int:

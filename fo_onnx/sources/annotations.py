@@ -71,7 +71,7 @@ class RowAnnotations:
         """Return the id of one row."""
         return cast("int | str", self.ids_at(np.array([position], dtype=np.int64)).tolist()[0])
 
-    def labels_at(self, positions: NDArray[np.int64], carried: Array | None = None) -> NDArray[np.int64] | None:
+    def labels_at(self, positions: NDArray[np.int64], carried: Array | None = None) -> Array | None:
         """Return the labels of the rows at `positions`; `carried` are those that the rows carry themselves."""
         if self.labels is not None:
             return entries_at(self.labels.values, positions, "labels=")
@@ -105,6 +105,7 @@ def describe_preprocessing(options: DataOptions) -> dict[str, Any]:
     return {name: qualified_name(f) for name, f in functions.items() if f is not None}
 
 
-def sample_positions(length: int, count: int = 16) -> Sequence[int]:
-    """Return up to `count` positions, spread evenly over `length` rows, first and last among them."""
-    return [int(p) for p in np.unique(np.linspace(0, length - 1, min(count, length)).round())] if length else []
+def sample_positions(length: int, count: int = 16, start: int = 0) -> Sequence[int]:
+    """Return up to `count` positions, spread evenly over those from `start` to ``length − 1``, first and last among them."""
+    count = min(count, length - start)
+    return [int(p) for p in np.unique(np.linspace(start, length - 1, count).round())] if count > 0 else []

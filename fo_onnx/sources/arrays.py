@@ -16,6 +16,7 @@ from .annotations import RowAnnotations, annotate_rows
 from .base import PositionalSource
 from .batching import Item, Rows
 from .elements import ElementParser
+from .fingerprint import fingerprint
 from .labels import to_labels
 from .nested import Convert, as_array, common_length, leaves, make_sliceable, map_leaves, named_leaves, parts_of
 from .sequences import RowSource
@@ -39,9 +40,12 @@ class ArraySource(PositionalSource):
         yield self._rows.cut(start, self.length)
 
     def _items_at(self, positions: Iterable[int]) -> Iterator[Item]:
-        """Yield small arrays whole, of large ones the rows at `positions`."""
-        is_small = sum(a.nbytes for a in self._rows.inputs.values()) <= WHOLE_BYTES
-        yield from [self._rows] if is_small else (self._rows.cut(i, i + 1) for i in positions)
+        return (self._rows.cut(i, i + 1) for i in positions)
+
+    def fingerprint(self) -> str:
+        if sum(a.nbytes for a in self._rows.inputs.values()) > WHOLE_BYTES:
+            return super().fingerprint()
+        return fingerprint(self.length, [self._rows], self._annotations)
 
 
 def is_array(value: Any) -> bool:

@@ -9,12 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..contracts.batch import Array, Batch
+from ..contracts.batch import Array, Batch, Inputs
 from ..contracts.options import DataOptions
 from .annotations import RowAnnotations, describe_preprocessing, sample_positions
-from .batching import Batcher, Item, Rows
+from .batching import Batcher, Item, Rows, stack_like
 from .fingerprint import fingerprint
 
 
@@ -23,7 +22,8 @@ class AnnotatedSource(ABC):
 
     in_memory = False
     sequential = False
-    columns_named = False
+    carried_names: tuple[str, ...] | None = None
+    """What the labels that rows carry count, if the data say so."""
     _may_cut = False
     _hint = Batcher.hint
 
@@ -50,9 +50,15 @@ class AnnotatedSource(ABC):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        return None if self._annotations.labels is None else self._annotations.labels.class_names
+        labels = self._annotations.labels
+        return self.carried_names if labels is None else labels.class_names
 
-    def annotations(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64] | None]:
+    @property
+    def columns_named(self) -> bool:
+        labels = self._annotations.labels
+        return self.carried_names is not None if labels is None else labels.own_numbers
+
+    def annotations(self, start: int, stop: int) -> tuple[Array, Array | None]:
         positions = np.arange(start, stop, dtype=np.int64)
         return self._annotations.ids_at(positions), self._annotations.labels_at(positions)
 
@@ -91,6 +97,9 @@ class PositionalSource(AnnotatedSource):
         if self._peeked is None or self._peeked[0] != n:
             self._peeked = n, self._batcher.peek(self._head(n), n)
         return self._peeked[1]
+
+    def sample(self, n: int, start: int) -> Inputs:
+        return stack_like(self._first, self._items_at(sample_positions(self.length, n, start)))
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
         batcher = self._batcher  # before any thread reads rows

@@ -252,6 +252,23 @@ def take_rows(items: Iterator[Item], n: int, *, count_unreadable: bool = False) 
             n -= len(item)
 
 
+def stack_like(first: Rows | None, items: Iterable[Item]) -> dict[str, Array]:
+    """Return the inputs of those rows that have the names, shapes and dtypes of the first one; none if there are none."""
+    control = current()
+    fitting = []
+    for item in items:
+        control.check("while a row was being read")
+        if first is None or not isinstance(item, Rows) or item.shapes != first.shapes:
+            continue
+        if all(_holds_values(first.inputs[name].dtype, array) for name, array in item.inputs.items()):
+            fitting.append(item.inputs)
+    if first is None or not fitting:
+        return {}
+    return {
+        name: np.concatenate([inputs[name] for inputs in fitting]).astype(a.dtype) for name, a in first.inputs.items()
+    }
+
+
 def describe_failure(error: Exception) -> str:
     """Return why a row could not be read, in the words of what was raised."""
     if isinstance(error, DataError):

@@ -170,8 +170,6 @@ def open_images(folder: ImageFolder, options: DataOptions) -> Source:
         hint="Give ImageFolder(path, resize=…, crop=…) to make all images equal in size.",
     )
     source.preprocessing = {**folder.preprocessing, **source.preprocessing}
-    # Models are trained on such folders with columns in the order of their names.
-    source.columns_named = labels is not None and options.labels is None
     return source
 
 
@@ -208,4 +206,5 @@ def _number_folders(root: Path, paths: list[str], options: DataOptions) -> Label
             check_text(name, f"{root} holds a folder of a class whose name, {name!r},", "rename it, or give labels=.")
     numbers = {name: i for i, name in enumerate(names)}
     codes = np.array([numbers[p.split("/", 1)[0]] for p in paths], dtype=np.int64)
-    return Labels(codes, names)
+    # Models are trained on such folders with columns in the order of their names.
+    return Labels(codes, names, own_numbers=True)

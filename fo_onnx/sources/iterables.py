@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sized
 from itertools import chain
 from typing import Any
 
-from ..contracts.batch import Batch
+from ..contracts.batch import Batch, Inputs
 from ..contracts.options import DataOptions
 from ..control.run_control import current
 from ..errors import DataError
 from .annotations import annotate_rows
 from .base import AnnotatedSource
 from .batching import Item, Rows, Unreadable, take_rows
+from .class_labels import find_class_names
 from .elements import ElementParser
 from .fingerprint import fingerprint
 from .nested import Convert, as_array
@@ -46,6 +47,7 @@ class IterableSource(AnnotatedSource):
         length: int | None = None,
     ) -> None:
         super().__init__(options, annotate_rows(options))
+        self.carried_names = find_class_names(data, options)
         self._data = data
         self._parser = ElementParser(options, convert)
         self._batched = batched
@@ -110,6 +112,9 @@ class IterableSource(AnnotatedSource):
                 readable += len(item)
             else:
                 self._ended = item.last or self._options.on_error == "fail"
+
+    def sample(self, n: int, start: int) -> Inputs:
+        return {}
 
     def peek(self, n: int) -> Batch:
         # If shapes change among the first rows, only those before the change are given.

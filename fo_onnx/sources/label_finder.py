@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from ..contracts.batch import Array
 from ..contracts.options import DataOptions
 from ..errors import DataError
 from .nested import Convert, Parts, count_rows, leaves, parts_of
@@ -84,15 +85,25 @@ class LabelFinder:
         return fits and (not parts.named or self._is_like_label(last, part, batched))
 
     def _is_like_label(self, value: Any, inputs: Any, batched: bool) -> bool:
-        if parts_of(value) is not None:
+        if parts_of(value) is not None and not _is_texts(value):
             return False
         try:
             array = self.convert(value)
         except DataError:
             return False
-        if array.dtype.kind not in "biuU":
+        if array.dtype.kind not in "biu" and not (array.size and is_text(array.reshape(-1))):
             return False
         return array.ndim == 1 and len(array) == count_rows(inputs, self.convert) if batched else array.ndim == 0
+
+
+def is_text(values: Array) -> bool:
+    """Return whether labels (n,) are text, also as bytes or objects; the first one says it for all."""
+    return values.dtype.kind in "US" or (values.dtype.kind == "O" and len(values) > 0 and isinstance(values[0], str))
+
+
+def _is_texts(value: Any) -> bool:
+    """Return whether a value is a tuple of text, as torch's loaders give for the labels of a batch."""
+    return isinstance(value, tuple) and len(value) > 0 and all(isinstance(v, str) for v in value)
 
 
 def find_label_name(names: Collection[str], options: DataOptions) -> str | None:

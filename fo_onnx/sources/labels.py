@@ -1,4 +1,4 @@
-"""Labels: one class per row, as integers, from wherever they are."""
+"""Labels: one class per row, as integers or by name, from wherever they are. What is a class only the model knows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..contracts.batch import Array
 from ..errors import DataError
-from .files import read_label_file, reading_data, to_integers
+from .files import read_label_file, reading_data
+from .label_finder import is_text
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Labels:
     """Labels that are known up front.
 
     Attributes:
-        values: (n,) int64, none below 0.
-        class_names: What the numbers count, if labels were text: the names, sorted.
+        values: (n,) int64.
+        class_names: What the numbers count, if that is known; of labels that were text the names, sorted.
+        own_numbers: Whether the numbers are the data's own, and not made here from text.
     """
 
     values: NDArray[np.int64]
     class_names: tuple[str, ...] | None = None
+    own_numbers: bool = False
 
 
 def entries_at(values: Array, positions: NDArray[np.int64], what: str) -> Array:
@@ -45,19 +48,18 @@ def check_text(text: str, what: str, cure: str) -> None:
         raise DataError(f"{what} is no text in UTF-8, which results are written in; {cure}") from err
 
 
-def to_classes(values: Array, positions: Array | None = None) -> NDArray[np.int64]:
-    """Return labels as classes.
+def to_classes(values: Array, positions: Array | None = None) -> Array:
+    """Return labels as integers, or as names.
 
     Args:
-        values: (n,) or (n, 1): integers, bools, or floats that are integral; or one-hot rows (n, k).
-        positions: (n,) the rows' positions, if more labels follow, so that names cannot be numbered; if left out, these
-            are all.
+        values: (n,) or (n, 1): integers, bools, floats that are integral, or text; or one-hot rows (n, k).
+        positions: (n,) the rows' positions, if these are some of the labels; if left out, these are all.
 
     Returns:
-        (n,) int64.
+        (n,) int64; of text (n,) objects, str.
 
     Raises:
-        DataError: Soft labels, fractions, NaN, negative numbers, text; names the row.
+        DataError: Soft labels, fractions, NaN, integers of more than 64 bits, text among numbers; names the row.
     """
     # One column.
     if values.ndim == 2 and values.shape[1] == 1:
@@ -72,9 +74,8 @@ def to_classes(values: Array, positions: Array | None = None) -> NDArray[np.int6
         )
     if not len(values):
         return np.empty(0, dtype=np.int64)
-    if values.dtype.kind in "US" and positions is not None:
-        advice = "Text can be numbered only when all labels are known: give labels=, or integers."
-        raise _no_class(values, positions, 0, advice)
+    if is_text(values):
+        return _to_texts(values, positions)
     if values.dtype.kind == "O":
         odd = next((i for i, v in enumerate(values) if not isinstance(v, int | float | np.number | np.bool_)), None)
         if odd is not None:
@@ -82,13 +83,27 @@ def to_classes(values: Array, positions: Array | None = None) -> NDArray[np.int6
         values = values.astype(np.float64)
     if values.dtype.kind not in "biuf":
         raise _no_class(values, positions, 0)
-    # Whole numbers from 0 on; NaN and infinities become other numbers, and so are found.
+    # NaN, infinities and what does not fit become other numbers, and so are detected.
     with np.errstate(invalid="ignore"):
         classes = values.astype(np.int64)
-    wrong = np.flatnonzero((classes != values) | (classes < 0))
-    if len(wrong):
-        raise _no_class(values, positions, int(wrong[0]))
+    is_wrong = classes != values
+    if is_wrong.any():
+        raise _no_class(values, positions, int(np.argmax(is_wrong)))
     return classes
+
+
+def _to_texts(values: Array, positions: Array | None) -> Array:
+    """Return labels of text as objects: numpy's own text would make each as wide as the longest."""
+    texts = values.tolist()
+    for i, text in enumerate(texts):
+        if isinstance(text, bytes):
+            try:
+                texts[i] = text.decode()
+            except UnicodeDecodeError as err:
+                raise _no_class(values, positions, i) from err
+        elif not isinstance(text, str):
+            raise _no_class(values, positions, i, "The labels before it are text.")
+    return np.array(texts, dtype=object)
 
 
 def _is_one_hot(values: Array) -> bool:
@@ -100,29 +115,26 @@ def _is_one_hot(values: Array) -> bool:
 def _no_class(values: Array, positions: Array | None, i: int, advice: str = "") -> DataError:
     position = int(positions[i]) if positions is not None else i
     label = values[i].item() if isinstance(values[i], np.generic) else values[i]
-    message = f"labels that are no class: row {position} has the label {label!r}; an integer from 0 on was expected."
+    if label is None or label != label:
+        advice = f"{advice} If it stands for no label, leave the labels out with labels=False.".strip()
+    message = f"labels that are no class: row {position} has the label {label!r}; an integer or a name was expected."
     return DataError(f"{message} {advice}".rstrip(), position=position)
 
 
-def to_labels(values: Array, what: str = "labels=") -> Labels:
-    """Return labels (n,) or (n, 1) that are all known: integers as they are, text numbered by its sorted names."""
-    flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    if flat.ndim != 1 or not len(flat) or not (flat.dtype.kind == "U" or isinstance(flat[0], str)):
-        return Labels(to_classes(values))
-    # Text, in all rows.
-    texts = flat.tolist()
-    odd = next((i for i, v in enumerate(texts) if not isinstance(v, str)), None)
-    if odd is not None:
-        raise _no_class(flat, None, odd, "The labels before it are text.")
-    # Numbers as text are numbers: sorted as text, 10 would come before 2.
-    if all(v.isascii() and v.isdecimal() for v in texts):
-        return Labels(to_classes(to_integers(texts)))
-    # Names. numpy's own text would make each label as wide as the longest.
-    names = sorted(set(texts))
+def to_labels(values: Array, what: str = "labels=", names: tuple[str, ...] | None = None) -> Labels:
+    """Return labels (n,) or (n, 1) that are all known: integers as they are, text numbered by its sorted names.
+
+    `names` are those that integers count, if the data say so.
+    """
+    classes = to_classes(values)
+    if classes.dtype.kind != "O":
+        return Labels(classes, names, own_numbers=names is not None)
+    texts = classes.tolist()
+    names = tuple(sorted(set(texts)))
     for name in names:
         check_text(name, f"{what} holds {name!r}, which", "give other names.")
     numbers = {name: i for i, name in enumerate(names)}
-    return Labels(np.fromiter((numbers[v] for v in texts), np.int64, len(texts)), tuple(names))
+    return Labels(np.fromiter((numbers[v] for v in texts), np.int64, len(texts)), names)
 
 
 def read_labels(labels: Any) -> Labels:

@@ -124,7 +124,7 @@ def flatten(value: Any, convert: Convert = as_array) -> dict[str, Array]:
 
 def _to_numbers(array: Array, name: str) -> Array:
     """Return `array` if it holds numbers; bfloat16 becomes float32, since numpy knows no such type."""
-    if array.dtype.kind in "biuf":
+    if array.dtype.kind in "biufc":
         return array
     if array.dtype.name == "bfloat16":
         return array.astype(np.float32)

@@ -12,6 +12,7 @@ from ..errors import DataError, DataNotFoundError
 from ..guards.array_files import read_npy, read_npz
 from .annotations import annotate_rows
 from .arrays import is_arrays, open_arrays
+from .class_labels import find_class_names
 from .elements import ElementParser
 from .files import reading_data
 from .images import ImageFolder, open_images
@@ -85,7 +86,9 @@ def open_sequence(data: Any, options: DataOptions, convert: Convert = as_array) 
             holds_batches = False  # what is wrong with the first row is said when it is read, as for any other row
         if holds_batches:
             return IterableSource(data, options, convert, batched=True)
-    return RowSource(data.__getitem__, len(data), options, annotate_rows(options), convert)
+    source = RowSource(data.__getitem__, len(data), options, annotate_rows(options), convert)
+    source.carried_names = find_class_names(data, options)
+    return source
 
 
 def _open_file(path: Path, options: DataOptions) -> Source:

@@ -21,6 +21,7 @@ from ..guards.parquet_footer import GroupEntry, read_groups
 from .annotations import annotate_rows, check_ids
 from .base import PositionalSource
 from .batching import Item, Rows, Unreadable
+from .class_labels import read_class_names
 from .elements import ElementParser
 from .files import reading_data
 from .label_finder import find_label_name
@@ -72,7 +73,7 @@ class ParquetSource(PositionalSource):
             self._check_sizes(groups, annotating)
             # Read those that are needed up front.
             ids = None if id_column is None else self._read_ids(schema)
-            labels = None if label is None else self._read_labels(label, schema.field(label).type)
+            labels = None if label is None else self._read_labels(label, schema)
             super().__init__(rows, options, annotate_rows(options, ids, labels))
         self._parser = ElementParser(options)
 
@@ -137,9 +138,15 @@ class ParquetSource(PositionalSource):
             _log.info("the column id of %s is not unique; rows are identified by their position", self._path)
             return None
 
-    def _read_labels(self, name: str, kind: pa.DataType) -> Labels:
-        column = self._read_column(name, kind)
-        self._refuse_nulls(column, name, 0)
+    def _read_labels(self, name: str, schema: pa.Schema) -> Labels:
+        column = self._read_column(name, schema.field(name).type)
+        if column.null_count:
+            row = column.is_null().to_pylist().index(True)
+            raise DataError(
+                f"row {row} of {self._path} has no value (null) in the column {name}: fill it, or leave the labels out with "
+                "labels=False.",
+                position=row,
+            )
         if pa.types.is_dictionary(column.type):
             if _is_text(column.type.value_type):
                 return to_labels(_to_texts(column), f"the column {name}")
@@ -149,7 +156,7 @@ class ParquetSource(PositionalSource):
                 f"labels that are no class: the column {name} of {self._path} holds lists; one integer per row was "
                 "expected. Give labels=."
             )
-        return to_labels(column.to_numpy(), f"the column {name}")
+        return to_labels(column.to_numpy(), f"the column {name}", read_class_names(schema.metadata, name))
 
     def _read_column(self, name: str, kind: pa.DataType) -> pa.ChunkedArray:
         """Return a whole column; of text as a dictionary, which takes no more memory than the file has text."""

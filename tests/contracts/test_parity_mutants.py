@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ torch = pytest.importorskip("torch")
 from fo_onnx_torch.plugin import TorchExporter  # noqa: E402
 
 ROWS = np.random.default_rng(5).standard_normal((40, 6)).astype(np.float32)
+
+
+WRONG = r"rows differ by a total variation of up to .* above the tolerance of 1e-04|the original gives no distribution \(NaN\)"
 
 
 @pytest.fixture(scope="module")
@@ -101,21 +105,21 @@ def test_generate_falls_back_and_gives_the_right_rows(net: Any, truth: np.ndarra
 
     assert [w.category for w in caught] == [fo.FallbackWarning]
     assert found.meta["runner"]["kind"] == "native"
-    assert "above the tolerance of 1e-04" in found.meta["runner"]["reason"]
+    assert re.search(WRONG, found.meta["runner"]["reason"])
     assert found.meta["parity"]["passed"] is False
     assert total_variation(truth, found.probs).max() < 1e-6
 
 
 @pytest.mark.usefixtures("wrong_exports")
 def test_export_writes_nothing(net: Any, tmp_path: Path) -> None:
-    with pytest.raises(fo.ParityError, match=r"rows differ by a total variation of up to .* Nothing was written to"):
+    with pytest.raises(fo.ParityError, match=f"({WRONG}).* Nothing was written to"):
         fo.export(net, ROWS, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("wrong_exports")
 def test_asked_for_onnx_it_is_an_error(net: Any) -> None:
-    with pytest.raises(fo.ParityError, match=r"torch → ONNX: rows differ by a total variation of up to"):
+    with pytest.raises(fo.ParityError, match=f"torch → ONNX: ({WRONG})"):
         fo.generate(net, ROWS, runner="onnx")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch_attention import CASES as ATTENTION
 from torch_nets import CASES as NETS
 from torch_nets import FALLBACKS, ROWS, Case, Mlp, images, make, normal, scaled, warmed
 
@@ -167,5 +168,5 @@ def seeded(case: Callable[[], Case]) -> Callable[[], Case]:
 
 CASES: dict[str, Callable[[], Case]] = {
     **{name: functools.partial(make, name) for name in (*NETS, *FALLBACKS)},
-    **{name: seeded(case) for name, case in MORE.items()},
+    **{name: seeded(case) for name, case in (MORE | ATTENTION).items()},
 }

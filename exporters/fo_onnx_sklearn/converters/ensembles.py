@@ -1,4 +1,4 @@
-"""Converters of classifiers: trees, forests, boosting, bagging, votes, and linear discriminant analysis.
+"""Converters of classifiers: trees, forests, boosting, bagging, votes, calibration, and linear discriminant analysis.
 
 Each takes what skl2onnx gives a converter (scope, operator, container) and writes the estimator in float64. A comment says
 what skl2onnx 1.20 does otherwise.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph import DOUBLE, FLOAT, Converter, Graph
+from .graph import DOUBLE, FLOAT, INT64, Converter, Graph
 from .trees import TreeArrays, from_predictor, from_tree, node_attributes
 
 Writer = Callable[[Graph, Any], str]
@@ -21,7 +21,9 @@ Writer = Callable[[Graph, Any], str]
 
 def classifier_converters() -> dict[type, Converter]:
     """Return converters by class of estimator, as ``convert_sklearn(custom_conversion_functions=…)`` takes them."""
-    from sklearn import discriminant_analysis, ensemble, pipeline, tree
+    from sklearn import calibration, discriminant_analysis, ensemble, naive_bayes, pipeline, tree
+
+    from .calibration import calibrated
 
     return {
         tree.DecisionTreeClassifier: _converter(_mean_of_trees),
@@ -37,7 +39,9 @@ def classifier_converters() -> dict[type, Converter]:
         ensemble.AdaBoostClassifier: _converter_of_scores(_ada_boost, lambda e: 1 / (len(e.classes_) - 1)),
         ensemble.BaggingClassifier: _bagging,
         ensemble.VotingClassifier: _converter(_voting),
+        calibration.CalibratedClassifierCV: _converter(calibrated),
         discriminant_analysis.LinearDiscriminantAnalysis: _converter_of_scores(_lda),
+        naive_bayes.CategoricalNB: _converter(_categorical_nb),
         pipeline.Pipeline: _pipeline,
     }
 
@@ -116,9 +120,15 @@ def _bagging(scope: Any, operator: Any, container: Any) -> None:
 # Trees and sums of trees -----------------------------------------------------------------------------------------
 
 
-def _sum_of_trees(graph: Graph, trees: Sequence[TreeArrays], rows: str | None = None) -> str:
-    """Write the sum over all trees' leaves, (n, targets), in float64; of the rows rounded to float32, if no others are given."""
-    rows = rows or graph.cast(graph.cast(graph.rows(), FLOAT), DOUBLE)
+def _sum_of_trees(graph: Graph, trees: Sequence[TreeArrays], width: int, rows: str | None = None) -> str:
+    """Write the sum over all trees' leaves, (n, targets), in float64; of the rows rounded to float32, if no others are given.
+
+    `width` is the number of columns.
+    """
+    if rows is None:
+        # A number that float32 does not hold is refused.
+        rows = graph.cast(graph.cast(graph.rows(), FLOAT), DOUBLE)
+        graph.refuse_infinity(rows, width, takes_nan=True)
     attributes = node_attributes(trees)
     total = graph.node("TreeEnsembleRegressor", [rows], domain="ai.onnx.ml", op_version=3, **attributes)
     return graph.cast(total, DOUBLE)
@@ -135,8 +145,10 @@ def _mean_of_trees(graph: Graph, estimator: Any) -> str:
     trees = []
     for member in members:
         values = np.asarray(member.tree_.value[:, 0, :], np.float64)
-        trees.append(from_tree(member.tree_, values / values.sum(axis=1, keepdims=True) / len(members)))
-    return _sum_of_trees(graph, trees)
+        trees.append(from_tree(member.tree_, values / values.sum(axis=1, keepdims=True)))
+    total = _sum_of_trees(graph, trees, estimator.n_features_in_)
+    # Divided last, as scikit-learn does: the scores of pure leaves are the same to the last bit, on which calibration relies.
+    return total if len(members) == 1 else graph.node("Div", [total, graph.constant(float(len(members)))])
 
 
 def _gradient_boosting(graph: Graph, estimator: Any) -> str:
@@ -154,7 +166,8 @@ def _gradient_boosting(graph: Graph, estimator: Any) -> str:
         for target, member in enumerate(stage)
     ]
     start = np.asarray(estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), np.float32)), np.float64)
-    return graph.node("Add", [_sum_of_trees(graph, trees), graph.constant(start.reshape(1, targets))])
+    total = _sum_of_trees(graph, trees, estimator.n_features_in_)
+    return graph.node("Add", [total, graph.constant(start.reshape(1, targets))])
 
 
 def _hist_gradient_boosting(graph: Graph, estimator: Any) -> str:
@@ -168,7 +181,7 @@ def _hist_gradient_boosting(graph: Graph, estimator: Any) -> str:
         for target, predictor in enumerate(stage)
     ]
     start = graph.constant(np.asarray(estimator._baseline_prediction, np.float64).reshape(1, targets))
-    return graph.node("Add", [_sum_of_trees(graph, trees, graph.rows()), start])
+    return graph.node("Add", [_sum_of_trees(graph, trees, estimator.n_features_in_, graph.rows()), start])
 
 
 def _ada_boost(graph: Graph, estimator: Any) -> str:
@@ -186,7 +199,7 @@ def _ada_boost(graph: Graph, estimator: Any) -> str:
         best = member.classes_[member.tree_.value[:, 0, :].argmax(axis=1)]
         votes = np.where(best[:, None] == classes[None, :], weight, -weight / (count - 1))
         trees.append(from_tree(member.tree_, votes / total * factor))
-    return _sum_of_trees(graph, trees)
+    return _sum_of_trees(graph, trees, estimator.n_features_in_)
 
 
 def _voting(graph: Graph, estimator: Any) -> str:
@@ -207,3 +220,21 @@ def _lda(graph: Graph, estimator: Any) -> str:
     # For two classes skl2onnx takes a softmax of [−z, z], which is the sigmoid of 2z.
     scores = graph.node("MatMul", [graph.rows(), graph.constant(np.asarray(estimator.coef_, np.float64).T)])
     return graph.node("Add", [scores, graph.constant(np.asarray(estimator.intercept_, np.float64))])
+
+
+def _categorical_nb(graph: Graph, estimator: Any) -> str:
+    """Write the sum of the log probabilities of each column's category. A category that the fit had no place for is refused."""
+    # skl2onnx ends the run at such a category.
+    terms = [graph.constant(np.asarray(estimator.class_log_prior_, np.float64)[None, :])]
+    for (column, _), table in zip(graph.columns(), estimator.feature_log_prob_, strict=True):
+        count = table.shape[1]
+        above, below = (
+            graph.node(op, [column, graph.constant(limit)]) for op, limit in (("Greater", -1.0), ("Less", float(count)))
+        )
+        known = graph.node("And", [above, below])
+        graph.refuse_unless(graph.cast(known, DOUBLE))
+        # A number is rounded towards 0, as numpy's integers are.
+        place = graph.node("Where", [known, column, graph.constant(0.0)])
+        place = graph.node("Reshape", [graph.cast(place, INT64), graph.constant([-1], INT64)])
+        terms.append(graph.node("Gather", [graph.constant(np.asarray(table, np.float64).T), place]))
+    return graph.node("Softmax", [graph.node("Sum", terms)], axis=1)

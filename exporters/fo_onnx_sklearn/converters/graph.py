@@ -76,20 +76,33 @@ class Graph:
         name = REFUSED + str(self._scope.get_unique_variable_name("row"))
         self.node("Div", [self.constant(0.0), sound], name)
 
+    def refuse_infinity(self, rows: str, width: int, *, takes_nan: bool = False) -> None:
+        """Make distributions NaN where `rows` (n, width), in float64, hold infinity; or NaN, unless the estimator takes it."""
+        if takes_nan:
+            rows = self.node("Where", [self.node("IsNaN", [rows]), self.constant(0.0), rows])
+        # A sum of small parts is finite if all numbers are; 0 times that is 0, else NaN.
+        total = self.node("MatMul", [rows, self.constant(np.full((width, 1), 1e-20))])
+        self.node("Mul", [total, self.constant(0.0)], REFUSED + str(self._scope.get_unique_variable_name("row")))
+
     def give(self, rows: str) -> None:
         """Give `rows`, in float64, as the transformer's output, in the type that skl2onnx has announced to the next step."""
         output = self._operator.outputs[0]
         to = {"FloatTensorType": FLOAT, "Int64TensorType": INT64}.get(type(output.type).__name__, DOUBLE)
         self.node("Cast", [rows], output.full_name, to=to)
 
-    def member(self, estimator: Any) -> str:
-        """Add an estimator with the same inputs, and return its distributions (n, k) in float64."""
+    def member(self, estimator: Any, *, raw_scores: bool = False) -> str:
+        """Add an estimator with the same inputs, and return its distributions or raw scores (n, k) in float64."""
         from skl2onnx._supported_operators import sklearn_operator_name_map
         from skl2onnx.common.data_types import DoubleTensorType, Int64TensorType
 
         alias = sklearn_operator_name_map.get(type(estimator))
         if alias is None:
             raise NotImplementedError(f"there is no converter for {type(estimator).__name__}")
+        if raw_scores:
+            if not self._container.has_options(estimator, "raw_scores"):
+                raise NotImplementedError(f"the converter of {type(estimator).__name__} gives no raw scores")
+            for target in (self._container, self._scope):
+                target.add_options(id(estimator), {"raw_scores": True})
         operator = self._scope.declare_local_operator(alias, estimator)
         operator.inputs = self._operator.inputs
         label = self._scope.declare_local_variable("label", Int64TensorType())

@@ -82,8 +82,8 @@ def _normalizer(graph: Graph, estimator: Any) -> str:
     rows, axis = graph.rows(), graph.constant([1], INT64)
     op = {"l1": "ReduceL1", "l2": "ReduceL2", "max": "ReduceMax"}[estimator.norm]
     length = graph.node(op, [graph.node("Abs", [rows]), axis], keepdims=1)
-    # A row of zeros stays one.
-    zero = graph.node("Equal", [length, graph.constant(0.0)])
+    # A row of zeros, or close to it, stays one.
+    zero = graph.node("Less", [length, graph.constant(10 * np.finfo(np.float64).eps)])
     return graph.node("Div", [rows, graph.node("Where", [zero, graph.constant(1.0), length])])
 
 

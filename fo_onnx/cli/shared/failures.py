@@ -93,7 +93,9 @@ def in_options(command: click.Command | None, message: str) -> str:
         flag, value = flags[match[1]], match[2] or ""
         if value in ("", "True", "…"):
             return flag
-        return f"no {flag}" if value == "False" else f"{flag} {value.strip(chr(39)) if value[0] == chr(39) else value}"
+        if value == "False":
+            return flags.get(f"no_{match[1]}", f"no {flag}")
+        return f"{flag} {value.strip(chr(39)) if value[0] == chr(39) else value}"
 
     # The value is a quotation, a list or one word; what is said twice afterwards is said once.
     names = "|".join(map(re.escape, flags))

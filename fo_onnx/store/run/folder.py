@@ -199,6 +199,11 @@ class RunFolder:
         return self.journal.switch_reason
 
     @property
+    def difference(self) -> str | None:
+        """Return how the exported model was found to differ from the original, which ended the run; ``None`` if it was not."""
+        return self.journal.difference
+
+    @property
     def counts(self) -> dict[str, int]:
         """Return the numbers of rows in finished shards that were written, skipped and quarantined."""
         return count_rows(self.journal.shards)
@@ -218,6 +223,10 @@ class RunFolder:
             return None
         data = read_bytes(self.path / INPUTS, DIGEST_BYTES * start, DIGEST_BYTES * (stop - start))
         return None if data is None else np.frombuffer(data, dtype="<u8")
+
+    def record_difference(self, reason: str) -> None:
+        """Write down that the exported model was found to differ from the original; nothing of the run can be relied on."""
+        self.journal.append({"kind": "difference", "reason": reason})
 
     def record_switch(self, position: int, reason: str) -> None:
         """Write down that the native runner runs from `position` on; all rows before it are finished first."""

@@ -83,6 +83,7 @@ class Journal:
         shards: The finished shards in order.
         switched_at: First position that the native runner ran, or ``None``.
         switch_reason: Why.
+        difference: How the exported model was found to differ from the original, which ended the run; or ``None``.
         on_error: The option `on_error`, as pairs of the first position that it holds for and its value.
         layout: The columns of the run, once they are known.
         damage: Why lines are left out, if they are: a broken one before others, or shards that do not follow one another.
@@ -97,6 +98,7 @@ class Journal:
         self.shards: list[Shard] = []
         self.switched_at: int | None = None
         self.switch_reason: str | None = None
+        self.difference: str | None = None
         self.on_error: list[tuple[int, str]] = []
         self.layout: dict[str, Any] | None = None
         self.damage: StoreError | None = None
@@ -162,6 +164,8 @@ class Journal:
             self._shard_offsets.append(self._size)
         elif kind == "switch":
             self.switched_at, self.switch_reason = int(entry["position"]), str(entry["reason"])
+        elif kind == "difference":
+            self.difference = str(entry["reason"])
         elif kind == "on_error":
             self.on_error.append((int(entry["position"]), str(entry["on_error"])))
         elif kind == "layout":

@@ -51,6 +51,18 @@ def test_from_a_reference_as_json(run, work: Path) -> None:
     assert np.array_equal(written.labels, np.load("y.npy"))
 
 
+def test_labels_are_left_out(run, work: Path) -> None:
+    np.savez("rows.npz", x=np.load("x.npy"), label=np.full(600, -1))
+    result = run("generate", "d.onnx", "--data", "rows.npz", "-o", "o.npz")
+    assert result.exit_code == 1
+    assert "its label -1 is no class" in result.stderr
+    assert "leave the labels out with --no-labels." in result.stderr
+    assert run("generate", "d.onnx", "--data", "rows.npz", "-o", "o.npz", "--no-labels").exit_code == 0
+    assert fo_onnx.load("o.npz").labels is None
+    both = run("generate", "d.onnx", "--data", "x.npy", "--labels", "y.npy", "--no-labels", "-o", "o.npz")
+    assert both.exit_code == 2
+
+
 def test_a_fallback_is_one_line(run, work: Path) -> None:
     result = run("generate", "app:doubting", "--data", "x.npy", "-o", "o.npz", "--limit", 64)
     assert result.exit_code == 0, result.stderr

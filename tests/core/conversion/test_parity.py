@@ -42,7 +42,7 @@ def test_the_same_model(model):
 def test_what_is_measured_is_the_distance_of_distributions(model):
     shifted = fo.verify(model, lambda x: x @ WEIGHTS + 5, X)
     assert shifted.passed
-    hot = fo.verify(model, lambda x: x @ WEIGHTS / 1.5, X)
+    hot = fo.verify(model, lambda x: x @ WEIGHTS / 1.5, X[:256])
     want = total_variation(expected(X[:256]), expected(X[:256], 1.5))
     assert hot.max_tv == pytest.approx(want.max(), rel=1e-4)
     assert hot.argmax_flips == 0
@@ -51,7 +51,7 @@ def test_what_is_measured_is_the_distance_of_distributions(model):
 
 
 def test_flips_are_counted(model):
-    swapped = fo.verify(model, lambda x: (x @ WEIGHTS)[:, [1, 0, 2, 3]], X)
+    swapped = fo.verify(model, lambda x: (x @ WEIGHTS)[:, [1, 0, 2, 3]], X[:256])
     assert swapped.argmax_flips == (expected(X[:256]).argmax(axis=1) < 2).sum()
 
 
@@ -178,7 +178,7 @@ SOME_REPORT = ParityReport(
 
 
 def test_rounding_is_no_mixing_of_rows(model):
-    """Rows that are run alone differ in their last bits; with a tolerance below that they differ, and nothing else is said."""
-    report = fo.verify(model, lambda x: x @ WEIGHTS.astype(np.float32), X, tolerance=1e-9)
-    assert not report.passed
-    assert "mixes" not in report.verdict()
+    """Rows that are run alone differ in their last bits; a tolerance below that gives way to the original's own noise."""
+    report = fo.verify(model, lambda x: x @ WEIGHTS.astype(np.float32), X, tolerance=1e-12)
+    assert report.row_dependence is None
+    assert report.tolerance == 3 * report.noise > 1e-12

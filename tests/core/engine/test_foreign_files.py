@@ -11,7 +11,7 @@ from onnx_files import CLASSES, FEATURES, WEIGHTS, expected, linear, node, rows
 import fo_onnx as fo
 from fo_onnx.conversion.parity import row_spread
 from fo_onnx.distributions.probabilities import total_variation
-from fo_onnx.errors import DataError, ModelError, ModelNotFoundError, OptionError, OutputError, RunError
+from fo_onnx.errors import DataError, ModelError, ModelNotFoundError, OptionError, OutputError
 
 X = rows(100)
 
@@ -285,7 +285,7 @@ def test_labels_that_are_no_class(logits_file):
         fo.generate(logits_file, X, labels=labels)
 
 
-def test_a_failing_batch_is_named(tmp_path):
+def test_a_failing_row_is_named(tmp_path):
     tail = [node("Gather", ["table", "row"], ["g"], axis=0), node("Add", ["z", "g"], ["p"])]
     index = [node("ReduceMax", ["x", "axes"], ["m"], keepdims=0), node("Cast", ["m"], ["row"], to=TensorProto.INT64)]
     path = linear(
@@ -294,7 +294,7 @@ def test_a_failing_batch_is_named(tmp_path):
     )  # fmt: skip
     x = np.abs(rows(400))
     x[300] = 100
-    with pytest.raises(RunError, match=r"in ONNX Runtime failed: .*the batch of rows 288 to 303.*288 finished rows"):
+    with pytest.raises(DataError, match=r"row 300 \(id 300\): .*in ONNX Runtime failed: .*300 finished rows"):
         fo.generate(path, x, batch_size=16)
 
 

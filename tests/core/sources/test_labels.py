@@ -58,11 +58,10 @@ def test_names_are_numbered_in_order(names: list[str]) -> None:
             np.full((3, 3), 1 / 3),
             r"labels that are no class: an array of shape \(3, 3\) was found, .*labels=rows.argmax\(axis=1\)",
         ),
-        ([0, 0.5, 1], r"labels that are no class: row 1 has the label 0\.5; an integer from 0 on was expected"),
+        ([0, 0.5, 1], r"labels that are no class: row 1 has the label 0\.5; an integer or a name was expected"),
         ([0, 1, float("nan")], r"row 2 has the label nan"),
         ([0, float("inf")], r"row 1 has the label inf"),
-        ([0, -1], r"row 1 has the label -1; an integer from 0 on"),
-        ([0, None], r"row 1 has the label None"),
+        ([0, None], r"row 1 has the label None; .* leave the labels out with labels=False"),
         (["a", 1], r"row 1 has the label 1; .* The labels before it are text"),
         ([1, "a"], r"row 1 has the label 'a'"),
         (np.array([2**63], dtype=np.uint64), r"row 0 has the label 9223372036854775808"),
@@ -76,8 +75,8 @@ def test_what_is_no_class(values: Any, message: str) -> None:
 
 
 def test_the_position_is_that_of_the_row() -> None:
-    with pytest.raises(DataError, match="row 7 has the label -1") as caught:
-        to_classes(np.array([0, -1]), np.array([5, 7]))
+    with pytest.raises(DataError, match=r"row 7 has the label 0\.5") as caught:
+        to_classes(np.array([0, 0.5]), np.array([5, 7]))
     assert caught.value.position == 7
 
 
@@ -133,7 +132,7 @@ class TestFiles:
             ("y.csv", 'a\n"b\nc\n', r"Reading the labels .*y\.csv: it is damaged, .*\(Error: unexpected end of data\)"),
             ("y.txt", "0\n\n1\n", r"line 2 of .* is empty"),
             ("y.npy", "nothing", r"Reading the labels .*y\.npy: it is damaged"),
-            ("y.txt", "0\n-1\n", r"Reading the labels .*y\.txt: .*row 1 has the label -1"),
+            ("y.json", "[0, 0.5]", r"Reading the labels .*y\.json: .*row 1 has the label 0\.5"),
         ],
     )
     def test_broken(self, tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -147,10 +146,17 @@ class TestFiles:
 
 
 class TestInStreams:
-    def test_text_cannot_be_numbered(self) -> None:
-        source = open_source([(np.zeros(2), "cat"), (np.zeros(2), "dog")], DataOptions())
-        with pytest.raises(DataError, match=r"row 0 has the label 'cat'.* give labels=, or integers"):
-            list(source.batches(2))
+    @pytest.mark.parametrize("last", ["dog", np.str_("dog"), b"dog", np.array("dog")])
+    def test_text_stays_text(self, last: Any) -> None:
+        source = open_source([(np.zeros(2), "a cat"), (np.zeros(2), last)], DataOptions())
+        (batch,) = source.batches(2)
+        assert batch.labels.tolist() == ["a cat", "dog"]  # type: ignore[union-attr]
+        assert source.class_names is None
+
+    @pytest.mark.parametrize("names", [("dog", "a cat"), ["dog", "a cat"], np.array(["dog", "a cat"], dtype=object)])
+    def test_text_of_a_batch(self, names: Any) -> None:
+        (batch,) = open_source(iter([(np.zeros((2, 3)), names)]), DataOptions()).batches(2)
+        assert batch.labels.tolist() == ["dog", "a cat"]  # type: ignore[union-attr]
 
     def test_text_is_left_alone_where_labels_are_given(self) -> None:
         source = open_source([(np.zeros(2), "cat"), (np.zeros(2), "dog")], DataOptions(labels=["cat", "dog"]))
@@ -179,8 +185,9 @@ class TestInStreams:
 
     def test_labels_in_arrays(self) -> None:
         x = np.zeros((3, 2))
-        with pytest.raises(DataError, match="row 1 has the label -1"):
-            open_source((x, np.array([0, -1, 1])), DataOptions())
+        with pytest.raises(DataError, match=r"row 1 has the label 0\.5"):
+            open_source({"x": x, "y": np.array([0, 0.5, 1])}, DataOptions())
+        assert open_source((x, np.array(["b", "a", "b"], dtype=object)), DataOptions()).class_names == ("a", "b")
         assert open_source((x, np.array(["b", "a", "b"])), DataOptions()).class_names == ("a", "b")
         assert open_source({"x": x, "y": ["b", "a", "b"]}, DataOptions()).peek(3).labels.tolist() == [1, 0, 1]  # type: ignore[union-attr]
 

@@ -139,9 +139,8 @@ class TestLabels:
         ("values", "message"),
         [
             ([0.5, 1, 2, 3], r"row 0 has the label 0\.5"),
-            ([1, -1, 0, 0], "row 1 has the label -1"),
             ([[1, 0], [0, 1], [1, 0], [1, 0]], "labels that are no class: the column label of .* holds lists"),
-            ([1, None, 0, 0], r"row 1 of .* has no value \(null\) in the column label; fill it or leave the row out"),
+            ([1, None, 0, 0], r"row 1 of .* has no value \(null\) in the column label: fill it, or .*labels=False"),
         ],
     )
     def test_no_class(self, tmp_path: Path, values: list[Any], message: str) -> None:

@@ -57,7 +57,7 @@ def test_labels_that_are_numbers_of_classes(tmp_path: Path) -> None:
 
     for one in (dists, from_file):
         assert one.labels.tolist() == (y - 1).tolist()
-    with pytest.raises(DataError, match="its label 7 is no class; the model's classes are 1, 2, 3"):
+    with pytest.raises(DataError, match="its label 7 is no class; the model's classes are called '1', '2', '3'"):
         fo.generate(model, (x, np.where(y == 3, 7, y)), progress=False)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fo_onnx_sklearn.converters.calibration import interpolated_isotonic_curves
 from sklearn import (
     calibration,
     discriminant_analysis,
@@ -378,23 +377,6 @@ def test_a_missing_converter_names_its_extra(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.warns(FallbackWarning, match=r"pip install 'fo-onnx\[sklearn\]'"):
         dists = generated(fit(logistic()), grid(50))
     assert dists.meta["runner"]["kind"] == "native"
-
-
-def test_patches_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from skl2onnx.operator_converters import calibrated_classifier_cv as module
-
-    original = module._transform_isotonic
-    with pytest.raises(ZeroDivisionError), interpolated_isotonic_curves():
-        assert module._transform_isotonic is not original
-        raise ZeroDivisionError
-    assert module._transform_isotonic is original
-
-    monkeypatch.delattr(module, "_transform_isotonic")
-    with (
-        pytest.raises(ExportError, match=r"not the version that fo-onnx corrects \(1\.20\)"),
-        interpolated_isotonic_curves(),
-    ):
-        pass
 
 
 def test_jobs_make_no_other_model() -> None:

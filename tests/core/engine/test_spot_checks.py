@@ -1,0 +1,78 @@
+"""Rows that the original runs again while a run in ONNX goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from array_framework import Pair, pairs  # noqa: F401 a fixture
+from onnx_files import WEIGHTS, rows
+
+import fo_onnx as fo
+from fo_onnx.sources.annotations import sample_positions
+
+pytestmark = pytest.mark.usefixtures("pairs")
+ROWS = 100_000
+
+
+def original(x):
+    """Rows that begin with more than 100 have another meaning, of which the exported file knows nothing."""
+    return np.where(x[:, :1] > 100, -x, x) @ WEIGHTS
+
+
+def with_late_faults() -> np.ndarray:
+    """Half of the rows from 5,000 on are faulty, and none of those that are compared before the run."""
+    x = rows(ROWS)
+    faulty = np.arange(5_000, ROWS, 2)
+    x[np.setdiff1d(faulty, sample_positions(ROWS, 128, 128)), 0] = 101
+    return x
+
+
+def test_rows_that_agree_are_counted():
+    dists = fo.generate(Pair(), rows(ROWS), progress=False)
+    checks = dists.meta["spot_checks"]
+    assert checks["rows"] > 0
+    assert checks["max_tv"] < 1e-6
+    assert 0 < checks["seconds"] < dists.meta["timing"]["total_s"]
+
+
+def test_a_fault_that_comes_late_ends_the_run():
+    x = with_late_faults()
+    with pytest.raises(
+        fo.ParityError, match=r"row \d+ \(id \d+\): the exported model differs .* begin again with runner='native'"
+    ) as caught:
+        fo.generate(Pair(original), x, progress=False)
+    assert caught.value.finished is not None
+    # The way out is open.
+    dists = fo.generate(Pair(original), x, runner="native", progress=False)
+    assert len(dists) == ROWS
+    assert dists.meta["spot_checks"] is None
+
+
+def test_a_run_that_a_fault_ended_is_not_resumed(tmp_path):
+    x, out = with_late_faults(), tmp_path / "d.parquet"
+    with pytest.raises(fo.ParityError, match=r"finished rows, of the same export, are kept in .*d\.parquet\.partial"):
+        fo.generate(Pair(original), x, out=out, progress=False)
+    with pytest.raises(fo.ResumeError, match=r"the run was ended.*overwrite=True"):
+        fo.generate(Pair(original), x, out=out, resume=True, progress=False)
+    dists = fo.generate(Pair(original), x, out=out, overwrite=True, runner="native", progress=False)
+    assert len(dists) == ROWS
+
+
+def test_a_row_that_only_the_original_refuses_ends_the_run():
+    def refusing(x):
+        if (x[:, 0] > 100).any():
+            raise ValueError("more than 100")
+        return x @ WEIGHTS
+
+    with pytest.raises(fo.ParityError, match=r"the exported model differs"):
+        fo.generate(Pair(refusing), with_late_faults(), progress=False)
+
+
+def test_half_of_the_compared_rows_are_spread_over_the_data():
+    """The first 256 rows agree; the comparison sees the others before the run."""
+    x = rows(ROWS)
+    x[300:, 0] = 101
+    with pytest.warns(fo.FallbackWarning, match="rows differ by a total variation"):
+        dists = fo.generate(Pair(original), x, progress=False)
+    assert dists.meta["runner"]["kind"] == "native"
+    assert dists.meta["parity"]["rows"] == 256
