@@ -100,3 +100,8 @@ def pad_rows(array: Array, rows: int) -> Array:
     """Return an array with at least `rows` rows: copies of its last row are appended."""
     missing = rows - len(array)
     return array if missing <= 0 else join_arrays([array, np.repeat(array[-1:], missing, axis=0)])
+
+
+def restore_batch_axis(output: Array, rows: int) -> Array:
+    """Return a model's output with the batch axis that a model which squeezes loses for a batch of one row."""
+    return output[None] if rows == 1 and output.shape[:1] != (1,) else output

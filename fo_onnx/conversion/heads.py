@@ -17,8 +17,9 @@ from ..models.class_names import choose_class_names
 from ..models.onnx_model import LoadedOnnx, describe, raw_output_info, without_parity
 from ..runtime.devices import Placement, cpu_cores
 from ..runtime.onnx_runner import OnnxRunner
+from ..runtime.refused_rows import run_without_refused
 from ..runtime.request import RunRequest
-from ..runtime.session import MemoryExhausted, Session
+from ..runtime.session import Session
 from .output_kind import with_output_kind
 
 
@@ -96,33 +97,20 @@ def _run_raw_batch(runner: OnnxRunner, batch: Inputs) -> NDArray[Any]:
     """Return the raw output of a batch; a row that the file refuses is NaN.
 
     Raises:
-        RunError: It refuses every row, or takes each of them alone.
+        RunError: It refuses every row.
         OutputError: It gives something else than one row of scores per sample.
     """
-    rows, name = count_rows(batch), runner.spec.name
+
+    def run(rows: Inputs) -> NDArray[Any]:
+        raw = runner.run_raw(rows)
+        check_raw_shape(raw.shape, None, count_rows(rows), runner.spec.name)
+        return raw
+
     try:
-        raw = runner.run_raw(batch)
-    except MemoryExhausted:
-        raise
+        return run(batch)
     except RunError as err:
-        alone = [_run_raw_if_taken(runner, row) for row in cut_inputs(batch, 1)]
-        taken = next((raw for raw in alone if raw is not None), None)
-        if rows == 1 or taken is None:
-            raise
-        if all(raw is not None for raw in alone):
-            raise RunError(
-                f"{err} It takes each of these {rows} rows alone: a batch of 1 is built into it, though its batch axis is open. "
-                "Say batch_size=1."
-            ) from err
-        check_raw_shape(taken.shape, None, 1, name)
-        refused = np.full(taken.shape, np.nan)
-        return np.concatenate([refused if raw is None else raw for raw in alone])
-    check_raw_shape(raw.shape, None, rows, name)
+        parts = run_without_refused(run, batch, err).parts
+    raw = np.full((count_rows(batch), *parts[0][1].shape[1:]), np.nan, parts[0][1].dtype)
+    for indices, part in parts:
+        raw[indices] = part
     return raw
-
-
-def _run_raw_if_taken(runner: OnnxRunner, row: Inputs) -> NDArray[Any] | None:
-    try:
-        return runner.run_raw(row)
-    except RunError:
-        return None

@@ -15,7 +15,8 @@ from ..contracts.spec import ModelSpec, TensorSpec, output_classes
 from ..distributions.probabilities import check_raw_shape
 from ..errors import ModelError, OutputError
 from ..plugin_kit.graph_checks import graph_inputs, tensor_spec
-from .onnx_file import CLASSES_OF, DOING
+from .class_outputs import CLASSES_OF
+from .onnx_file import DOING
 
 if TYPE_CHECKING:
     import onnx
@@ -34,11 +35,11 @@ def read_spec(proto: onnx.ModelProto, path: Path, output_name: str | None) -> Mo
         ModelError: An input is no batch of numbers, or several outputs could be meant.
         OutputError: The output is text, or a sequence.
     """
-    inputs = graph_inputs(proto)
+    inputs = tuple(_as_text(i, proto) for i in graph_inputs(proto))
     unusable = [i.name for i in inputs if not i.dtype]
     if unusable or not inputs:
-        what = f"the input {unusable[0]!r} is no numeric tensor" if unusable else "it takes no input"
-        raise ModelError(f"{DOING} {path}: {what}; a classifier over numeric tensors was expected.")
+        what = f"the input {unusable[0]!r} is no tensor" if unusable else "it takes no input"
+        raise ModelError(f"{DOING} {path}: {what}; a classifier over tensors was expected.")
     output = _choose_output([tensor_spec(v) for v in proto.graph.output], path, output_name)
     if not output.dtype:
         raise OutputError(
@@ -66,6 +67,17 @@ def require_class_scores(spec: ModelSpec, path: Path) -> None:
         )
     if output.shape:
         check_raw_shape(output.shape, None, None, f"the model {path}")
+
+
+def _as_text(tensor: TensorSpec, proto: onnx.ModelProto) -> TensorSpec:
+    """Return an input of text as one, since a tensor that is no numeric one has no type here; any other as it is."""
+    import onnx
+
+    value = next(v for v in proto.graph.input if v.name == tensor.name)
+    if value.type.tensor_type.elem_type != onnx.TensorProto.STRING:
+        return tensor
+    axes = _axes(value) or []
+    return TensorSpec(tensor.name, "str", tuple(axis if isinstance(axis, int) else None for axis in axes))
 
 
 def _choose_output(outputs: list[TensorSpec], path: Path, name: str | None) -> TensorSpec:
@@ -121,7 +133,8 @@ def _require_batch_first(
     """Raise a `ModelError` for an input whose first axis is not the batch, as far as lengths and names of axes tell.
 
     It is not where the axis has another length than the batch of the output or of the other inputs (a recurrent state of
-    (layers, batch, width)), and where a later axis has the name of the output's batch.
+    (layers, batch, width)), where a later axis has the name of the output's batch, and where it is the output's classes
+    (CLIP's texts beside its images).
     """
     axes = {v.name: _axes(v) for v in (*proto.graph.input, *proto.graph.output)}
     scalar = next((i for i in inputs if axes[i.name] == []), None)
@@ -130,7 +143,7 @@ def _require_batch_first(
             f"{DOING} {path}: its input {scalar.name!r} is one number for a whole batch; inputs with a batch axis were "
             f"expected. {WAY_OUT}"
         )
-    batch = (axes[output.name] or [None])[0]
+    batch, *classes = axes[output.name] or [None]
     firsts = {i.name: i.shape[0] for i in inputs if i.shape}
     lengths = {first for first in firsts.values() if first is not None}
     length = batch if isinstance(batch, int) else 1 if 1 in lengths else None
@@ -138,8 +151,10 @@ def _require_batch_first(
     differ = len({*firsts.values()}) > 1 and lengths != {1}
     for tensor in inputs:
         first, *later = axes[tensor.name] or [None]
-        is_named_later = isinstance(batch, str) and first != batch and batch in later
-        if is_named_later or (differ and isinstance(first, int) and first != length):
+        is_named_otherwise = first != batch and (
+            (isinstance(batch, str) and batch in later) or (isinstance(first, str) and first in classes)
+        )
+        if is_named_otherwise or (differ and isinstance(first, int) and first != length):
             raise ModelError(
                 f"{DOING} {path}: the batch axis of its input {tensor} is not its first, by the shapes of "
                 f"{', '.join(str(i) for i in (*inputs, output) if i is not tensor)}. Rows are given along the first axis of "

@@ -131,9 +131,9 @@ def fuse(
     import onnx
 
     graph = model.graph
-    for imported in model.opset_import:
-        if imported.domain in ("", "ai.onnx"):
-            imported.version = max(imported.version, LEAST_OPSET)
+    for operator_set in model.opset_import:
+        if operator_set.domain in ("", "ai.onnx"):
+            operator_set.version = max(operator_set.version, LEAST_OPSET)
     opset = opset_of(model) or _NEWEST_FORM
     shape = next(v for v in graph.output if v.name == raw_output).type.tensor_type.shape.dim
     # What lies between the raw output and the distributions gets a prefix; the names at the ends are the graph's.
@@ -144,9 +144,7 @@ def fuse(
         names[output] = output
         while names[output] in taken:
             names[output] = "fo_onnx_" + names[output]
-    nodes = onnx.parser.parse_graph(
-        f"head (float[N] raw) => (float[N] probs) {{ {_head_text(kind, opset, len(shape))} }}"
-    ).node
+    nodes = onnx.parser.parse_graph(f"head (float[N] raw) => (float[N] probs) {{ {_head_text(kind, opset)} }}").node
     used = {name for node in nodes for name in node.input}
     for node in nodes:
         node.name = NODE_PREFIX + node.output[0]
@@ -168,14 +166,8 @@ def fuse(
     return names["probs"], names.get("logits")
 
 
-def _head_text(kind: OutputKind, opset: int, rank: int) -> str:
-    """Return the nodes from ``raw`` to ``probs``, and to ``logits`` if there are any, in ONNX's text syntax.
-
-    Args:
-        kind: What ``raw`` means.
-        opset: The model's operator set.
-        rank: The number of axes of ``raw``; 0 if it is not known.
-    """
+def _head_text(kind: OutputKind, opset: int) -> str:
+    """Return the nodes from ``raw`` to ``probs``, and to ``logits`` if there are any, in ONNX's text syntax."""
 
     def reduce(op: str, tensor: str, since: int) -> str:
         # From the operator set `since` on axes are an input.
@@ -219,6 +211,6 @@ def _head_text(kind: OutputKind, opset: int, rank: int) -> str:
         pair = Concat <axis=1> (rest, scores)
         {nan_where("is_invalid", "pair")}""",
     }
-    column = "Reshape (raw32, column_shape)"
-    matrix = "Identity (raw32)" if rank == 2 else "Reshape (raw32, row_shape)"
-    return f"raw32 = Cast <to=1> (raw)  scores = {column if kind.startswith('binary') else matrix}  {nodes[kind]}"
+    # Axes of one are dropped; graphs that squeeze their output lose the batch axis too, if there is one row.
+    shape = "column_shape" if kind.startswith("binary") else "row_shape"
+    return f"raw32 = Cast <to=1> (raw)  scores = Reshape (raw32, {shape})  {nodes[kind]}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import os
 import re
@@ -19,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ModelError, ModelNotFoundError, first_line, reading
 from ..guards.limits import check_regular, check_unfolding, limit
 from ..plugin_kit.graph_checks import messages_in
+from .class_outputs import join_classes
 
 if TYPE_CHECKING:
     import onnx
 
 DOING = "opening the model"
-CLASSES_OF = "fo_onnx.classes_of."
-"""What a metadata key begins with that holds the names of the columns of an output that was a map."""
 _PROTOBUF_BYTES = 2**31 - 1
 _FUNCTION_DEPTH = 200
 _NODES_VARIABLE = "FO_ONNX_MAX_GRAPH_NODES"
@@ -49,7 +47,7 @@ def load_proto(path: Path) -> onnx.ModelProto:
         _check_nodes(proto, path)
         _check_sparse_tensors(proto, path)
         _check_external_data(proto, path)
-        _take_maps_off(proto)
+        join_classes(proto)
     return proto
 
 
@@ -253,28 +251,3 @@ def _key(domain: str, name: str) -> tuple[str, str]:
 def _shown(name: str) -> str:
     """Return a name from the file for a message: quoted, escaped and not longer than a line."""
     return repr(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…")
-
-
-# Maps ------------------------------------------------------------------------------------------------------------
-
-
-def _take_maps_off(proto: onnx.ModelProto) -> None:
-    """Let an output that is a sequence of maps from classes to scores be the tensor within, under the output's name.
-
-    skl2onnx and onnxmltools write classifiers so, unless they get ``zipmap=False`` (ZipMap, ai.onnx.ml). The
-    names of the columns are left in the metadata under ``classes_of.<output>``.
-    """
-    import onnx
-
-    for node in [n for n in proto.graph.node if n.op_type == "ZipMap" and n.domain == "ai.onnx.ml"]:
-        outputs = [o for o in proto.graph.output if o.name == node.output[0]]
-        labels = [label for a in node.attribute for label in (*a.strings, *a.ints)]
-        if not outputs or not labels:
-            continue
-        scores = onnx.helper.make_node("Cast", node.input, node.output, node.name, to=onnx.TensorProto.FLOAT)
-        names = [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
-        info = onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, ["batch", len(labels)])
-        node.CopyFrom(scores)
-        outputs[0].CopyFrom(info)
-        if names != [str(i) for i in range(len(names))]:
-            proto.metadata_props.add(key=f"{CLASSES_OF}{info.name}", value=json.dumps(names))

@@ -57,6 +57,9 @@ class InputBinder:
 
 def _fit(array: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
     shape = tensor.shape
+    if array.ndim == 1 and len(shape) == 2 and shape[1] == 1:
+        # A column of a table.
+        array = array[:, None]
     if shape and (
         array.ndim != len(shape)
         or any(d is not None and d != s for d, s in zip(shape[1:], array.shape[1:], strict=True))
@@ -71,9 +74,16 @@ def _fit(array: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
             f"binding data to {model}: the rows are {array.dtype}, and its input {tensor} takes {wanted}. Convert them, for "
             f"example with transform=lambda x: x.astype({str(wanted)!r}), scaled as the model was trained."
         )
-    cast = np.ascontiguousarray(array, dtype=wanted)
-    if wanted.kind in "iu" and not np.can_cast(array.dtype, wanted) and not np.array_equal(cast, array):
-        raise DataError(f"binding data to {model}: {array.dtype} values do not fit into its input {tensor}.")
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(array, dtype=wanted)
+    if wanted.kind in "iuf" and not np.can_cast(array.dtype, wanted):
+        # A float may lose digits, and not become infinite.
+        lossy = np.isinf(cast) & ~np.isinf(array) if wanted.kind == "f" else cast != array
+        if lossy.any():
+            raise DataError(
+                f"binding data to {model}: {array.dtype} values do not fit into its input {tensor}, {array[lossy][0]} for one. "
+                "Scale them as the model was trained."
+            )
     return cast
 
 

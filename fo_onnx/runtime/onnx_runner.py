@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.batch import Inputs, count_rows, cut_inputs, pad_rows
+from ..contracts.batch import Inputs, count_rows, cut_inputs, pad_rows, restore_batch_axis
 from ..contracts.runner import RunOutput
 from ..contracts.spec import ModelSpec
 from ..errors import OutputError, RunError
@@ -98,7 +98,7 @@ class OnnxRunner:
     def _run_in_halves(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run a batch; in halves if the device has no room for the whole."""
         try:
-            return self.session.run(self._outputs, feed)
+            return self._run_session(feed)
         except MemoryExhausted:
             rows = count_rows(feed)
             if rows < 2:
@@ -108,7 +108,7 @@ class OnnxRunner:
     def _run_padded(self, feed: dict[str, NDArray[Any]], size: int) -> list[NDArray[Any]]:
         """Run up to `size` rows on a model for as many."""
         padded = {name: pad_rows(array, size) for name, array in feed.items()}
-        outputs = self.session.run(self._outputs, padded)
+        outputs = self._run_session(padded)
         for output in outputs:
             if output.shape[:1] != (size,):
                 raise OutputError(
@@ -116,6 +116,10 @@ class OnnxRunner:
                     f"per sample was expected, shape ({size}, …). Keep the batch axis when the model is exported."
                 )
         return [output[: count_rows(feed)] for output in outputs]
+
+    def _run_session(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        rows = count_rows(feed)
+        return [restore_batch_axis(output, rows) for output in self.session.run(self._outputs, feed)]
 
 
 def _join(parts: Iterable[list[NDArray[Any]]]) -> list[NDArray[Any]]:

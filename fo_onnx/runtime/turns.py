@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..contracts.batch import Array, Inputs
+from ..contracts.batch import Array, Inputs, count_rows, restore_batch_axis
 from ..contracts.exporter import Devices
 from ..contracts.runner import RawModel
 from ..contracts.spec import ModelSpec
@@ -38,7 +38,7 @@ class ModelInTurn:
         """
         control = current()
         with control.holding(self._turn, "while another call used the model"), control.calling("the model's own call"):
-            return self._raw.forward(inputs)
+            return restore_batch_axis(self._raw.forward(inputs), count_rows(inputs))
 
     def close(self) -> None:
         """Free the model."""

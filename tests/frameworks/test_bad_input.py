@@ -103,8 +103,8 @@ def m(tmp_path_factory: pytest.TempPathFactory) -> Models:
     )
     write_onnx(
         folder / "positions.onnx",
-        [("Unsqueeze", ["x", "axes"], "y", {})],
-        {"y": (TensorProto.FLOAT, ["n", 5, 1])},
+        [("Unsqueeze", ["x", "axes"], "u", {}), ("Concat", ["u", "u"], "y", {"axis": 2})],
+        {"y": (TensorProto.FLOAT, ["n", 5, 2])},
         axes=np.array([2]),
     )
     write_onnx(folder / "mean.onnx", [("ReduceMean", ["x"], "y", {"keepdims": 0})], {"y": (TensorProto.FLOAT, [])})
@@ -155,8 +155,8 @@ OUTPUTS: dict[str, Case] = {
         ["an output of shape (19, 3) for 20 rows; one row per sample was expected, shape (20, classes)"]),
     "torch no classes": (lambda m, t: gen(Returns(lambda z: z[:, :0]), ROWS), fo.OutputError, ValueError, ["no classes"]),
     "callable scalar": (lambda m, t: gen(lambda x: x.mean(), ROWS), fo.OutputError, ValueError, ["a scalar"]),
-    "callable 3-D": (lambda m, t: gen(lambda x: x[:, None, :], ROWS), fo.OutputError, ValueError,
-        ["an output of shape (20, 1, 5); (n, classes) was expected"]),
+    "callable 3-D": (lambda m, t: gen(lambda x: x[:, None].repeat(2, 1), ROWS), fo.OutputError, ValueError,
+        ["an output of shape (20, 2, 5); (n, classes) was expected"]),
     "callable dict without logits": (lambda m, t: gen(lambda x: {"a": x}, ROWS), fo.OutputError, ValueError,
         ["returns a dict without 'logits'; its keys are ['a']. Say output_name="]),
     "callable list of text": (lambda m, t: gen(lambda x: ["cat"] * len(x), ROWS), fo.OutputError, ValueError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnx_files import CLASSES, FEATURES, WEIGHTS, expected, linear, node, rows, write_graph
 
 import fo_onnx as fo
 from fo_onnx.distributions.probabilities import softmax, total_variation
-from fo_onnx.errors import ModelError, OutputError, RunError
+from fo_onnx.errors import DataError, ModelError, OutputError, RunError
 
 X = rows(50)
 FLOAT = TensorProto.FLOAT
@@ -75,6 +76,15 @@ def test_rows_in_which_time_comes_first(tmp_path):
         fo.generate(path, np.repeat(X[:, None], len(X), axis=1))
 
 
+def test_classes_that_are_an_input(tmp_path):
+    """As CLIP's texts, which are another batch than its images."""
+    nodes = [node("Transpose", ["texts"], ["t"], perm=[1, 0]), node("MatMul", ["x", "t"], ["o"])]
+    inputs = {"x": (FLOAT, ["images", FEATURES]), "texts": (FLOAT, ["texts", FEATURES])}
+    path = write_graph(tmp_path / "m.onnx", nodes, inputs, {"o": (FLOAT, ["images", "texts"])}, {})
+    with pytest.raises(ModelError, match="batch axis of its input texts: .* is not its first.* a constant"):
+        fo.generate(path, {"x": X, "texts": X[:, ::-1]})
+
+
 def test_a_number_for_a_whole_batch_is_refused(tmp_path):
     inputs = {"x": (FLOAT, ["n", FEATURES]), "t": (FLOAT, [])}
     nodes = [node("MatMul", ["x", "w"], ["z"]), node("Div", ["z", "t"], ["o"])]
@@ -112,17 +122,56 @@ def test_a_batch_of_one_that_is_built_in_though_the_axis_is_open(tmp_path):
     path = linear(tmp_path / "m.onnx", tail, output="p", initializers=constants)
     for options in ({}, {"output": "logits"}, {"output_transform": softmax}):
         assert worst(fo.generate(path, X, batch_size=1, **options), expected(X)) < 1e-6
+    # The automatic size fails, and then each row is run alone.
+    for options in ({}, {"output": "logits"}, {"output_transform": softmax}):
+        assert worst(fo.generate(path, X, **options), expected(X)) < 1e-6
+
+
+def test_a_batch_axis_that_is_lost_for_one_row(tmp_path):
+    """Graphs that squeeze their output lose it; the last batch of 50 rows in sevens is one row."""
+    nodes, axes = [node("Unsqueeze", ["z", "axes"], ["u"]), node("Squeeze", ["u"], ["p"])], {"axes": np.array([1])}
+    reshape, four = node("Reshape", ["z", "shape"], ["p"]), {"shape": np.array([4])}
+    files = [
+        linear(tmp_path / "lengths.onnx", *nodes, output="p", initializers=axes),
+        linear(tmp_path / "unknown.onnx", *nodes, output="p", initializers=axes, shape=["n", "k"]),
+        linear(tmp_path / "built_in.onnx", reshape, output="p", shape=[4], batch=1, initializers=four),
+    ]
+    for path in files:
+        for size in (1, 7):
+            assert worst(fo.generate(path, X, batch_size=size), expected(X)) < 1e-6
+            assert worst(fo.generate(path, X, batch_size=size, output_transform=softmax), expected(X)) < 1e-6
+    one = linear(tmp_path / "binary.onnx", *nodes, output="p", weights=WEIGHTS[:, :1], initializers=axes, shape=["n"])
+    want = softmax(np.float64(X) @ np.concatenate([0 * WEIGHTS[:, :1], WEIGHTS[:, :1]], axis=1))
+    assert worst(fo.generate(one, X, batch_size=7), want) < 1e-6
+
+
+def test_a_built_in_batch_whose_output_is_not_one_row_per_sample(tmp_path):
+    tail = node("ReduceMean", ["z"], ["p"], axes=[0], keepdims=1)
+    path = linear(tmp_path / "m.onnx", tail, output="p", shape=["n", 4], batch=4, opset=13)
     with pytest.raises(
-        RunError, match=r"each of these 50 rows alone: a batch of 1 is built into it.* Say batch_size=1\."
+        OutputError, match=r"shape \(1, 4\) for a batch of 4, which is built into it; one row per sample"
     ):
         fo.generate(path, X)
 
 
-def test_a_batch_that_is_built_in_and_dropped_from_the_output(tmp_path):
-    tail, constants = node("Reshape", ["z", "shape"], ["p"]), {"shape": np.array([4])}
-    path = linear(tmp_path / "m.onnx", tail, output="p", shape=[4], batch=1, initializers=constants)
-    with pytest.raises(OutputError, match=r"shape \(4,\) for a batch of 1, which is built into it"):
-        fo.generate(path, X)
+@pytest.mark.parametrize(
+    ("dtype", "input_dtype", "large"),
+    [("float32", "float16", 1e5), ("float64", "float32", 1e39), ("int64", "int8", 300)],
+)
+def test_numbers_that_do_not_fit_into_an_input_are_refused(tmp_path, dtype, input_dtype, large):
+    """They would become infinite, or others, and some nets give a distribution for them all the same."""
+    of = helper.np_dtype_to_tensor_dtype(np.dtype(input_dtype))
+    nodes = [node("Cast", ["x"], ["f"], to=FLOAT), node("Tanh", ["f"], ["t"]), node("MatMul", ["t", "w"], ["z"])]
+    io = ({"x": (of, ["n", FEATURES])}, {"z": (FLOAT, ["n", CLASSES])})
+    path = write_graph(tmp_path / "m.onnx", nodes, *io, {"w": WEIGHTS})
+    x = (X * 3).astype(dtype)
+    assert worst(fo.generate(path, x), softmax(np.tanh(np.float64(x.astype(input_dtype))) @ np.float64(WEIGHTS))) < 1e-6
+    x[7, 2] = large
+    with pytest.raises(
+        DataError,
+        match=rf"{dtype} values do not fit into its input x: {input_dtype} .*, {re.escape(str(x[7, 2]))} for one",
+    ):
+        fo.generate(path, x)
 
 
 def test_a_row_that_a_file_refuses_does_not_end_the_first_pass(tmp_path):

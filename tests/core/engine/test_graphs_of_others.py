@@ -158,7 +158,7 @@ except fo.FoOnnxError as err:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("zipmap", [True, False])
+@pytest.mark.parametrize("zipmap", [True, False, "columns"])
 @pytest.mark.parametrize("classes", [["a", "b", "c"], [10, 20, 30], [0, 1, 2]])
 @pytest.mark.parametrize("kind", ["LogisticRegression", "RandomForestClassifier", "GaussianNB"])
 def test_classes_have_the_names_that_the_predicted_class_has(tmp_path, kind, classes, zipmap):
@@ -179,3 +179,52 @@ def test_classes_have_the_names_that_the_predicted_class_has(tmp_path, kind, cla
     dists = fo.generate(tmp_path / "m.onnx", X)
     assert worst(dists, model.predict_proba(X)) < 1e-5
     assert dists.class_names == (None if classes == [0, 1, 2] else tuple(map(str, classes)))
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_pipeline_over_the_columns_of_a_table(tmp_path, text):
+    """skl2onnx gives each column an input of its own, (n, 1); some are text."""
+    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("skl2onnx")
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame(
+        {
+            "age": rng.normal(40, 10, 60).astype("f"),
+            "city": rng.choice(["rome", "oslo"], 60),
+            "kids": rng.integers(0, 4, 60),
+        }
+    )
+    steps = [(StandardScaler(), ["age", "kids"])]
+    types = [("age", FloatTensorType([None, 1])), ("kids", Int64TensorType([None, 1]))]
+    if text:
+        steps.append((OneHotEncoder(), ["city"]))
+        types.append(("city", StringTensorType([None, 1])))
+    model = make_pipeline(make_column_transformer(*steps), LogisticRegression()).fit(
+        frame, rng.choice(["no", "yes"], 60)
+    )
+    proto = convert_sklearn(model, initial_types=types, options={id(model): {"zipmap": False}})
+    onnx.save(proto, tmp_path / "m.onnx")
+    dists = fo.generate(tmp_path / "m.onnx", frame)
+    assert worst(dists, model.predict_proba(frame)) < 1e-6
+    assert dists.class_names == ("no", "yes")
+
+
+def test_slices_of_a_tensor_that_are_no_classes_stay_apart(tmp_path):
+    """Two outputs of a model, without a predicted class beside them."""
+    nodes, outputs, constants = [node("MatMul", ["x", "w"], ["z"])], {}, {"w": WEIGHTS, "column": np.array([-1])}
+    for i, name in enumerate(("mean", "spread")):
+        constants |= {f"at{i}": np.array([i]), f"end{i}": np.array([i + 1]), "one": np.array([1])}
+        nodes += [
+            node("Slice", ["z", f"at{i}", f"end{i}", "one"], [f"s{i}"]),
+            node("Reshape", [f"s{i}", "column"], [name]),
+        ]
+        outputs[name] = (FLOAT, ["n"])
+    path = write_graph(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["n", FEATURES])}, outputs, constants)
+    with pytest.raises(fo.ModelError, match=r"several outputs, \['mean', 'spread'\]; say which one with output_name="):
+        fo.generate(path, X)

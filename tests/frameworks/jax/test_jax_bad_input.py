@@ -70,8 +70,8 @@ CASES: dict[str, Case] = {
     # outputs
     "a scalar": (lambda: gen(returns(lambda z: z.mean()), ROWS), fo.OutputError,
         ["model gives an output of shape (), a scalar", "one row of class scores per sample was expected"]),
-    "3-D": (lambda: gen(returns(lambda z: z[:, None]), ROWS), fo.OutputError,
-        ["an output of shape (20, 1, 3); (n, classes) was expected", "output_name="]),
+    "3-D": (lambda: gen(returns(lambda z: z[:, None].repeat(2, 1)), ROWS), fo.OutputError,
+        ["an output of shape (20, 2, 3); (n, classes) was expected", "output_name="]),
     "two outputs": (lambda: gen(returns(lambda z: (z, 2 * z)), ROWS), fo.OutputError,
         ["model has no output called 'logits'; say which one with output_name=", "0 (20, 3), 1 (20, 3)"]),
     "two outputs, named": (lambda: gen(returns(lambda z: {"a": z, "b": z}), ROWS, output_name="q"), fo.OutputError,

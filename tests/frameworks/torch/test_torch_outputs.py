@@ -67,6 +67,18 @@ def test_axes_of_one_beside_the_classes_are_dropped(tmp_path, ending, kind):
     assert fo.verify(file.path, net, X).passed
 
 
+@pytest.mark.parametrize("columns", [4, 1])
+def test_a_module_that_squeezes_its_output(columns):
+    """Of a batch of one row it leaves no batch axis; the last batch of 40 rows in thirteens is one."""
+    torch.manual_seed(0)
+    net = Ending(lambda z: z[:, :columns].squeeze()).eval()
+    raw = raw_of(net).reshape(len(X), -1).astype(np.float64)
+    want = softmax(raw if columns > 1 else np.concatenate([np.zeros_like(raw), raw], axis=1))
+    for runner in RUNNERS:
+        for size in (13, 1):
+            assert worst(fo.generate(net, X, runner=runner, batch_size=size), want) < 1e-5
+
+
 @pytest.mark.parametrize(
     "ending",
     [
