@@ -22,6 +22,7 @@ from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import ExportError, FoOnnxError, first_line, root_cause
 from fo_onnx.plugin_kit.quiet import quiet
 
+from .evaluation import evaluation_mode
 from .modules import FlatModule, weight_bytes
 from .precision import choose_dtypes, dtype_name, float32_copy, float_dtype, is_half
 
@@ -50,7 +51,8 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
         raise ExportError(f"{module.model_name} takes complex numbers, which ONNX Runtime has not.")
     tensors = module.to_tensors(example, dtypes)
     write = _export_script if isinstance(module.model, torch.jit.ScriptModule) else _export_dynamo
-    with quiet("torch"):
+    # Until the file is written: its weights are the module's own memory, and the way back to training may change them.
+    with quiet("torch"), evaluation_mode(module.model):
         try:
             # What does not run is traced without a word; not with the same tensors, since a model may work in place on them.
             with module.left_as_found():

@@ -58,8 +58,17 @@ def to_tensor(array: Array, device: Any = "cpu") -> torch.Tensor:
 
     It shares the memory of a writable array on the CPU. A read-only one is copied: torch has no read-only tensors, and a
     model that works in place would write into what must not be written to.
+
+    Raises:
+        DataError: torch has no such dtype.
     """
     native = array.dtype.newbyteorder("=")
     if not array.flags.writeable or array.dtype != native or any(s < 0 for s in array.strides):
         array = np.array(array, dtype=native, order="C")
-    return torch.from_numpy(array).to(device)
+    try:
+        return torch.from_numpy(array).to(device)
+    except TypeError:
+        raise DataError(
+            f"the rows are {array.dtype}, which torch has not. Convert them, for example with "
+            "transform=lambda x: x.astype('float64')."
+        ) from None
