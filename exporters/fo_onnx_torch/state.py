@@ -1,8 +1,8 @@
 """Leaves a module as a call finds it: what the call writes to or replaces is put back.
 
-A model may count its calls, move its statistics or keep a state in evaluation mode, too. A run leaves it as it was, and gives
-a row the same distribution whichever batch it is in. Random generators go on: a model that samples would else draw the same
-numbers for each batch.
+A model may count its calls, move its statistics or keep a state in evaluation mode, too. A run leaves it as it was, and
+gives a row the same distribution whichever batch it is in. Random generators go on: a model that samples would draw the
+same numbers for each batch otherwise.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Snapshot:
             if isinstance(part, torch.jit.ScriptModule):
                 self._take_script(part)
             self._containers[id(attributes)] = (attributes, attributes.copy())
-            clips_weights = weights or getattr(part, "max_norm", None) is not None
+            clips_weights = weights or attributes.get("max_norm") is not None
             for name, value in attributes.items():
                 if type(value) in _STATES and name not in _BOOKKEEPING:
                     self._take(value, clips_weights)
@@ -155,9 +155,10 @@ class _TensorState(NamedTuple):
         if self.copy is None:
             if is_written and self.is_watched:
                 log.warning(
-                    "a buffer of shape %s was written to by a call of the model for the first time after its first call, and "
-                    "cannot be put back.", tuple(self.tensor.shape),
-                )  # fmt: skip
+                    "a call of the model has written to a buffer of shape %s, which its first call had not: there is no copy "
+                    "of it, and it cannot be put back.",
+                    tuple(self.tensor.shape),
+                )
             return is_written
         # Writes through .data leave the version as it is; on other devices a look at the values would wait for them.
         if is_written or ((by_value or self.tensor.is_cpu) and not torch.equal(self.memory, self.copy)):
@@ -171,7 +172,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return (
         tensor.layout is torch.strided
         and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta or tensor.is_inference())
-        and tensor.untyped_storage().size() > 0
+        and tensor.data_ptr() != 0
     )
 
 
@@ -182,10 +183,13 @@ def _is_large(tensor: torch.Tensor) -> bool:
 def _refill(container: Any, before: Any) -> None:
     """Give a list, dict or set back what it held, if that has changed."""
     is_list = type(container) in (list, deque)
-    # By identity: what is equal may be another tensor.
-    is_same = len(container) == len(before) and all(map(operator.is_, container, before))
-    if is_same and type(container) in _DICTS:
-        is_same = all(map(operator.is_, container.values(), before.values()))
+    if type(container) is set:
+        is_same = container == before
+    else:
+        # By identity: what is equal may be another tensor.
+        is_same = len(container) == len(before) and all(map(operator.is_, container, before))
+        if is_same and not is_list:
+            is_same = all(map(operator.is_, container.values(), before.values()))
     if not is_same:
         container.clear()
         fill: Callable[[Any], None] = container.extend if is_list else container.update

@@ -1,4 +1,4 @@
-"""Rows reach a torch model as they are: float64, half precision and complex numbers; and what no row can be is refused."""
+"""Rows reach a torch model as they are: float64, half precision, complex numbers; what no row can be is refused."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from torch.utils.data import TensorDataset  # noqa: E402
 from torch_nets import ROWS, Clock, Mlp, Radio, complex_rows, normal, times, truth  # noqa: E402
 
 X = normal(ROWS, 8)
+X_TENSOR = torch.ones(3, 8)
 
 
 def probs_of(function: Callable[..., Any], *rows: np.ndarray) -> np.ndarray:
@@ -212,8 +213,8 @@ def test_complex_rows_into_weights_of_another_width() -> None:
 
 
 BAD_TENSORS: dict[str, tuple[Callable[[], Any], str]] = {
-    "nested": (lambda: torch.nested.nested_tensor([torch.ones(3, 8), torch.ones(2, 8)]), "pad them"),
-    "jagged": (lambda: torch.nested.nested_tensor([torch.ones(3, 8), torch.ones(2, 8)], layout=torch.jagged), "pad them"),
+    "nested": (lambda: torch.nested.nested_tensor([X_TENSOR[:3], X_TENSOR[:2]]), "pad them"),
+    "jagged": (lambda: torch.nested.nested_tensor([X_TENSOR[:3], X_TENSOR[:2]], layout=torch.jagged), "pad them"),
     "masked": (lambda: torch.masked.masked_tensor(torch.ones(3, 8), torch.ones(3, 8) > 0), "Fill what is masked"),
     "quantised": (lambda: torch.quantize_per_tensor(torch.ones(3, 8), 0.1, 0, torch.qint8), "data.dequantize()"),
     "meta": (lambda: torch.empty(3, 8, device="meta"), "no values"),
