@@ -54,7 +54,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     # Until the file is written: its weights are the module's own memory, and the way back to training may change them.
     with quiet("torch"), evaluation_mode(module.model):
         try:
-            # Tracing would not notice that the model does not run. The tensors are others: it may work in place on them.
+            # Tracing would not see that the model does not run. The tensors are others: it may work in place on them.
             with module.left_as_found():
                 raw = module(*module.to_tensors(example, dtypes))
             if module.keeper.replaces_memory:

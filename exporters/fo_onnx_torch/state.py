@@ -18,7 +18,7 @@ import torch
 
 log = logging.getLogger("fo_onnx_torch")
 LARGE_BYTES = 1 << 20
-"""Buffers from this size on, and all on other devices, are copied for the first call, and then if a call wrote to them."""
+"""Buffers from this size on, and all on other devices, are copied for the first call; later if a call wrote to them."""
 LARGE_CONTAINER = 1000
 """Lists and dicts from this length on are tables (a vocabulary), not a state, and are not looked into."""
 _DICTS = (dict, OrderedDict, defaultdict, Counter)
@@ -155,8 +155,8 @@ class _TensorState(NamedTuple):
         if self.copy is None:
             if is_written and self.is_watched:
                 log.warning(
-                    "a call of the model has written to a buffer of shape %s, which its first call had not: there is no copy "
-                    "of it, and it cannot be put back.",
+                    "a call of the model has written to a buffer of shape %s, which its first call had not: there is "
+                    "no copy of it, and it cannot be put back.",
                     tuple(self.tensor.shape),
                 )
             return is_written

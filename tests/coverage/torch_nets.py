@@ -116,7 +116,7 @@ class Cnn(nn.Module):
 
 
 class MergingAdapter(nn.Linear):
-    """A linear layer with an update of low rank: ``train(False)`` folds it into the weight, ``train(True)`` out of it."""
+    """A linear layer with a low-rank update: ``train(False)`` folds it into the weight, ``train(True)`` undoes it."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
