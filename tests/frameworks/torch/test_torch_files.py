@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,15 @@ def test_an_exported_program_and_its_file(tmp_path: Path) -> None:
         ModelError, match=r"net\.pt2 is a program of torch\.export, a module with code, and no plain weights"
     ):
         load_weights(Mlp(), path)
+
+
+def test_a_package_of_compiled_code_is_no_program(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/archive_format", "pt2")
+        archive.writestr("net/data/aotinductor/model/wrapper.so", b"")
+    with pytest.raises(ModelError, match=r"net\.pt2 is a package of torch without a program.*torch\.export\.save"):
+        load(path, trust=True)
 
 
 def test_an_exported_program_as_a_part_keeps_its_mode() -> None:
