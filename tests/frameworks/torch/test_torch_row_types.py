@@ -208,6 +208,8 @@ def test_complex_rows_into_weights_of_another_width() -> None:
             return self.out(x).abs() * 4
 
     net, rows = Complex().eval(), complex_rows(ROWS)
+    with pytest.raises(fo.OutputError, match="gives complex numbers; class scores, real numbers"):
+        fo.generate(net.out, rows)
     dists = fo.generate(net, rows.astype(np.complex128), runner="native")
     assert total_variation(probs_of(net, rows), dists.probs).max() < 1e-6
 
