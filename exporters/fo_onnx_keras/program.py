@@ -15,7 +15,7 @@ import numpy as np
 from fo_onnx.contracts.batch import Array, Inputs
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
-from fo_onnx.errors import ModelError, RunError
+from fo_onnx.errors import DataError, ModelError, RunError
 from fo_onnx.plugin_kit import captured
 from fo_onnx.plugin_kit.calling import pick_output, plan_call
 
@@ -116,6 +116,12 @@ class Program:
             name = wanted if "float" in wanted else self._float_dtype()
         elif array.dtype.kind in "iu" and wanted and np.dtype(_widen(wanted)).kind in "iu":
             name = wanted
+        elif array.dtype.kind == "c" and "float" in wanted:
+            # Keras would leave out the imaginary part.
+            raise DataError(
+                f"the rows are {array.dtype}, and {self.model_name} takes {wanted}. Give real and imaginary parts as columns, "
+                "or the absolute values, for example with transform=abs."
+            )
         return np.dtype(_widen(name))
 
     def _float_dtype(self) -> str:

@@ -17,8 +17,8 @@ from .modules import as_module
 
 STATE_KEYS = ("state_dict", "model_state_dict")
 """Keys under which training scripts put the weights in a checkpoint."""
-SCRIPT_ENTRY, PROGRAM_ENTRY = "/constants.pkl", "/models/model.json"
-"""Entries of the archives that torch.jit.save and torch.export.save write."""
+SCRIPT_ENTRY, PACKAGE_ENTRY, PROGRAM_ENTRY = "/constants.pkl", "/archive_format", "/models/model.json"
+"""Entries of the archives that torch.jit.save writes, that all ``.pt2`` packages have, and that torch.export.save adds."""
 _NO_MODULE = (
     "{path} holds weights, not a module: give the module as package.module:attribute and the file with --weights."
 )
@@ -42,6 +42,11 @@ def load(path: Path, *, trust: bool) -> Any:
                 "package.module:attribute with --weights."
             ) from None
         raise ModelError(_NO_MODULE.format(path=path))
+    if _is_archive_with(path, PACKAGE_ENTRY) and not _is_archive_with(path, PROGRAM_ENTRY):
+        raise ModelError(
+            f"{path} is a package of torch without a program in it, such as code that AOTInductor has compiled. What "
+            "torch.export.save(program, …) wrote was expected."
+        )
     try:
         with warnings.catch_warnings():
             # torch says with each call that TorchScript is deprecated; the file is one all the same.

@@ -133,6 +133,11 @@ def _run_batch(model: RawModel, batch: Inputs, output: OutputOptions) -> NDArray
     if output.output_transform is None:
         rows = count_rows(batch)
         check_raw_shape(raw.shape, None, rows, model.spec.name)
+        if raw.dtype.kind == "c":
+            raise OutputError(
+                f"{model.spec.name} gives complex numbers; class scores, real numbers (n, classes), were expected. End the model "
+                "in what makes real scores of them, such as their absolute value."
+            )
         if raw.dtype.kind in "iub" and raw.size == rows:
             raise OutputError(
                 f"{model.spec.name} gives one {raw.dtype} number per sample, as a predicted class is; class scores, shape (n, "

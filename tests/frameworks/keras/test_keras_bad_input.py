@@ -42,10 +42,11 @@ Data = Callable[[], Any]
                                "expected axis -1 of input shape to have value 5", "Check their axes"]),
         (lambda: ROWS[:, :, None, None], ["does not take the data: running Sequential in TensorFlow on input: float32 (20, 5, 1, 1)"]),
         (lambda: np.array([["a"] * 5] * 4), ["has the dtype <U1; numbers were expected"]),
+        (lambda: ROWS.astype(np.complex64), ["the rows are complex64, and Sequential takes float32", "transform=abs"]),
         (lambda: None, ["rows cannot be read from a builtins.NoneType"]),
         (lambda: [[1.0] * 5, [3.0] * 4], ["ragged"]),
     ],
-    ids=["width", "rank", "text", "nothing", "ragged"],
+    ids=["width", "rank", "text", "complex", "nothing", "ragged"],
 )  # fmt: skip
 def test_rows_that_do_not_fit(dense: Any, data: Data, messages: list[str]) -> None:
     with pytest.raises(fo.DataError) as caught:
