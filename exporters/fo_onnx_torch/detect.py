@@ -14,7 +14,7 @@ from fo_onnx.plugin_kit.calling import Call, plan_call
 
 
 def is_torch_model(model: Any) -> bool:
-    """Return whether `model` is a module, a program of torch.export, or a function that has something of torch's at hand."""
+    """Return whether `model` is a module, an exported program, or a function that has something of torch's at hand."""
     if isinstance(model, torch.nn.Module):
         return _is_torch(model)
     if isinstance(model, torch.jit.ScriptFunction | torch.export.ExportedProgram):

@@ -14,9 +14,9 @@ from .state import Snapshot
 def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     """Put the parts of a module that are in training mode into evaluation mode, and each back into its own at the end.
 
-    A part may do more than set its flag: an adapter folds its update into the weights in ``train(False)`` and takes it out
-    in ``train(True)``. So both ways go through these methods, and a module in evaluation mode is not touched. Taking out
-    rounds, so that the weights of such parts are put back as well.
+    A part may do more than set its flag: an adapter folds its update into the weights in ``train(False)`` and takes it
+    out in ``train(True)``. So both ways go through these methods, and a module in evaluation mode is not touched. To
+    take it out rounds, so that the weights of such parts are put back as well.
     """
     # Frozen ScriptModules have no mode.
     modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]

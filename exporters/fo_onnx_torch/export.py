@@ -23,6 +23,7 @@ from fo_onnx.errors import ExportError, FoOnnxError, first_line, root_cause
 from fo_onnx.plugin_kit.quiet import quiet
 
 from .attention import TRANSLATIONS
+from .evaluation import evaluation_mode
 from .exact_rules import exact_rules
 from .experts import all_experts
 from .lengths import Axes, find_lengths, hold_for_other_lengths
@@ -54,16 +55,18 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
         raise ExportError(f"{module.model_name} takes complex numbers, which ONNX Runtime has not.")
     tensors = module.to_tensors(example, dtypes)
     write = _export_script if isinstance(module.model, torch.jit.ScriptModule) else _export_dynamo
-    with quiet("torch"):
+    # Until the file is written: its weights are the module's own memory, and the way back to training may change them.
+    with quiet("torch"), evaluation_mode(module.model):
         try:
-            # What does not run is traced without a word; not with the same tensors, since a model may work in place on them.
+            # Tracing would not notice that the model does not run. The tensors are others: it may work in place on them.
             with module.left_as_found():
                 raw = module(*module.to_tensors(example, dtypes))
             if module.keeper.replaces_memory:
                 # torch 2.13 ends the process when it decomposes such a graph.
                 raise ExportError(
-                    f"{module.model_name} replaces the memory of its weights or buffers when it is called (weight.data = …), "
-                    "which torch.onnx.export does not trace. Clip the weights after each step of the training instead."
+                    f"{module.model_name} replaces the memory of its weights or buffers when it is called "
+                    "(weight.data = …), which torch.onnx.export does not trace. Clip the weights after each step of "
+                    "training instead."
                 )
             free = write(module, tensors, path, options.opset)
         except FoOnnxError:
@@ -138,7 +141,8 @@ def _export_script(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
 def _without_graph_log() -> Iterator[None]:
     """Keep the older exporter from printing the graph that it cannot convert, which it does below Python's streams.
 
-    The exporter turns that log on, and leaves it on, since it asks whether there is a function that says whether it was.
+    torch 2.13 turns that log on for every export, and leaves it on: its setup_onnx_logging does not call the function
+    that says whether it was.
     """
     write_log, was_enabled = torch._C._jit_onnx_log, torch._C._jit_is_onnx_log_enabled()
     torch._C._jit_onnx_log = lambda *_: None

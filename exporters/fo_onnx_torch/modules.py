@@ -94,7 +94,7 @@ class FlatModule(torch.nn.Module):
 
     @contextlib.contextmanager
     def left_as_found(self) -> Iterator[None]:
-        """Within, the model is in evaluation mode and computes no gradients; then its mode and its state are put back."""
+        """Put the model into evaluation mode, without gradients; put its mode and state back when the context ends."""
         # Not inference_mode(): what the model keeps of a call must be usable in a training afterwards.
         with evaluation_mode(self.model), self.keeper.keep(self.model), torch.no_grad():
             yield
@@ -110,8 +110,8 @@ def as_module(model: Any) -> torch.nn.Module:
 
 def device_of(module: torch.nn.Module) -> torch.device:
     """Return the device of a module's weights: of those that have values, if there are some."""
-    devices = dict.fromkeys(t.device for t in state_of(module))
-    return next((d for d in devices if d.type != "meta"), next(iter(devices), torch.device("cpu")))
+    placed = next((t.device for t in state_of(module) if not t.is_meta), None)
+    return placed or next((t.device for t in state_of(module)), torch.device("cpu"))
 
 
 def weight_bytes(module: torch.nn.Module) -> int:

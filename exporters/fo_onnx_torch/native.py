@@ -68,7 +68,7 @@ class TorchModel:
 def open_native(
     model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions
 ) -> TorchModel:
-    """Return `model` as a `TorchModel` on a device, half precision in float32; see `fo_onnx.contracts.Exporter.native`."""
+    """Return `model` on a device, half precision in float32; see `fo_onnx.contracts.Exporter.native`."""
     module = FlatModule(model, example, options, output)
     target = device_of(module) if device == "auto" else find_device(device)
     if target != device_of(module):
@@ -87,6 +87,6 @@ def _move_copy(module: FlatModule, target: torch.device) -> FlatModule:
         return copy_module(module).to(target)
     except Exception as err:
         raise DeviceError(
-            f"{target} was asked for, and {module.model_name} is on {device_of(module)}; the copy for {target} could not be made "
-            f"({first_line(err)}). Move the model there before it is given."
+            f"{target} was asked for, and {module.model_name} is on {device_of(module)}; a copy there could not be "
+            f"made ({first_line(err)}). Move the model there before it is given."
         ) from err

@@ -81,9 +81,10 @@ def copy_module(module: FlatModule, dtype: torch.dtype | None = None) -> FlatMod
     """
     copies: dict[int, Any] = {}
     for part in module.modules():
-        for value in vars(part).values():
-            # Of tensors that were computed, as the weight of weight_norm is, torch makes no deep copy.
-            if type(value) is torch.Tensor:
+        attributes = [v for v in vars(part).values() if type(v) is torch.Tensor]
+        # Of tensors that were computed, as the weight of weight_norm is, torch makes no deep copy.
+        for value in (*attributes, *(b for b in part.buffers(recurse=False) if not b.is_leaf)):
+            if id(value) not in copies:
                 values = value.detach().clone()
                 copies[id(value)] = values.to(dtype) if dtype is not None and values.is_floating_point() else values
     twin = copy.deepcopy(module, copies)
@@ -100,8 +101,8 @@ def float32_copy(module: FlatModule) -> FlatModule:
         return copy_module(module, torch.float32)
     except Exception as err:
         raise ExportError(
-            f"{module.model_name} is in {dtype_name(float_dtype(module))}, and ONNX needs a copy in float32, which could not be "
-            f"made: {first_line(err)}"
+            f"{module.model_name} is in {dtype_name(float_dtype(module))}, and ONNX needs a copy in float32, which "
+            f"could not be made: {first_line(err)}"
         ) from err
 
 

@@ -42,7 +42,8 @@ class TorchSources:
         """Return the rows of `data`.
 
         Raises:
-            DataError: A loader that shuffles or would lose rows; a dataset without a length; nested, masked or quantised tensors.
+            DataError: A loader that shuffles or would lose rows; a dataset without a length; nested, masked or
+                quantised tensors.
         """
         import torch
         from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset

@@ -1,8 +1,8 @@
 """Leaves a module as a call finds it: what the call writes to or replaces is put back.
 
-A model may count its calls, move its statistics or keep a state in evaluation mode, too. A run leaves it as it was, and gives
-a row the same distribution whichever batch it is in. Random generators go on: a model that samples would else draw the same
-numbers for each batch.
+A model may count its calls, move its statistics or keep a state in evaluation mode, too. A run leaves it as it was, and
+gives a row the same distribution whichever batch it is in. Random generators go on: a model that samples would draw the
+same numbers for each batch otherwise.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import contextlib
 import logging
 import operator
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 
 log = logging.getLogger("fo_onnx_torch")
 LARGE_BYTES = 1 << 20
-"""Buffers from this size on are only copied again for the next call if a call has written to them."""
+"""Buffers from this size on, and all on other devices, are copied for the first call, and then if a call wrote to them."""
 LARGE_CONTAINER = 1000
 """Lists and dicts from this length on are tables (a vocabulary), not a state, and are not looked into."""
 _DICTS = (dict, OrderedDict, defaultdict, Counter)
@@ -58,7 +58,7 @@ class Snapshot:
 
     Args:
         module: The module.
-        unwritten: Tensors by their ``id`` that are not copied, though they are large enough to matter.
+        unwritten: Tensors by their ``id`` that are not copied, since that costs and no call has written to them.
         weights: Whether the values of all weights belong to the state.
     """
 
@@ -77,7 +77,7 @@ class Snapshot:
             if isinstance(part, torch.jit.ScriptModule):
                 self._take_script(part)
             self._containers[id(attributes)] = (attributes, attributes.copy())
-            clips_weights = weights or getattr(part, "max_norm", None) is not None
+            clips_weights = weights or attributes.get("max_norm") is not None
             for name, value in attributes.items():
                 if type(value) in _STATES and name not in _BOOKKEEPING:
                     self._take(value, clips_weights)
@@ -87,7 +87,7 @@ class Snapshot:
         return any(s.tensor.data_ptr() != s.address for s in self._tensors.values())
 
     def put_back(self) -> dict[int, torch.Tensor]:
-        """Put the state back, and return the large buffers that were not written to, by their ``id``."""
+        """Put the state back, and return the costly tensors that were not written to, by their ``id``."""
         if self._is_lazy:
             return {}
         for container, before in self._containers.values():
@@ -98,7 +98,7 @@ class Snapshot:
                     compiled.setattr(name, value)
         written = {id(s.tensor) for s in self._tensors.values() if s.put_back(by_value=self._weights)}
         tensors = (s.tensor for s in self._tensors.values())
-        return {id(t): t for t in tensors if id(t) not in written and _is_large(t)}
+        return {id(t): t for t in tensors if id(t) not in written and _is_costly(t)}
 
     def _take(self, value: Any, clips_weights: bool) -> None:
         """Add a tensor, or a container and what it holds."""
@@ -155,9 +155,10 @@ class _TensorState(NamedTuple):
         if self.copy is None:
             if is_written and self.is_watched:
                 log.warning(
-                    "a buffer of shape %s was written to by a call of the model for the first time after its first call, and "
-                    "cannot be put back.", tuple(self.tensor.shape),
-                )  # fmt: skip
+                    "a call of the model has written to a buffer of shape %s, which its first call had not: there is no copy "
+                    "of it, and it cannot be put back.",
+                    tuple(self.tensor.shape),
+                )
             return is_written
         # Writes through .data leave the version as it is; on other devices a look at the values would wait for them.
         if is_written or ((by_value or self.tensor.is_cpu) and not torch.equal(self.memory, self.copy)):
@@ -171,22 +172,33 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return (
         tensor.layout is torch.strided
         and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta or tensor.is_inference())
-        and tensor.untyped_storage().size() > 0
+        and tensor.data_ptr() != 0
     )
 
 
-def _is_large(tensor: torch.Tensor) -> bool:
-    return tensor.nbytes >= LARGE_BYTES
+def _is_costly(tensor: torch.Tensor) -> bool:
+    """Return whether a copy for each call would be noticed; on other devices each copy is a launch of its own."""
+    return tensor.nbytes >= LARGE_BYTES or not tensor.is_cpu
 
 
 def _refill(container: Any, before: Any) -> None:
     """Give a list, dict or set back what it held, if that has changed."""
-    is_list = type(container) in (list, deque)
+    if type(container) is set:
+        if container != before:
+            container.clear()
+            container.update(before)
+        return
     # By identity: what is equal may be another tensor.
     is_same = len(container) == len(before) and all(map(operator.is_, container, before))
-    if is_same and type(container) in _DICTS:
-        is_same = all(map(operator.is_, container.values(), before.values()))
-    if not is_same:
+    if type(container) in _DICTS:
+        if is_same and all(map(operator.is_, container.values(), before.values())):
+            return
+        for key in [k for k in container if k not in before]:
+            del container[key]
+        if len(container) < len(before):
+            container.clear()  # so that its order is as before, too
+        for key, value in before.items():
+            container[key] = value
+    elif not is_same:
         container.clear()
-        fill: Callable[[Any], None] = container.extend if is_list else container.update
-        fill(before)
+        container.extend(before)

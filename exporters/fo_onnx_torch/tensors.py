@@ -11,7 +11,7 @@ from fo_onnx.contracts.batch import Array
 from fo_onnx.errors import DataError
 
 _CURES = {
-    "nested": "Its rows have lengths of their own: pad them, with torch.nested.to_padded_tensor(data, 0.0), and give a mask.",
+    "nested": "Its rows differ in length: pad them, with torch.nested.to_padded_tensor(data, 0.0), and give a mask.",
     "masked": "Fill what is masked, with data.to_tensor(value), or give the values and the mask as two inputs.",
     "quantised": "Give the numbers that it stands for, data.dequantize(), which the model is then called with.",
     "meta": "It has a shape and no values.",
@@ -21,8 +21,8 @@ _CURES = {
 def to_numpy(tensor: torch.Tensor) -> Array:
     """Return a tensor as an array of the same shape.
 
-    bfloat16 and the 8-bit floats become float32, since numpy lacks them; sparse tensors become dense, and quantised ones
-    numbers. The array shares the tensor's memory if that is plain and on the CPU.
+    bfloat16 and the 8-bit floats become float32, since numpy lacks them; sparse tensors become dense, quantised ones
+    plain. The array shares the tensor's memory if that is possible on the CPU.
     """
     tensor = tensor.detach()
     if tensor.is_quantized:
@@ -58,8 +58,17 @@ def to_tensor(array: Array, device: Any = "cpu") -> torch.Tensor:
 
     It shares the memory of a writable array on the CPU. A read-only one is copied: torch has no read-only tensors, and a
     model that works in place would write into what must not be written to.
+
+    Raises:
+        DataError: torch has no such dtype.
     """
     native = array.dtype.newbyteorder("=")
     if not array.flags.writeable or array.dtype != native or any(s < 0 for s in array.strides):
         array = np.array(array, dtype=native, order="C")
-    return torch.from_numpy(array).to(device)
+    try:
+        return torch.from_numpy(array).to(device)
+    except TypeError:
+        raise DataError(
+            f"the rows are {array.dtype}, which torch has not. Convert them, for example with "
+            "transform=lambda x: x.astype('float64')."
+        ) from None

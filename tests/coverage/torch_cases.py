@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torch_attention import CASES as ATTENTION
 from torch_nets import CASES as NETS
-from torch_nets import FALLBACKS, ROWS, Case, Mlp, images, make, normal, scaled, warmed
+from torch_nets import (
+    FALLBACKS,
+    ROWS,
+    CachedTable,
+    Case,
+    Clock,
+    FollowsItsMean,
+    MergingAdapter,
+    Mlp,
+    OnGradients,
+    Radio,
+    complex_rows,
+    half_with_hooks,
+    images,
+    make,
+    normal,
+    program,
+    scaled,
+    scripted,
+    times,
+    warmed,
+)
 
 
 class Recurrent(nn.Module):
@@ -92,6 +115,11 @@ class NoiseTimesZero(Mlp):
         return super().forward(x + 0 * torch.randn_like(x))
 
 
+class Scaled(Mlp):
+    def forward(self, x: torch.Tensor, factor: float = 1.0) -> torch.Tensor:
+        return super().forward(x) * factor
+
+
 class Block(nn.Module):
     """A residual block of two 3x3 convolutions."""
 
@@ -145,6 +173,19 @@ MORE: dict[str, Callable[[], Case]] = {
     "noise_times_zero": _plain(NoiseTimesZero),
     "quantized_dynamic": quantized,
     "resnet18": resnet18,
+    "merging_adapter": lambda: Case(
+        nn.Sequential(MergingAdapter(8, 16), nn.Tanh(), nn.Linear(16, 4)).train(), normal(ROWS, 8)
+    ),
+    "cached_table": _plain(CachedTable),
+    "gradient_inside": _plain(OnGradients),
+    "moving_statistics": lambda: Case(FollowsItsMean().eval(), normal(ROWS, 8), lambda m, r: copy.deepcopy(m)(r)),
+    "frozen_script": lambda: Case(torch.jit.freeze(scripted(Mlp().eval())), normal(ROWS, 8)),
+    "exported_program": lambda: Case(program(), normal(ROWS, 8), lambda m, r: m.module()(r)),
+    "float64_times": lambda: Case(Clock().eval(), times(ROWS)),
+    "complex_rows": lambda: Case(Radio().eval(), complex_rows(ROWS)),
+    "half_old_weight_norm": lambda: half_with_hooks(torch.nn.utils.weight_norm),
+    "half_pruned": lambda: half_with_hooks(lambda layer: prune.l1_unstructured(layer, "weight", 0.5)),
+    "partial_of_a_module": lambda: Case(functools.partial(Scaled().eval(), factor=1.5), normal(ROWS, 8)),
 }
 
 

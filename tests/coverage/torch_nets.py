@@ -80,9 +80,10 @@ def truth(case: Case) -> np.ndarray:
     """softmax of the logits that torch gives in evaluation mode, in float64. The model itself is not touched."""
     model = case.model
     modules = [m for m in (model, getattr(model, "__self__", None)) if isinstance(m, nn.Module)]
-    modes = [(part, part.training) for m in modules for part in m.modules()]
-    for m in modules:
-        m.eval()
+    modes = [(part, part.training) for m in modules for part in m.modules() if hasattr(part, "training")]
+    if any(mode for _, mode in modes):
+        for m in modules:
+            m.eval()
     try:
         with torch.no_grad():
             logits = case.call(model, tensors(case.data))
@@ -112,6 +113,100 @@ class Cnn(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body(x)
+
+
+class MergingAdapter(nn.Linear):
+    """A linear layer with an update of low rank: ``train(False)`` folds it into the weight, ``train(True)`` out of it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.weight.requires_grad_(False)
+        self.merged = False
+        self.a, self.b = nn.Parameter(torch.randn(2, inputs)), nn.Parameter(torch.randn(outputs, 2))
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        if mode == self.merged:
+            self.weight.data += self.b @ self.a * (-1 if mode else 1)
+            self.merged = not mode
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y if self.merged else y + x @ self.a.T @ self.b.T
+
+
+class CachedTable(Mlp):
+    """Computes a table in its first call and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            self.table = torch.cos(torch.arange(x.shape[1], dtype=torch.float32))
+        return super().forward(x * self.table)
+
+
+class OnGradients(Mlp):
+    """Classifies the gradient of an inner net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), scaled(nn.Linear(16, 1), 9))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self.inner(x).sum(), x)
+        return super().forward(gradient.detach())
+
+
+class FollowsItsMean(Mlp):
+    """Moves its statistics in evaluation mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.tensor(0))
+        self.mean.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = super().forward(x)
+        self.mean.mul_(0.9).add_(0.1 * x.mean(0))
+        self.calls.add_(1)
+        return scores
+
+
+class Clock(nn.Module):
+    """Times in seconds since 1970, which float32 holds to two minutes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = scaled(nn.Linear(8, 4), 5)
+
+    def forward(self, seconds: torch.Tensor) -> torch.Tensor:
+        s = seconds - 1.7e9
+        return self.out(torch.stack([torch.sin(s * (k + 1) / 60) for k in range(8)], 1).float())
+
+
+def times(rows: int) -> np.ndarray:
+    return 1.7e9 + np.random.default_rng(1).uniform(0, 3600, rows)
+
+
+class Radio(nn.Module):
+    """Complex rows, as of a radio signal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Mlp(inputs=16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(torch.cat([x.real, x.imag], -1).float())
+
+
+def complex_rows(rows: int) -> np.ndarray:
+    return (normal(rows, 8) + 1j * normal(rows, 8, seed=2)).astype(np.complex64)
 
 
 def warmed(net: nn.Module, rows: np.ndarray) -> nn.Module:
@@ -327,6 +422,20 @@ def in_train_mode() -> Case:
 def weight_norm() -> Case:
     layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
     return Case(nn.Sequential(layer, nn.Tanh(), scaled(nn.Linear(8, 4), 6)).eval(), normal(ROWS, 8))
+
+
+def half_with_hooks(wrap: Callable[[nn.Module], nn.Module]) -> Case:
+    """A module in bfloat16 whose hooks compute a weight: no leaf, of which torch makes no deep copy."""
+    net = nn.Sequential(wrap(nn.Linear(8, 8)), nn.Tanh(), scaled(nn.Linear(8, 4), 6)).to(torch.bfloat16)
+    net(torch.from_numpy(normal(3, 8)).bfloat16())
+    # The truth is the model itself, in bfloat16.
+    return Case(net.eval(), normal(ROWS, 8), lambda m, r: m(r.bfloat16()), tolerance=5e-2)
+
+
+def program() -> torch.export.ExportedProgram:
+    """What torch.export gives of a net, with a free number of rows."""
+    rows = torch.from_numpy(normal(3, 8))
+    return torch.export.export(Mlp().eval(), (rows,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
 
 
 CASES: dict[str, Callable[[], Case]] = {

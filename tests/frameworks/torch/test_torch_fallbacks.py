@@ -26,6 +26,7 @@ from torch_nets import (  # noqa: E402
     Tokens,
     make,
     normal,
+    scripted,
     tokens,
     truth,
 )
@@ -74,6 +75,24 @@ def test_asked_for_onnx_it_is_an_error(name: str) -> None:
 
     assert reason in str(caught.value)
     assert type(case.model).__name__ in str(caught.value)
+
+
+class Inverted(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = torch.nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.linalg.inv(x[:, :, None] * x[:, None, :] + torch.eye(8))[:, 0])
+
+
+def test_the_older_exporter_prints_no_graph(capfd: pytest.CaptureFixture[str]) -> None:
+    net = scripted(Inverted().eval())
+    was_enabled = torch._C._jit_is_onnx_log_enabled()
+    _, messages = generated(net, normal(ROWS, 8))
+    assert "aten::linalg_inv" in messages[0]
+    assert capfd.readouterr() == ("", "")
+    assert torch._C._jit_is_onnx_log_enabled() == was_enabled
 
 
 def test_export_writes_nothing_where_it_fails(tmp_path: Path) -> None:

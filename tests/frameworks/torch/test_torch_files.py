@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import fo_onnx as fo
+from fo_onnx.conversion.parity import row_spread
 from fo_onnx.distributions.probabilities import total_variation
 from fo_onnx.errors import ModelError, ModelNotFoundError, TrustError
 
@@ -22,7 +23,7 @@ torch = pytest.importorskip("torch")
 import fo_onnx_torch.export  # noqa: E402
 from fo_onnx_torch.files import load, load_weights  # noqa: E402
 from torch import nn  # noqa: E402
-from torch_nets import CASES, Mlp, make, normal, scripted, truth  # noqa: E402
+from torch_nets import CASES, Mlp, make, normal, program, scripted, truth  # noqa: E402
 
 assert CASES
 
@@ -260,3 +261,48 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         load_weights(Mlp(), tmp_path / "w.safetensors")
     with pytest.raises(ModelNotFoundError, match="there is no such file"):
         load_weights(Mlp(), tmp_path / "none.pt")
+
+
+def test_an_exported_program_and_its_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    exported, rows, path = program(), normal(40, 8), tmp_path / "net.pt2"
+    torch.export.save(exported, path)
+    with torch.no_grad():
+        expected = torch.softmax(exported.module()(torch.from_numpy(rows)).double(), 1).numpy()
+    assert row_spread(expected) > 0.05
+
+    for model in (exported, exported.module(), path):
+        for runner in ("native", "onnx") if model is path else ("native",):
+            dists = fo.generate(model, rows, runner=runner, trust=True)
+            assert total_variation(expected, dists.probs).max() < 1e-5
+    with pytest.raises(TrustError, match=r"net\.pt2 .*runs whatever code it holds.*trust=True"):
+        fo.generate(path, rows)
+    with pytest.raises(
+        ModelError, match=r"net\.pt2 is a program of torch\.export, a module with code, and no plain weights"
+    ):
+        load_weights(Mlp(), path)
+
+
+def test_an_exported_program_as_a_part_keeps_its_mode() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(program().module(), nn.Dropout(0.5), nn.Linear(4, 4))
+    flags, rows = [m.training for m in net.modules()], normal(40, 8)
+    assert all(flags)
+    dists = fo.generate(net, rows, runner="native")
+    assert [m.training for m in net.modules()] == flags
+    with torch.no_grad():
+        expected = torch.softmax(net[2](net[0](torch.from_numpy(rows))).double(), 1).numpy()
+    assert total_variation(expected, dists.probs).max() < 1e-6, "nothing is dropped out"
+
+
+@pytest.mark.parametrize("prepare", [torch.jit.freeze, torch.jit.optimize_for_inference])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_frozen_scriptmodules_have_no_mode(prepare: Any) -> None:
+    torch.manual_seed(0)
+    net, rows = Mlp().eval(), normal(40, 8)
+    with torch.no_grad():
+        expected = torch.softmax(net(torch.from_numpy(rows)).double(), 1).numpy()
+    frozen = prepare(scripted(net))
+    assert not hasattr(frozen, "training")
+    for runner in ("native", "auto"):
+        assert total_variation(expected, fo.generate(frozen, rows, runner=runner).probs).max() < 1e-5

@@ -197,3 +197,22 @@ def test_equal_in_another_process() -> None:
         "    print(fingerprint(torch_nets.make(name).model))"
     )
     assert run_python(program, hash_seed=1) == run_python(program, hash_seed=2)
+
+
+def test_a_scripted_lstm_has_an_identity() -> None:
+    """It has no method called forward, but one for each kind of input."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTM(4, 4, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.cell(x)[0][:, -1]
+
+    net = scripted(Recurrent().eval())
+    assert fingerprint(net) == fingerprint(net)
+    before = fingerprint(net)
+    with torch.no_grad():
+        net.cell.weight_ih_l0.add_(1)
+    assert fingerprint(net) != before
