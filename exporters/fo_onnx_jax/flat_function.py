@@ -17,7 +17,7 @@ import numpy as np
 from fo_onnx.contracts.batch import Inputs
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import TensorSpec
-from fo_onnx.errors import FoOnnxError
+from fo_onnx.errors import FoOnnxError, first_line
 from fo_onnx.plugin_kit.calling import Call, pick_output
 
 from .detect import name_of
@@ -73,11 +73,24 @@ def flatten(model: Any, example: Inputs, options: ModelOptions, output: OutputOp
     Raises:
         ModelError: Its parameters are missing, or it holds a module in training mode.
     """
-    call = call_of(model, list(example))
     # Layers of one dtype may refuse rows of another.
     dtypes = {np.dtype(w.dtype) for w in find_weights(model) if jnp.issubdtype(w.dtype, jnp.floating)}
     float_dtype = jax.dtypes.canonicalize_dtype(dtypes.pop()) if len(dtypes) == 1 else None
-    return FlatFunction(function_of(model), call, float_dtype, output.output_name, options.model_name or name_of(model))
+    function, model_name = function_of(model), options.model_name or name_of(model)
+
+    def flatten_by(call: Call) -> FlatFunction:
+        return FlatFunction(function, call, float_dtype, output.output_name, model_name)
+
+    def runs(call: Call) -> bool:
+        flat = flatten_by(call)
+        try:
+            flat(*(array[:2] for array in call.arrays(example)))
+        except Exception as err:
+            log.debug("%s takes no %s: %s", model_name, call.form, first_line(err))
+            return False
+        return True
+
+    return flatten_by(call_of(model, list(example), runs))
 
 
 def input_specs(flat: FlatFunction, example: Mapping[str, Any]) -> list[TensorSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from fo_onnx.contracts.spec import InputSignature
@@ -53,8 +54,8 @@ def mode_arguments(model: Any) -> dict[str, bool]:
     return {n: _MODES[n] for n, p in parameters.items() if n in _MODES and p.default is not None}
 
 
-def call_of(model: Any, keys: list[str]) -> Call:
-    """Return how `model` takes inputs with these keys.
+def call_of(model: Any, keys: list[str], runs: Callable[[Call], bool]) -> Call:
+    """Return how `model` takes inputs with these keys; `runs` says whether it takes a lone column of another name in a form.
 
     Raises:
         ModelError: It takes more arguments than there are inputs, or its parameters are missing.
@@ -68,7 +69,8 @@ def call_of(model: Any, keys: list[str]) -> Call:
             f"{name_of(model)}({', '.join(signature.required)}) takes {len(signature.required)} arguments, and the data have "
             f"{len(inputs)} input(s). Give its parameters, where the first argument stands for them, with params=."
         )
-    return plan_call(signature, keys, takes_keywords=captured.takes_keywords(_function_with_inputs(model)))
+    takes_keywords = captured.takes_keywords(_function_with_inputs(model))
+    return plan_call(signature, keys, takes_keywords=takes_keywords, runs=runs)
 
 
 def _function_with_inputs(model: Any) -> Any:

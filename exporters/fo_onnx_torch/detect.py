@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -59,12 +59,17 @@ def signature_of(model: Any) -> InputSignature | None:
         arguments = [a for a in schema.arguments if a.name != "self"]
         required = tuple(a.name for a in arguments if not a.has_default_value())
         return InputSignature(required, tuple(a.name for a in arguments if a.has_default_value()))
-    return captured.signature_of(forward)
+    # The keywords of transformers' own models are options, and no inputs; transformers' Trainer leaves such columns out too.
+    return captured.signature_of(forward, ignore_keywords=_is_of_transformers(forward))
 
 
-def call_of(model: Any, keys: Sequence[str]) -> Call:
-    """Return how `model` takes inputs with these keys."""
-    return plan_call(signature_of(model), keys, takes_keywords=captured.takes_keywords(_forward_of(model)))
+def call_of(model: Any, keys: Sequence[str], runs: Callable[[Call], bool]) -> Call:
+    """Return how `model` takes inputs with these keys; `runs` says whether it takes a lone column of another name in a form."""
+    return plan_call(signature_of(model), keys, takes_keywords=captured.takes_keywords(_forward_of(model)), runs=runs)
+
+
+def _is_of_transformers(forward: Any) -> bool:
+    return (getattr(forward, "__module__", None) or "").startswith("transformers.")
 
 
 def _forward_of(model: Any) -> Any:

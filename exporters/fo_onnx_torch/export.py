@@ -24,6 +24,7 @@ from fo_onnx.plugin_kit.quiet import quiet
 
 from .attention import TRANSLATIONS
 from .evaluation import evaluation_mode
+from .exact_rules import exact_rules
 from .experts import all_experts
 from .lengths import Axes, find_lengths, hold_for_other_lengths
 from .modules import FlatModule, weight_bytes
@@ -94,7 +95,7 @@ def _export_dynamo(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
         auto = torch.export.Dim.AUTO
         shapes = tuple({0: torch.export.Dim.DYNAMIC} | dict.fromkeys(axes, auto) for axes in free)
         # What is put back includes what was traced, and not computed: a table that the model keeps of its first call.
-        with module.left_as_found(), all_experts(module):
+        with module.left_as_found(), all_experts(module), exact_rules():
             return torch.onnx.export(
                 module,
                 tuple(tensors),

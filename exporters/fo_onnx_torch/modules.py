@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,13 +11,15 @@ import torch
 
 from fo_onnx.contracts.batch import Inputs
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
-from fo_onnx.errors import ModelError
-from fo_onnx.plugin_kit.calling import pick_output
+from fo_onnx.errors import ModelError, first_line
+from fo_onnx.plugin_kit.calling import Call, pick_output
 
 from .detect import call_of, captured_values, unwrap
 from .evaluation import evaluation_mode
 from .state import StateKeeper
 from .tensors import to_tensor
+
+log = logging.getLogger("fo_onnx_torch")
 
 
 class FunctionModule(torch.nn.Module):
@@ -58,9 +61,9 @@ class FlatModule(torch.nn.Module):
                 f"{self.model_name} has weights without values, on the device 'meta'. Load them with "
                 "load_state_dict(…, assign=True) first."
             )
-        self.call = call_of(model, list(example))
         self._output_name = output.output_name
         self.keeper = StateKeeper()
+        self.call = call_of(model, list(example), lambda call: self._runs(call, example))
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         """Return the raw output (n, …)."""
@@ -75,6 +78,19 @@ class FlatModule(torch.nn.Module):
         tensors = [to_tensor(array, device) for array in self.call.arrays(inputs)]
         # A copy, always: the tensors share the caller's memory, and a model may work in place.
         return [t.to(d, copy=True) for t, d in zip(tensors, dtypes or [t.dtype for t in tensors], strict=True)]
+
+    def _runs(self, call: Call, example: Inputs) -> bool:
+        """Return whether the model takes the first rows, with floats in the dtype of its weights, in this form."""
+        self.call = call
+        dtype = next((t.dtype for t in state_of(self) if t.is_floating_point()), torch.float32)
+        tensors = self.to_tensors({name: array[:2] for name, array in example.items()})
+        try:
+            with self.left_as_found():
+                self(*(t.to(dtype) if t.is_floating_point() else t for t in tensors))
+        except Exception as err:
+            log.debug("%s takes no %s: %s", self.model_name, call.form, first_line(err))
+            return False
+        return True
 
     @contextlib.contextmanager
     def left_as_found(self) -> Iterator[None]:

@@ -33,7 +33,8 @@ class Call:
         """Return positional and keyword arguments for tensors in the order of `keys`."""
         nested = nest(dict(zip(self.keys, tensors, strict=True)))
         if self.form == "positional":
-            return _number(nested), {}
+            order = sorted(nested, key=int) if all(k.isdecimal() for k in nested) else nested
+            return tuple(nested[k] for k in order), {}
         return ((nested,), {}) if self.form == "dict" else ((), nested)
 
     def arrays(self, inputs: Mapping[str, Any]) -> list[Any]:
@@ -41,21 +42,33 @@ class Call:
         return [inputs[k] if k in inputs else inputs[n] for k, n in zip(self.keys, self.names, strict=True)]
 
 
-def plan_call(signature: InputSignature | None, keys: Sequence[str], *, takes_keywords: bool = False) -> Call:
+def plan_call(
+    signature: InputSignature | None,
+    keys: Sequence[str],
+    *,
+    takes_keywords: bool = False,
+    runs: Callable[[Call], bool] | None = None,
+) -> Call:
     """Return how a model takes inputs with these keys.
 
     Args:
         signature: The model's parameters, if they can be determined.
         keys: The inputs as the source names them.
         takes_keywords: Whether a model without `signature` takes keywords of any name.
+        runs: Returns whether the model takes its inputs in a form. It is asked about a lone column of a name that the model does not know,
+            which may be an entry of the dict that it takes, or its one input.
     """
     named = (*signature.required, *signature.optional) if signature is not None else ()
     tops = list(dict.fromkeys(k.split(".")[0] for k in keys))
     if all(t.isdecimal() for t in tops):
         return Call(tuple(keys), tuple(_rename(k, named) for k in keys), "positional")
-    if (signature is None and takes_keywords) or set(tops) <= set(named):
+    if set(tops) <= set(named):
         return Call(tuple(keys), tuple(keys), "keywords")
-    return Call(tuple(keys), tuple(keys), "dict")
+    call = Call(tuple(keys), tuple(keys), "keywords" if signature is None and takes_keywords else "dict")
+    inputs = named if signature is None or not signature.required else signature.required
+    if runs is None or len(keys) > 1 or len(inputs) > 1 or runs(call):
+        return call
+    return Call(tuple(keys), inputs or tuple(keys), "positional")
 
 
 def pick_output(output: Any, output_name: str | None, model_name: str, is_tensor: Callable[[Any], bool]) -> Any:

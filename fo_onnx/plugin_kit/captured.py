@@ -10,11 +10,18 @@ from typing import Any
 from ..contracts.spec import InputSignature
 
 
-def signature_of(function: Any) -> InputSignature | None:
-    """Return the names of a callable's parameters, without ``self``; ``None`` if they are not known or it takes any."""
+def signature_of(function: Any, *, ignore_keywords: bool = False) -> InputSignature | None:
+    """Return the names of a callable's parameters, without ``self``; ``None`` if they are not known or it takes any.
+
+    Args:
+        function: The callable.
+        ignore_keywords: Whether ``**kwargs`` beside named parameters holds no inputs.
+    """
     parameters = _parameters_of(function)
     named = [p for p in parameters or () if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if parameters is None or len(named) < len(parameters):
+    ignored = (inspect.Parameter.VAR_KEYWORD,) if ignore_keywords and named else ()
+    more = [p for p in parameters or () if p not in named and p.kind not in ignored]
+    if parameters is None or more:
         return None
     required = tuple(p.name for p in named if p.default is p.empty)
     return InputSignature(required, tuple(p.name for p in named if p.default is not p.empty))

@@ -213,19 +213,19 @@ class ElementParser:
         return flatten(self._select_inputs(part if self._transform is None else self._transform(part)), self._convert)
 
     def _select_inputs(self, part: Any) -> Any:
-        """Return those of named parts that the model names; all if it names none of them (it may take a lone dict)."""
+        """Return those of named parts that the model names; all but text if it names none of them (it may take a dict)."""
         parts = parts_of(part)
         if parts is None or not parts.named:
             return part
         available = {name: value for name, value in parts.items if value is not None}
         if self._signature is None:
-            return available
+            return _leave_out_text(available)
         required = self._signature.required
         known = (*required, *self._signature.optional)
         # A lone part may hold several inputs, and a model's input may hold several parts.
         selected = {key: value for key, value in available.items() if any(covers(key, name) for name in known)}
         if not selected:
-            return available
+            return _leave_out_text(available)
         missing = [name for name in required if not any(covers(key, name) for key in selected)]
         if missing:
             raise DataError(
@@ -248,6 +248,24 @@ def _unwrap(element: Any) -> tuple[Any, Parts | None]:
         element = parts.items[0][1]
         parts = parts_of(element)
     return element, parts
+
+
+def _leave_out_text(named: dict[str, Any]) -> dict[str, Any]:
+    """Return what holds no text, such as the tokens beside the text that they were made of; all if nothing else is there."""
+    numbers = {name: value for name, value in named.items() if not _is_text(value)}
+    return numbers or named
+
+
+def _is_text(value: Any) -> bool:
+    """Return whether a value is text; the first of several says it for all."""
+    if isinstance(value, list | tuple):
+        return bool(value) and _is_text(value[0])
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    return (
+        isinstance(value, str | bytes)
+        or kind in ("U", "S")
+        or (kind == "O" and value.size > 0 and _is_text(value.flat[0]))
+    )
 
 
 def _arity(parts: Parts | None) -> int | None:

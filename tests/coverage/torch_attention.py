@@ -149,6 +149,21 @@ def experts(family: str, **sizes: Any) -> Callable[[], Case]:
     return made
 
 
+def helium() -> Case:
+    """Norms of padding, whose embedding is 0, with 1e-8 below the root."""
+    from transformers import HeliumConfig, HeliumForSequenceClassification
+
+    config = HeliumConfig(
+        vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        intermediate_size=48, num_labels=4, pad_token_id=0,
+    )  # fmt: skip
+    net = HeliumForSequenceClassification(config).eval()
+    scaled(net.score, 20)
+    mask = masks()
+    rows = {"input_ids": np.where(mask, 3 + tokens(ROWS, LENGTH) % 97, 0), "attention_mask": mask}
+    return Case(net, rows, lambda m, r: m(**r).logits)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "attention": attends(masked=False),
     "attention_bool_mask": attends(mask_of=as_bool),
@@ -163,6 +178,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "attention_shared_keys_five_axes": attends(masked=False, shape=(2, 4), key_heads=2, enable_gqa=True),
     "attention_module": heads,
     "hiera": hiera,
+    "helium": helium,
     "mixtral": experts("Mixtral", num_local_experts=4),
     "qwen3_moe": experts("Qwen3Moe", num_experts=4, moe_intermediate_size=24, head_dim=8),
     "gpt_oss": experts("GptOss", num_local_experts=4, head_dim=8, sliding_window=8),

@@ -46,6 +46,40 @@ def test_a_model_that_takes_any_keywords():
     assert plan_call(None, ("a", "b")).form == "dict"
 
 
+@pytest.mark.parametrize(
+    ("signature", "name"),
+    [
+        (InputSignature(("x",)), "x"),
+        (InputSignature(("x",), ("mask", "scale")), "x"),
+        (InputSignature((), ("x",)), "x"),
+        (None, "image"),
+    ],
+)
+@pytest.mark.parametrize("takes_keywords", [False, True])
+def test_a_lone_column_of_another_name_is_the_one_input(signature, name, takes_keywords):
+    asked = []
+
+    def refuses(call):
+        asked.append(call.form)
+        return False
+
+    call = plan_call(signature, ("image",), takes_keywords=takes_keywords, runs=refuses)
+
+    assert (call.form, call.names, call.arguments([1])) == ("positional", (name,), ((1,), {}))
+    assert call.arrays({"image": 1}) == [1]
+    assert asked == ["keywords" if signature is None and takes_keywords else "dict"]
+    # A model may take a dict with one entry.
+    assert plan_call(signature, ("image",), runs=lambda call: True).arguments([1]) == (({"image": 1},), {})
+
+
+@pytest.mark.parametrize(
+    ("signature", "keys"),
+    [(TWO, ("photo",)), (InputSignature((), ("x", "y")), ("photo",)), (InputSignature(("x",)), ("photo", "other"))],
+)
+def test_of_several_inputs_or_columns_none_is_meant(signature, keys):
+    assert plan_call(signature, keys, runs=lambda call: pytest.fail("not asked")).form == "dict"
+
+
 def test_arrays_by_either_name():
     call = plan_call(TWO, ("0", "1"))
     assert call.arrays({"0": 1, "1": 2}) == call.arrays({"mask": 2, "image": 1}) == [1, 2]
@@ -106,6 +140,9 @@ def test_signatures():
     assert signature_of(lambda x, y, *, z=1: x) == InputSignature(("x", "y"), ("z",))
     assert signature_of(functools.partial(lambda w, x: x, 3)) == InputSignature(("x",))
     assert signature_of(lambda *xs: xs) is None
+    assert signature_of(lambda x, **kw: x) is None
+    assert signature_of(lambda x, **kw: x, ignore_keywords=True) == InputSignature(("x",))
+    assert signature_of(lambda **kw: kw, ignore_keywords=True) is None
     assert signature_of(3) is None
     assert takes_keywords(lambda **kw: kw)
     assert not takes_keywords(lambda x: x)

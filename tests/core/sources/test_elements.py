@@ -161,6 +161,19 @@ class TestWithoutSignature:
     def test_a_lone_key_is_the_input(self) -> None:
         assert list(take({"y": X})[0]) == ["y"]
 
+    @pytest.mark.parametrize(
+        "text", ["good", b"good", ["a", "b"], np.array("good"), np.array(["a", "b"], dtype=object)]
+    )
+    def test_text_beside_numbers_is_left_out(self, text: Any, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO, "fo_onnx.sources"):
+            inputs, label = take({"text": text, "ids": X, "label": 3})
+        assert (list(inputs), label) == (["ids"], 3)
+        assert "not among the model's inputs, and left out: text" in caplog.text
+
+    def test_text_alone_is_no_input(self) -> None:
+        with pytest.raises(DataError, match="input 'text' has the dtype <U4; numbers were expected"):
+            take({"text": "good"})
+
     def test_a_batch_has_a_row_of_labels(self) -> None:
         inputs, labels = take((Z, np.array([1, 0])), batched=True)
         assert shapes(inputs) == {"0": (2, 3)}
@@ -247,7 +260,7 @@ class TestWithSignature:
             take({"a": X, "c": Z}, self.TWO)
 
     def test_a_lone_dict_argument_keeps_its_keys(self) -> None:
-        assert list(take({"u": X, "v": Z}, InputSignature(("d",)))[0]) == ["u", "v"]
+        assert list(take({"u": X, "v": Z, "text": "good"}, InputSignature(("d",)))[0]) == ["u", "v"]
 
     def test_nested_names(self) -> None:
         signature = InputSignature(("image.left", "image.right"))
