@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from fo_onnx_tensorflow.gradients import forget_gradients
 
 from fo_onnx.contracts.batch import Array, Inputs, pad_rows
 from fo_onnx.contracts.exporter import Devices
@@ -129,6 +130,7 @@ class TensorFlowModel:
         if key not in self._steps:
             # Not by a call, after which TensorFlow warns of functions that are traced often, of whichever model.
             step = self._graph.get_concrete_function(*values)
+            forget_gradients(step.graph)
             self._steps[key] = step, assigned_by(step, self._open_program().model)
         step, variables = self._steps[key]
         with restore_variables(variables, self._states, self._differing):

@@ -27,6 +27,7 @@ from fo_onnx_keras.plugin import KerasExporter  # noqa: E402
 from keras import layers  # noqa: E402
 from keras_cases import CASES  # noqa: E402
 from keras_truth import in_float32, probs, state  # noqa: E402
+from tensorflow.python.framework import ops  # noqa: E402
 
 EXPORTER = KerasExporter()
 ROWS = np.random.default_rng(0).standard_normal((20, 6), dtype=np.float32)
@@ -631,3 +632,18 @@ def test_always_on_dropout_samples() -> None:
     assert not np.array_equal(raw.forward({"0": ROWS}), raw.forward({"0": ROWS}))
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value, variable.path)
+
+
+def test_a_gradient_is_in_tensorflows_registry_only_for_graphs_of_the_users(tmp_path: Path) -> None:
+    registry = ops.gradient_registry._registry
+    model, before = linear(layers.Dense(6, activation="silu")), set(registry)
+    fo.export(model, ROWS, tmp_path / "model.onnx")
+    opened(model).forward({"0": ROWS})
+    assert set(registry) == before, "it refers to the weights, for as long as the process lives"
+
+    # A function of the user's own may be traced by us first, and trained after.
+    function = tf.function(lambda rows: tf.nn.silu(model(rows)))
+    opened(function).forward({"0": ROWS})
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(function(tf.constant(ROWS)))
+    assert all(g is not None for g in tape.gradient(loss, model.trainable_variables))
