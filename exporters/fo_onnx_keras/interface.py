@@ -15,11 +15,12 @@ from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import ModelError
 from fo_onnx.plugin_kit import captured
 
-from .detect import is_graph_function, is_layer, is_trackable, layers_of
+from .detect import is_graph_function, is_layer, is_legacy_layer, is_trackable, layers_of
 
 DEFAULT_SIGNATURE = "serving_default"
 """The signature that TensorFlow Serving takes if none is named (documentation of tf.saved_model)."""
 _UNNAMED = re.compile(r"(input_layer|keras_tensor)(_\d+)?")
+_UNNAMED_LEGACY = re.compile(r"input_\d+")
 _NOT_INPUTS = ("training", "mask")
 """Parameters of ``call`` that Keras fills in (Keras' documentation of `Layer.call`)."""
 
@@ -77,7 +78,7 @@ def interface_of(model: Any) -> Interface | None:
         ModelError: It is a Keras model that was never built, or one that keeps state from batch to batch.
     """
     require_usable(model)
-    if is_layer(model):
+    if is_layer(model) or is_legacy_layer(model):
         # A Sequential or functional model has inputs; so has a subclass of either that overrides nothing.
         return _of_functional(model) if getattr(model, "inputs", None) is not None else _of_subclassed(model)
     if is_graph_function(model) or is_trackable(model):
@@ -102,7 +103,7 @@ def signature_of(model: Any) -> InputSignature | None:
 
 def callee_of(model: Any) -> Any:
     """Return the Python function that is called, as far as there is one."""
-    if is_layer(model):
+    if is_layer(model) or is_legacy_layer(model):
         return model.call
     return getattr(entry_point(model), "python_function", entry_point(model))
 
@@ -112,7 +113,7 @@ def parameters_of(model: Any) -> InputSignature | None:
     signature = captured.signature_of(callee_of(model))
     if signature is None:
         return None
-    hidden = _NOT_INPUTS if is_layer(model) else _NOT_INPUTS[:1]
+    hidden = _NOT_INPUTS if is_layer(model) or is_legacy_layer(model) else _NOT_INPUTS[:1]
     return InputSignature(
         tuple(n for n in signature.required if n not in hidden), tuple(n for n in signature.optional if n not in hidden)
     )
@@ -161,14 +162,16 @@ def require_usable(model: Any) -> None:
             "the variables of the TensorFlow function are gone, since what owned them was deleted. Keep what was loaded for as long as "
             "its signature is used: loaded = tf.saved_model.load(path), then loaded.signatures[…]."
         ) from err
-    for layer in layers_of(model)[:1] if is_layer(model) else ():
+    is_legacy = is_legacy_layer(model)
+    layers = list(model._flatten_layers()) if is_legacy else layers_of(model)
+    for layer in layers[:1] if is_layer(model) or is_legacy else ():
         if not layer.built:
             raise ModelError(
                 f"the Keras model {type(layer).__name__} was never built: it has no weights yet, and those that it would be given now "
                 "are random. Load its weights, or train it; a model without weights is built by calling it on a batch once, or by "
                 "beginning it with keras.Input(shape)."
             )
-    stateful = [layer.name for layer in layers_of(model) if getattr(layer, "stateful", False)]
+    stateful = [layer.name for layer in layers if getattr(layer, "stateful", False)]
     if stateful:
         raise ModelError(
             f"the layer {stateful[0]!r} is stateful: what it gives for a row depends on the batches before it. Make the model with "
@@ -181,16 +184,18 @@ def _of_functional(model: Any) -> Interface:
 
     # A Sequential has an `input` only after a call.
     structure = model.inputs[0] if isinstance(model, Sequential) else model.input
+    is_legacy = is_legacy_layer(model)
     paths = [".".join(map(str, path)) for path, _ in tree.flatten_with_path(structure)]
     by_name = isinstance(structure, dict)
     inputs = []
     for path, tensor in zip(paths, tree.flatten(structure), strict=True):
         # A Sequential that was built by a call has that batch's shape, and takes others.
         shape = (None, *tensor.shape[1:]) if tensor.shape[0] is None else None
-        layer = tensor._keras_history.operation
+        layer = tensor._keras_history.layer if is_legacy else tensor._keras_history.operation
         optional = bool(getattr(layer, "optional", False))
-        inputs.append(Declared(path if by_name else layer.name, len(tensor.shape), tensor.dtype, shape, optional))
-    if len(inputs) == 1 and _UNNAMED.fullmatch(inputs[0].name):
+        dtype = tensor.dtype.name if is_legacy else tensor.dtype
+        inputs.append(Declared(path if by_name else layer.name, len(tensor.shape), dtype, shape, optional))
+    if len(inputs) == 1 and (_UNNAMED_LEGACY if is_legacy else _UNNAMED).fullmatch(inputs[0].name):
         # Keras counts the layers of a process: the same model would have another input's name tomorrow.
         inputs = [replace(inputs[0], name="input")]
     return Interface(tuple(inputs), structure)
