@@ -11,16 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fo_onnx.contracts.batch import Inputs
 from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import ModelError
 from fo_onnx.plugin_kit import captured
 
-from .detect import is_graph_function, is_layer, is_legacy_layer, is_trackable, layers_of
+from .detect import TENSORFLOW, backend_of, is_graph_function, is_layer, is_legacy_layer, is_trackable, layers_of
 
 DEFAULT_SIGNATURE = "serving_default"
 """The signature that TensorFlow Serving takes if none is named (documentation of tf.saved_model)."""
 _UNNAMED = re.compile(r"(input_layer|keras_tensor)(_\d+)?")
 _UNNAMED_LEGACY = re.compile(r"input_\d+")
+TEXT = "string"
+"""The dtype of text, as Keras and TensorFlow call it."""
+_TEXT_LAYERS = ("TextVectorization", "StringLookup")
 _NOT_INPUTS = ("training", "mask")
 """Parameters of ``call`` that Keras fills in (Keras' documentation of `Layer.call`)."""
 
@@ -90,7 +94,8 @@ def signature_of(model: Any) -> InputSignature | None:
     """Return the names and ranks of the inputs of a model; see `fo_onnx.contracts.Exporter.signature`."""
     interface = interface_of(model)
     if interface is None:
-        return parameters_of(model)
+        parameters = parameters_of(model)
+        return None if parameters is None else replace(parameters, takes_text=_takes_text(model, ()))
     # Ranks tell a batch from a sample, so they count only if all are known.
     required = [i for i in interface.inputs if not i.optional]
     ranks = tuple(i.rank for i in required if i.rank is not None)
@@ -98,7 +103,21 @@ def signature_of(model: Any) -> InputSignature | None:
         tuple(i.name for i in required),
         tuple(i.name for i in interface.inputs if i.optional),
         ranks if len(ranks) == len(required) else None,
+        _takes_text(model, interface.inputs),
     )
+
+
+def reason_of_text(example: Inputs) -> str | None:
+    """Return why a model over text is no ONNX file, if the rows hold text."""
+    name = next((n for n, array in example.items() if array.dtype.kind in "OUS"), None)
+    return None if name is None else f"its input {name!r} is text, and the converter has no operators for text"
+
+
+def _takes_text(model: Any, inputs: Sequence[Declared]) -> bool:
+    """Return whether inputs may be text, which only TensorFlow has tensors of."""
+    # A model that declares nothing shows it by its layers.
+    holds_text = any(i.dtype == TEXT for i in inputs) or any(type(v).__name__ in _TEXT_LAYERS for v in layers_of(model))
+    return holds_text and backend_of(model) == TENSORFLOW
 
 
 def callee_of(model: Any) -> Any:
@@ -148,9 +167,24 @@ def entry_point(model: Any) -> Any:
     if DEFAULT_SIGNATURE not in names and len(names) > 1:
         raise ModelError(
             f"the SavedModel has the signatures {', '.join(map(repr, names))}, none of which is {DEFAULT_SIGNATURE!r}. Choose one: "
-            f"give tf.saved_model.load(path).signatures[{names[0]!r}] as the model."
+            f"{_choose_signature(names[0])}."
         )
     return signatures[DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0]]
+
+
+def advise_signature(model: Any) -> str:
+    """Return how another signature of a SavedModel is chosen, with their names; empty if it has no other."""
+    names = (
+        [n for n in getattr(model, "signatures", None) or () if n != DEFAULT_SIGNATURE] if is_trackable(model) else []
+    )
+    if not names:
+        return ""
+    return f" Its other signatures are {', '.join(map(repr, names))}. To choose one: {_choose_signature(names[0])}."
+
+
+def _choose_signature(name: str) -> str:
+    # What was loaded owns the variables of its signatures.
+    return f"loaded = tf.saved_model.load(path), and give loaded.signatures[{name!r}] as the model"
 
 
 def require_usable(model: Any) -> None:
@@ -251,4 +285,4 @@ def _of_specs(args: list[Any], keywords: dict[str, Any]) -> Interface | None:
 def _of_spec(name: str, spec: Any) -> Declared:
     shape = None if spec.shape.rank is None else (None, *spec.shape.as_list()[1:])
     rows = spec.shape[0] if spec.shape.rank else None
-    return Declared(name, spec.shape.rank, spec.dtype.as_numpy_dtype().dtype.name, shape, rows=rows)
+    return Declared(name, spec.shape.rank, spec.dtype.name, shape, rows=rows)

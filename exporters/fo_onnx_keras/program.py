@@ -20,7 +20,17 @@ from fo_onnx.plugin_kit import captured
 from fo_onnx.plugin_kit.calling import pick_output, plan_call
 
 from .detect import is_layer, layers_of
-from .interface import Declared, callee_of, entry_point, interface_of, name_of, parameters_of, takes_training
+from .interface import (
+    TEXT,
+    Declared,
+    advise_signature,
+    callee_of,
+    entry_point,
+    interface_of,
+    name_of,
+    parameters_of,
+    takes_training,
+)
 from .precision import HALVES
 
 
@@ -84,8 +94,18 @@ class Program:
             )
 
     def arrays(self, inputs: Inputs) -> list[Array]:
-        """Return a batch, named as data or as model name it, in the order of `keys` and the dtypes of the model."""
+        """Return a batch, named as data or as model name it, in the order of `keys` and the dtypes of the model.
+
+        Raises:
+            RunError: An input takes text, and got numbers.
+        """
         arrays = [inputs[k] if k in inputs else inputs[n] for k, n in zip(self.keys, self.names, strict=True)]
+        for array, declared in zip(arrays, self.declared, strict=True):
+            if declared.dtype == TEXT and array.dtype.kind not in "OUS":
+                raise RunError(
+                    f"running {self.model_name} on {declared.name}: {array.dtype} {array.shape} failed: this input takes text or bytes. "
+                    f"Give it text, or a model that takes numbers.{advise_signature(self.model)}"
+                )
         return [a.astype(self._dtype(a, d), copy=False) for a, d in zip(arrays, self.declared, strict=True)]
 
     def specs(self, example: Inputs) -> tuple[TensorSpec, ...]:
@@ -114,7 +134,7 @@ class Program:
         name, wanted = str(array.dtype), declared.dtype or ""
         if array.dtype.kind == "f":
             name = wanted if "float" in wanted else self._float_dtype()
-        elif array.dtype.kind in "iu" and wanted and np.dtype(_widen(wanted)).kind in "iu":
+        elif array.dtype.kind in "iu" and wanted not in ("", TEXT) and np.dtype(_widen(wanted)).kind in "iu":
             name = wanted
         return np.dtype(_widen(name))
 
