@@ -44,6 +44,7 @@ class Program:
         keys: The inputs as the data name them, in order.
         declared: What the model says of each, in the same order; only its name if it says nothing.
         output_name: Which output is meant.
+        keeps_float64: Whether inputs of undeclared dtype stay float64, rather than become the floats of the model.
     """
 
     model: Any
@@ -52,6 +53,7 @@ class Program:
     declared: tuple[Declared, ...]
     output_name: str | None
     _arguments: Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+    keeps_float64: bool = False
 
     def __call__(self, tensors: Sequence[Any], is_tensor: Callable[[Any], bool], target: Any = None) -> Any:
         """Return the raw output (n, …) as a tensor, in evaluation mode.
@@ -132,6 +134,8 @@ class Program:
         """Return the dtype to call with: the declared one if it is of the same kind, else the float of the model."""
         # Floats become the model's, integers the declared ones; all else is left to the model.
         name, wanted = str(array.dtype), declared.dtype or ""
+        if self.keeps_float64 and name == "float64" and not wanted:
+            return array.dtype
         if array.dtype.kind == "f":
             name = wanted if "float" in wanted else self._float_dtype()
         elif array.dtype.kind in "iu" and wanted not in ("", TEXT) and np.dtype(_widen(wanted)).kind in "iu":
