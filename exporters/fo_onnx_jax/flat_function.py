@@ -5,9 +5,10 @@ The export and the native runner both take this function, so that they compute t
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -90,7 +91,18 @@ def flatten(model: Any, example: Inputs, options: ModelOptions, output: OutputOp
             return False
         return True
 
-    return flatten_by(call_of(model, list(example), runs))
+    flat = flatten_by(call_of(model, list(example), runs))
+    return replace(flat, float_dtype=None) if _takes_float64(flat, example) else flat
+
+
+def _takes_float64(flat: FlatFunction, example: Inputs) -> bool:
+    """Return whether rows of float64 reach a model of float32 weights as they are, as with ``jax_enable_x64`` they may."""
+    is_wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64 and any(
+        a.dtype == np.float64 for a in example.values()
+    )
+    as_given = replace(flat, float_dtype=None)
+    evaluate = functools.partial(jax.eval_shape, as_given)
+    return is_wide and flat.float_dtype == np.float32 and attempt_trace(evaluate, as_given, example) is not None
 
 
 def input_specs(flat: FlatFunction, example: Mapping[str, Any]) -> list[TensorSpec]:

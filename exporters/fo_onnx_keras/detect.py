@@ -39,6 +39,12 @@ def is_layer(value: Any) -> bool:
     return keras is not None and isinstance(value, keras.layers.Layer)
 
 
+def is_legacy_layer(value: Any) -> bool:
+    """Return whether a value is a model or layer of Keras 2 (the package ``tf_keras``); to TensorFlow it is a ``tf.Module``."""
+    tf_keras = _imported_module("tf_keras", "layers")
+    return tf_keras is not None and isinstance(value, tf_keras.layers.Layer)
+
+
 def is_graph_function(value: Any) -> bool:
     """Return whether a value is a ``tf.function``, or one with its signature chosen (a `ConcreteFunction`)."""
     tf = tensorflow_module()

@@ -20,7 +20,7 @@ from fo_onnx.errors import ExportError
 
 from .detect import is_graph_function
 from .interface import Declared
-from .native import is_tensor
+from .native import is_tensor, settle_floats
 from .patches import patch_convolutions
 from .precision import guard_layers, is_half, retrace
 from .program import Program, make_program
@@ -30,7 +30,7 @@ _PYTHON_FUNCTION = re.compile(r"\b(Eager)?PyFunc(Stateless)?\b")
 
 def export(model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions) -> ModelSpec:
     """Write `model` to `path`; see `fo_onnx.contracts.Exporter.export`."""
-    program = make_program(model, list(example), options, output)
+    program = settle_floats(make_program(model, list(example), options, output), example)
     if program.fixed_rows is not None:
         raise ExportError(
             f"{program.model_name} takes {program.fixed_rows} rows at a time, as its signature says, and files take any number. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -133,6 +134,12 @@ def _read(path: Path, *, safe: bool) -> Any:
                 f"{path} holds code (a Lambda layer, or the like), and reading it would run that: {first_cause(err)}. If you trust "
                 f"where the file came from, {_OPT_IN}. Safer: make a layer of the code, and register its class."
             ) from err
+        version = _keras_version(path)
+        if version.startswith("2."):
+            raise ModelError(
+                f"{path} was written by Keras {version}, and Keras {keras.__version__} cannot read it: {first_cause(err)}. Read it with "
+                "tf_keras, which is Keras 2 (pip install tf_keras), and give what tf_keras.models.load_model(path) returns as the model."
+            ) from err
         unknown = _UNKNOWN_CLASS.search(text)
         if unknown is not None:
             raise ModelError(
@@ -141,6 +148,19 @@ def _read(path: Path, *, safe: bool) -> Any:
                 "package.module:attribute with --weights."
             ) from err
         raise ModelError(f"reading the Keras model in {path} failed: {first_cause(err)}") from err
+
+
+def _keras_version(path: Path) -> str:
+    """Return the version of Keras that wrote a file that was opened before; empty if the file does not say."""
+    if path.suffix.lower() == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            metadata = json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
+        return str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        version = file.attrs.get("keras_version", "")
+    return version.decode(errors="replace") if isinstance(version, bytes) else str(version)
 
 
 def _require_h5_model(path: Path) -> None:

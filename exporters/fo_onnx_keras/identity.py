@@ -22,6 +22,7 @@ from fo_onnx.plugin_kit import digests
 from .detect import (
     is_graph_function,
     is_layer,
+    is_legacy_layer,
     is_tensor_or_variable,
     is_trackable,
     keras_module,
@@ -153,6 +154,8 @@ def _of_function(function: Any) -> Iterator[bytes]:
 
 def _of_module(module: Any) -> Iterator[bytes]:
     """Yield a ``tf.Module`` with the modules within it and their variables, or the functions of a SavedModel."""
+    if is_legacy_layer(module):
+        yield _config_of(module)
     if hasattr(module, "submodules"):
         for part in (module, *module.submodules):
             yield from _of_object(part)

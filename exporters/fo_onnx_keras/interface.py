@@ -11,15 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fo_onnx.contracts.batch import Inputs
 from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import ModelError
 from fo_onnx.plugin_kit import captured
 
-from .detect import is_graph_function, is_layer, is_trackable, layers_of
+from .detect import TENSORFLOW, backend_of, is_graph_function, is_layer, is_legacy_layer, is_trackable, layers_of
 
 DEFAULT_SIGNATURE = "serving_default"
 """The signature that TensorFlow Serving takes if none is named (documentation of tf.saved_model)."""
 _UNNAMED = re.compile(r"(input_layer|keras_tensor)(_\d+)?")
+_UNNAMED_LEGACY = re.compile(r"input_\d+")
+TEXT = "string"
+"""The dtype of text, as Keras and TensorFlow call it."""
+_TEXT_LAYERS = ("TextVectorization", "StringLookup")
 _NOT_INPUTS = ("training", "mask")
 """Parameters of ``call`` that Keras fills in (Keras' documentation of `Layer.call`)."""
 
@@ -77,7 +82,7 @@ def interface_of(model: Any) -> Interface | None:
         ModelError: It is a Keras model that was never built, or one that keeps state from batch to batch.
     """
     require_usable(model)
-    if is_layer(model):
+    if is_layer(model) or is_legacy_layer(model):
         # A Sequential or functional model has inputs; so has a subclass of either that overrides nothing.
         return _of_functional(model) if getattr(model, "inputs", None) is not None else _of_subclassed(model)
     if is_graph_function(model) or is_trackable(model):
@@ -89,7 +94,8 @@ def signature_of(model: Any) -> InputSignature | None:
     """Return the names and ranks of the inputs of a model; see `fo_onnx.contracts.Exporter.signature`."""
     interface = interface_of(model)
     if interface is None:
-        return parameters_of(model)
+        parameters = parameters_of(model)
+        return None if parameters is None else replace(parameters, takes_text=_takes_text(model, ()))
     # Ranks tell a batch from a sample, so they count only if all are known.
     required = [i for i in interface.inputs if not i.optional]
     ranks = tuple(i.rank for i in required if i.rank is not None)
@@ -97,12 +103,26 @@ def signature_of(model: Any) -> InputSignature | None:
         tuple(i.name for i in required),
         tuple(i.name for i in interface.inputs if i.optional),
         ranks if len(ranks) == len(required) else None,
+        _takes_text(model, interface.inputs),
     )
+
+
+def reason_of_text(example: Inputs) -> str | None:
+    """Return why a model over text is no ONNX file, if the rows hold text."""
+    name = next((n for n, array in example.items() if array.dtype.kind in "OUS"), None)
+    return None if name is None else f"its input {name!r} is text, and the converter has no operators for text"
+
+
+def _takes_text(model: Any, inputs: Sequence[Declared]) -> bool:
+    """Return whether inputs may be text, which only TensorFlow has tensors of."""
+    # A model that declares nothing shows it by its layers.
+    holds_text = any(i.dtype == TEXT for i in inputs) or any(type(v).__name__ in _TEXT_LAYERS for v in layers_of(model))
+    return holds_text and backend_of(model) == TENSORFLOW
 
 
 def callee_of(model: Any) -> Any:
     """Return the Python function that is called, as far as there is one."""
-    if is_layer(model):
+    if is_layer(model) or is_legacy_layer(model):
         return model.call
     return getattr(entry_point(model), "python_function", entry_point(model))
 
@@ -112,7 +132,7 @@ def parameters_of(model: Any) -> InputSignature | None:
     signature = captured.signature_of(callee_of(model))
     if signature is None:
         return None
-    hidden = _NOT_INPUTS if is_layer(model) else _NOT_INPUTS[:1]
+    hidden = _NOT_INPUTS if is_layer(model) or is_legacy_layer(model) else _NOT_INPUTS[:1]
     return InputSignature(
         tuple(n for n in signature.required if n not in hidden), tuple(n for n in signature.optional if n not in hidden)
     )
@@ -147,9 +167,24 @@ def entry_point(model: Any) -> Any:
     if DEFAULT_SIGNATURE not in names and len(names) > 1:
         raise ModelError(
             f"the SavedModel has the signatures {', '.join(map(repr, names))}, none of which is {DEFAULT_SIGNATURE!r}. Choose one: "
-            f"give tf.saved_model.load(path).signatures[{names[0]!r}] as the model."
+            f"{_choose_signature(names[0])}."
         )
     return signatures[DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0]]
+
+
+def advise_signature(model: Any) -> str:
+    """Return how another signature of a SavedModel is chosen, with their names; empty if it has no other."""
+    names = (
+        [n for n in getattr(model, "signatures", None) or () if n != DEFAULT_SIGNATURE] if is_trackable(model) else []
+    )
+    if not names:
+        return ""
+    return f" Its other signatures are {', '.join(map(repr, names))}. To choose one: {_choose_signature(names[0])}."
+
+
+def _choose_signature(name: str) -> str:
+    # What was loaded owns the variables of its signatures.
+    return f"loaded = tf.saved_model.load(path), and give loaded.signatures[{name!r}] as the model"
 
 
 def require_usable(model: Any) -> None:
@@ -161,14 +196,16 @@ def require_usable(model: Any) -> None:
             "the variables of the TensorFlow function are gone, since what owned them was deleted. Keep what was loaded for as long as "
             "its signature is used: loaded = tf.saved_model.load(path), then loaded.signatures[…]."
         ) from err
-    for layer in layers_of(model)[:1] if is_layer(model) else ():
+    is_legacy = is_legacy_layer(model)
+    layers = list(model._flatten_layers()) if is_legacy else layers_of(model)
+    for layer in layers[:1] if is_layer(model) or is_legacy else ():
         if not layer.built:
             raise ModelError(
                 f"the Keras model {type(layer).__name__} was never built: it has no weights yet, and those that it would be given now "
                 "are random. Load its weights, or train it; a model without weights is built by calling it on a batch once, or by "
                 "beginning it with keras.Input(shape)."
             )
-    stateful = [layer.name for layer in layers_of(model) if getattr(layer, "stateful", False)]
+    stateful = [layer.name for layer in layers if getattr(layer, "stateful", False)]
     if stateful:
         raise ModelError(
             f"the layer {stateful[0]!r} is stateful: what it gives for a row depends on the batches before it. Make the model with "
@@ -181,16 +218,18 @@ def _of_functional(model: Any) -> Interface:
 
     # A Sequential has an `input` only after a call.
     structure = model.inputs[0] if isinstance(model, Sequential) else model.input
+    is_legacy = is_legacy_layer(model)
     paths = [".".join(map(str, path)) for path, _ in tree.flatten_with_path(structure)]
     by_name = isinstance(structure, dict)
     inputs = []
     for path, tensor in zip(paths, tree.flatten(structure), strict=True):
         # A Sequential that was built by a call has that batch's shape, and takes others.
         shape = (None, *tensor.shape[1:]) if tensor.shape[0] is None else None
-        layer = tensor._keras_history.operation
+        layer = tensor._keras_history.layer if is_legacy else tensor._keras_history.operation
         optional = bool(getattr(layer, "optional", False))
-        inputs.append(Declared(path if by_name else layer.name, len(tensor.shape), tensor.dtype, shape, optional))
-    if len(inputs) == 1 and _UNNAMED.fullmatch(inputs[0].name):
+        dtype = tensor.dtype.name if is_legacy else tensor.dtype
+        inputs.append(Declared(path if by_name else layer.name, len(tensor.shape), dtype, shape, optional))
+    if len(inputs) == 1 and (_UNNAMED_LEGACY if is_legacy else _UNNAMED).fullmatch(inputs[0].name):
         # Keras counts the layers of a process: the same model would have another input's name tomorrow.
         inputs = [replace(inputs[0], name="input")]
     return Interface(tuple(inputs), structure)
@@ -246,4 +285,4 @@ def _of_specs(args: list[Any], keywords: dict[str, Any]) -> Interface | None:
 def _of_spec(name: str, spec: Any) -> Declared:
     shape = None if spec.shape.rank is None else (None, *spec.shape.as_list()[1:])
     rows = spec.shape[0] if spec.shape.rank else None
-    return Declared(name, spec.shape.rank, spec.dtype.as_numpy_dtype().dtype.name, shape, rows=rows)
+    return Declared(name, spec.shape.rank, spec.dtype.name, shape, rows=rows)

@@ -13,6 +13,8 @@ from fo_onnx.errors import LONGEST_LINE, PluginError
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 _TAIL = re.compile(r"\n\s*(?:Arguments received by |\[Op:|\[\[\{\{node|Stack trace for op definition)")
 _HEAD = re.compile(r"Exception encountered when calling [^\n]*\n+")
+_CONFIG = re.compile(r"(?:\s+using config=|\. Please ensure that).*\n+Exception encountered: ", re.DOTALL)
+"""What Keras puts between the class that it could not read from a file and the cause."""
 _USER_CODE = re.compile(r"^in user code:\n.*?\n\s*(?=\w+(?:Error|Exception)?: )", re.DOTALL)
 _NODE = re.compile(r"\s*\{\{(?:function_node|node) [^}]*\}\}")
 
@@ -24,7 +26,8 @@ def first_cause(err: BaseException) -> str:
 
 def in_one_line(text: str) -> str:
     """Return a message without those, without a full stop at its end, and without the end of a long one."""
-    text = _TAIL.split(_HEAD.sub("", _USER_CODE.sub("", _STYLES.sub("", text))))[0]
+    text = _CONFIG.sub(": ", _HEAD.sub("", _USER_CODE.sub("", _STYLES.sub("", text))))
+    text = _TAIL.split(text)[0]
     return textwrap.shorten(_NODE.sub("", text), LONGEST_LINE, placeholder=" …").rstrip(".")
 
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from fo_onnx_tensorflow.gradients import forget_gradients
 
 from fo_onnx.contracts.batch import Array, Inputs, pad_rows
 from fo_onnx.contracts.exporter import Devices
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.runner import RawModel
 from fo_onnx.contracts.spec import ModelSpec
-from fo_onnx.errors import FoOnnxError, RunError
+from fo_onnx.errors import FoOnnxError, ModelError, RunError
 
+from .detect import is_layer, is_legacy_layer
 from .devices import devices_of, home_of, require_devices, strategy_of, tf_device, tf_variables
 from .messages import first_cause
 from .precision import guard_layers, is_half, retrace
 from .program import Program, make_program
 from .variables import RandomStates, assigned_by, copies_of, differing_variables, restore_variables
+
+log = logging.getLogger("fo_onnx_keras")
 
 
 class TensorFlowModel:
@@ -129,6 +135,7 @@ class TensorFlowModel:
         if key not in self._steps:
             # Not by a call, after which TensorFlow warns of functions that are traced often, of whichever model.
             step = self._graph.get_concrete_function(*values)
+            forget_gradients(step.graph)
             self._steps[key] = step, assigned_by(step, self._open_program().model)
         step, variables = self._steps[key]
         with restore_variables(variables, self._states, self._differing):
@@ -167,13 +174,38 @@ def to_numpy(tensor: Any) -> Array:
     return array
 
 
+def settle_floats(program: Program, example: Inputs) -> Program:
+    """Return the program for rows of float64 as they are, if the model takes them so; a layer of Keras casts them by itself.
+
+    Rounded to float32, seconds since 1970 are up to a minute off.
+    """
+    undeclared = [k for k, d in zip(program.keys, program.declared, strict=True) if d.dtype is None]
+    if (
+        is_layer(program.model)
+        or is_legacy_layer(program.model)
+        or all(example[k].dtype != np.float64 for k in undeclared)
+    ):
+        return program
+    as_given = replace(program, keeps_float64=True)
+    rows = [tf.convert_to_tensor(a[:2]) for a in as_given.arrays(example)]
+    try:
+        with program.no_new_weights(), restore_variables(copies_of(list(tf_variables(program.model))), {}):
+            as_given(rows, is_tensor)
+    except ModelError:  # of layers that were built only now
+        raise
+    except Exception as err:
+        log.debug("%s takes no float64: %s", program.model_name, first_cause(err))
+        return program
+    return as_given
+
+
 def open_native(model: Any, example: Inputs, device: Devices, options: ModelOptions, output: OutputOptions) -> RawModel:
     """Open `model` as a `TensorFlowModel` in float32; see `fo_onnx.contracts.Exporter.native`.
 
     A model that was made in a strategy's scope runs on its replicas, unless one device is asked for. Weights on another
     device are copied to it as they are read, and stay where they are.
     """
-    program = make_program(model, list(example), options, output)
+    program = settle_floats(make_program(model, list(example), options, output), example)
     # Where it runs: on one device that is asked for, on the replicas of its strategy, or where its weights are.
     strategy = strategy_of(model)
     require_devices(strategy, device, program.model_name)

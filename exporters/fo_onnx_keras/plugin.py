@@ -16,11 +16,12 @@ from fo_onnx.contracts.exporter import Devices
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.runner import RawModel
 from fo_onnx.contracts.spec import InputSignature, ModelSpec
+from fo_onnx.errors import ExportError, ModelError
 
 from .detect import TENSORFLOW, backend_of, is_function_over_tensors, is_model, keras_module
 from .files import load, load_weights
 from .identity import fingerprint
-from .interface import name_of, signature_of
+from .interface import name_of, reason_of_text, signature_of
 from .messages import require
 
 _PACKAGES = {TENSORFLOW: ("tensorflow", "tf2onnx"), "torch": ("torch",), "jax": ("jax", "jaxlib")}
@@ -50,7 +51,10 @@ class KerasExporter:
         return signature_of(model)
 
     def prefer_native(self, model: Any, example: Inputs) -> str | None:
-        """Return that the model lives on a TPU, if it does, or why the exporter of its backend prefers to run it."""
+        """Return that it takes text or lives on a TPU, if so, or why the exporter of its backend prefers to run it."""
+        reason = reason_of_text(example)
+        if reason is not None:
+            return reason
         if backend_of(model) == TENSORFLOW:
             from .devices import tpu_of
 
@@ -64,6 +68,9 @@ class KerasExporter:
         self, model: Any, example: Inputs, path: Path, options: ModelOptions, output: OutputOptions
     ) -> ModelSpec:
         """Write `model` to `path`: by tf2onnx, or by the exporter of the backend that Keras runs on."""
+        reason = reason_of_text(example)
+        if reason is not None:
+            raise ExportError(f"converting {options.model_name or name_of(model)} to ONNX failed: {reason}.")
         if backend_of(model) == TENSORFLOW:
             require("tf2onnx", f"converting {options.model_name or name_of(model)} to ONNX")
             from .export import export
@@ -77,6 +84,11 @@ class KerasExporter:
         """Return the model in TensorFlow, or in the backend that Keras runs on, in float32."""
         if backend_of(model) == TENSORFLOW:
             from .native import open_native
+        elif reason_of_text(example) is not None:
+            raise ModelError(
+                f"{options.model_name or name_of(model)} cannot run on text: Keras takes it on its TensorFlow backend only, and runs on "
+                f"{backend_of(model)}. Set KERAS_BACKEND=tensorflow, or give numbers."
+            )
         else:
             from .delegate import open_native
         return open_native(model, example, device, options, output)

@@ -20,7 +20,17 @@ from fo_onnx.plugin_kit import captured
 from fo_onnx.plugin_kit.calling import pick_output, plan_call
 
 from .detect import is_layer, layers_of
-from .interface import Declared, callee_of, entry_point, interface_of, name_of, parameters_of, takes_training
+from .interface import (
+    TEXT,
+    Declared,
+    advise_signature,
+    callee_of,
+    entry_point,
+    interface_of,
+    name_of,
+    parameters_of,
+    takes_training,
+)
 from .precision import HALVES
 
 
@@ -34,6 +44,7 @@ class Program:
         keys: The inputs as the data name them, in order.
         declared: What the model says of each, in the same order; only its name if it says nothing.
         output_name: Which output is meant.
+        keeps_float64: Whether inputs of undeclared dtype stay float64, rather than become the floats of the model.
     """
 
     model: Any
@@ -42,6 +53,7 @@ class Program:
     declared: tuple[Declared, ...]
     output_name: str | None
     _arguments: Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+    keeps_float64: bool = False
 
     def __call__(self, tensors: Sequence[Any], is_tensor: Callable[[Any], bool], target: Any = None) -> Any:
         """Return the raw output (n, …) as a tensor, in evaluation mode.
@@ -84,8 +96,18 @@ class Program:
             )
 
     def arrays(self, inputs: Inputs) -> list[Array]:
-        """Return a batch, named as data or as model name it, in the order of `keys` and the dtypes of the model."""
+        """Return a batch, named as data or as model name it, in the order of `keys` and the dtypes of the model.
+
+        Raises:
+            RunError: An input takes text, and got numbers.
+        """
         arrays = [inputs[k] if k in inputs else inputs[n] for k, n in zip(self.keys, self.names, strict=True)]
+        for array, declared in zip(arrays, self.declared, strict=True):
+            if declared.dtype == TEXT and array.dtype.kind not in "OUS":
+                raise RunError(
+                    f"running {self.model_name} on {declared.name}: {array.dtype} {array.shape} failed: this input takes text or bytes. "
+                    f"Give it text, or a model that takes numbers.{advise_signature(self.model)}"
+                )
         return [a.astype(self._dtype(a, d), copy=False) for a, d in zip(arrays, self.declared, strict=True)]
 
     def specs(self, example: Inputs) -> tuple[TensorSpec, ...]:
@@ -112,9 +134,11 @@ class Program:
         """Return the dtype to call with: the declared one if it is of the same kind, else the float of the model."""
         # Floats become the model's, integers the declared ones; all else is left to the model.
         name, wanted = str(array.dtype), declared.dtype or ""
+        if self.keeps_float64 and name == "float64" and not wanted:
+            return array.dtype
         if array.dtype.kind == "f":
             name = wanted if "float" in wanted else self._float_dtype()
-        elif array.dtype.kind in "iu" and wanted and np.dtype(_widen(wanted)).kind in "iu":
+        elif array.dtype.kind in "iu" and wanted not in ("", TEXT) and np.dtype(_widen(wanted)).kind in "iu":
             name = wanted
         elif array.dtype.kind == "c" and "float" in wanted:
             # Keras would leave out the imaginary part.

@@ -21,6 +21,7 @@ from fo_onnx.errors import ExportError, FoOnnxError, first_line, root_cause
 from fo_onnx.plugin_kit.graph_checks import require_known_operators
 
 from .foreign_nodes import foreign_ops
+from .gradients import forget_gradients
 from .handlers.registry import register_own_handlers
 from .onnx_edits import fold_sigmoids, rename_tensors, unused_name
 from .quiet import Records, quiet
@@ -98,7 +99,9 @@ def _trace(function: Callable[..., tf.Tensor], inputs: Sequence[TensorSpec]) -> 
         # Identity, since a function that returns its input gives a graph without nodes.
         return tf.identity(function(*tensors))
 
-    return tf.function(flat, autograph=False, input_signature=signature).get_concrete_function()
+    traced = tf.function(flat, autograph=False, input_signature=signature).get_concrete_function()
+    forget_gradients(traced.graph)
+    return traced
 
 
 def _output_spec(traced: Any, inputs: Sequence[TensorSpec], model_name: str) -> TensorSpec:

@@ -116,6 +116,9 @@ def _export_dynamo(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
         program = convert(free)
     _require_opset(program.model.opset_imports[""], opset)
     program.save(str(path), external_data=weight_bytes(module) > EXTERNAL_DATA_BYTES)
+    # onnxscript's rules for rewriting, which are there for the whole process, refer to the last graph that they rewrote.
+    for initializer in program.model.graph.initializers.values():
+        initializer.const_value = None
     return free
 
 

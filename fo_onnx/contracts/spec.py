@@ -63,11 +63,13 @@ class InputSignature:
         required: Names of the inputs that must be given, in order.
         optional: Names of the inputs that may be given, in order.
         ranks: Number of axes of each required input, the batch axis included; ``None`` where unknown.
+        takes_text: Whether inputs may be text; if not, sources refuse it.
     """
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     ranks: tuple[int, ...] | None = None
+    takes_text: bool = False
 
 
 @dataclass(frozen=True)

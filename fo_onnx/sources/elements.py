@@ -184,7 +184,7 @@ class ElementParser:
     def take_inputs(self, columns: Any) -> dict[str, Array]:
         """Return the inputs of data that are arrays; `input_getter` and `transform` are not applied."""
         self._decide_layout(columns, batched=True)  # which logs what is left out
-        return flatten(self._select_inputs(self._split(columns, batched=True)[1]), self._convert)
+        return self._flatten(self._select_inputs(self._split(columns, batched=True)[1]))
 
     def take_labels(self, columns: Any) -> Array | None:
         """Return the labels of data that are arrays."""
@@ -210,7 +210,11 @@ class ElementParser:
         return self._input_getter(element) if self._input_getter is not None else self._split(element, batched)[1]
 
     def _to_inputs(self, part: Any) -> dict[str, Array]:
-        return flatten(self._select_inputs(part if self._transform is None else self._transform(part)), self._convert)
+        return self._flatten(self._select_inputs(part if self._transform is None else self._transform(part)))
+
+    def _flatten(self, inputs: Any) -> dict[str, Array]:
+        takes_text = self._signature is not None and self._signature.takes_text
+        return flatten(inputs, self._convert, takes_text=takes_text)
 
     def _select_inputs(self, part: Any) -> Any:
         """Return those of named parts that the model names; all but text if it names none of them (it may take a dict)."""

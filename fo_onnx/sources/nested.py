@@ -106,20 +106,33 @@ def map_leaves(value: Any, function: Callable[[Any], Any], *, lists_are_leaves: 
     return mapped if parts.named else tuple(mapped.values())
 
 
-def flatten(value: Any, convert: Convert = as_array) -> dict[str, Array]:
-    """Return the leaves of a nested structure as arrays by the names of `named_leaves`.
+def flatten(value: Any, convert: Convert = as_array, *, takes_text: bool = False) -> dict[str, Array]:
+    """Return the leaves of a nested structure as arrays by the names of `named_leaves`; text as objects (str).
 
     Raises:
-        DataError: There is no leaf, two have one name, or one is no array of numbers.
+        DataError: There is no leaf, two have one name, or one is no array of numbers, nor of text if the model takes it.
     """
     arrays: dict[str, Array] = {}
     for name, leaf in named_leaves(value):
         if name in arrays:
             raise DataError(f"two inputs are called {name!r}; rename one, or choose with input_getter=.")
-        arrays[name] = _to_numbers(convert(leaf), name)
+        array = convert(leaf)
+        arrays[name] = _to_text(array) if takes_text and _is_text(array) else _to_numbers(array, name)
     if not arrays:
         raise DataError(f"an element of the data ({_type_name(value)}) holds no input; choose one with input_getter=.")
     return arrays
+
+
+def _is_text(array: Array) -> bool:
+    if array.dtype.kind == "O":
+        return array.size > 0 and all(isinstance(v, str | bytes) for v in array.flat)
+    return array.dtype.kind in "US"
+
+
+def _to_text(array: Array) -> Array:
+    """Return text as objects, whose dtype is the same whatever the longest text of a batch; bytes are decoded."""
+    texts = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in array.flat]
+    return np.array(texts, dtype=object).reshape(array.shape)
 
 
 def _to_numbers(array: Array, name: str) -> Array:

@@ -19,6 +19,7 @@ from keras_truth import check_in_onnx, probs
 
 import fo_onnx as fo
 from fo_onnx.distributions.probabilities import softmax, total_variation
+from fo_onnx.errors import DataError, ModelError
 from fo_onnx.models import plugins
 
 BACKEND = keras.config.backend()
@@ -159,6 +160,20 @@ def identity() -> None:
     assert exporter.fingerprint(model, {}) == before
     model.set_weights([w + 1 for w in model.get_weights()])
     assert exporter.fingerprint(model, {}) != before
+
+
+def text() -> None:
+    """Text is refused in one way or another, never by the backend's own error."""
+    words = layers.TextVectorization(vocabulary=["a", "b"], output_mode="count")
+    model = keras.Sequential([layers.Input((1,), dtype="string", name="review"), words, layers.Dense(3)])
+    texts = np.array([["a b"], ["b"]] * 4)
+    with pytest.raises(DataError, match="numbers were expected"):
+        fo.generate(model, texts)
+    frame = pytest.importorskip("pandas").DataFrame({"review": texts[:, 0]})
+    with pytest.raises(
+        ModelError, match=f"TensorFlow backend only, and runs on {BACKEND}. Set KERAS_BACKEND=tensorflow"
+    ):
+        fo.generate(model, frame)
 
 
 def without_graphs() -> None:

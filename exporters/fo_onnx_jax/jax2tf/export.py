@@ -95,8 +95,8 @@ def _convert(
             converted = jax2tf.convert(
                 unroll_short_scans(in_float32(over_weights)),
                 polymorphic_shapes=[None, *shapes],
-                # Without it jax2tf puts PreventGradient nodes, which ONNX has no operator for.
-                with_gradient=True,
+                # TensorFlow's registry of gradients never lets one go, nor the weights that it computes with.
+                with_gradient=False,
                 native_serialization=False,
                 enable_xla=False,
             )

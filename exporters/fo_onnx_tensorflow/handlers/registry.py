@@ -31,6 +31,7 @@ _ADDED: dict[str, Build] = {
     "Erfinv": formulas.erfinv,
     "Lgamma": formulas.lgamma,
     "Cholesky": formulas.cholesky,
+    "PreventGradient": lambda nodes: nodes.inputs[0],
     "TruncateMod": lambda nodes: nodes.make("Mod", *nodes.inputs, fmod=1),
 }
 """Operators that tf2onnx lacks, and what makes their nodes."""

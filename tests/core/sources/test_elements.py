@@ -94,6 +94,15 @@ class TestFlatten:
         with pytest.raises(DataError, match=r"input 'a' has the dtype .*; numbers were expected\. Leave it out"):
             flatten({"a": value})
 
+    @pytest.mark.parametrize(
+        "value", [np.array([["b", "aä"]]), np.array([["b", "aä"]], object), np.array([["b", "aä".encode()]], object)]
+    )
+    def test_text_for_a_model_that_takes_it(self, value: Any) -> None:
+        text = flatten({"a": value, "b": X}, takes_text=True)["a"]
+        assert (text.dtype, text.tolist()) == (np.dtype(object), [["b", "aä"]])
+        with pytest.raises(DataError, match="numbers were expected"):
+            flatten({"a": np.array([1, "b"], object)}, takes_text=True)
+
     def test_objects(self) -> None:
         with pytest.raises(DataError, match=r"has the dtype object \(ragged rows, or rows that are no numbers\)"):
             flatten(np.array([X, Z], dtype=object))

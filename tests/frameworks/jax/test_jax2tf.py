@@ -403,6 +403,14 @@ def test_inputs_of_any_dtype_keep_it_in_the_file(dtype, path):
     assert not jax.config.jax_enable_x64
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint8", "uint16", "uint32"])
+def test_floats_outside_of_an_integers_range_become_its_limits(dtype, path):
+    info = np.iinfo(dtype)
+    edges = [info.min - 1.5, info.min - 0.5, info.min, info.max, info.max + 0.5, info.max + 1.0, -1e12, 1e12]
+    rows = np.array([[-1.5, -0.5, 0.5, 1.5, np.nan, np.inf, -np.inf, 100.7, *edges]], np.float32)
+    check(lambda x: x.astype(dtype).astype("float32"), path, np.concatenate([rows, rows[:, ::-1]]), atol=0, rtol=0)
+
+
 def test_wide_numbers_stay_wide_where_the_user_has_them(path):
     with jax.experimental.enable_x64():
         outputs = in_onnx(lambda x: x / 3, path, numbers(4, 3, dtype=np.float64))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,3 +81,14 @@ class TestNativeOnly:
 
         for model in (Net(), jax.vmap(Cell()), lambda x: (x @ WEIGHT, x), branches):
             assert EXPORTER.prefer_native(model, {"0": X}) is None
+
+
+def test_an_export_keeps_no_weight(tmp_path: Path) -> None:
+    def export() -> weakref.ref[Any]:
+        weight = 2 * WEIGHT
+        fo.export(lambda x: jax.nn.silu(x) @ weight, ROWS, tmp_path / "model.onnx")
+        return weakref.ref(weight)
+
+    weight = export()
+    gc.collect()
+    assert weight() is None

@@ -381,10 +381,19 @@ class TestPrecision:
             "    np.testing.assert_allclose(output, rows @ np.asarray(w), atol=1e-12)\n"
             "half = w.astype(jnp.float32)\n"
             "raw = JaxExporter().native(lambda x: x @ half, {'0': x}, 'cpu', ModelOptions(), OutputOptions())\n"
+            "assert raw.forward({'0': x}).dtype == (jnp.asarray(x) @ half).dtype == np.float64\n"
+            # One that takes float32 alone gets that; one that counts seconds gets them all.
+            "strict = lambda x: jax.lax.dot_general(x, half, (((1,), (0,)), ((), ()))) if x.dtype == half.dtype else 1 / 0\n"
+            "raw = JaxExporter().native(strict, {'0': x}, 'cpu', ModelOptions(), OutputOptions())\n"
             "assert raw.forward({'0': x}).dtype == np.float32\n"
+            "phase = lambda x: (x % 60 / 60).astype(jnp.float32) @ half\n"
+            "seconds = np.round(1.7e9 + 500 * x)\n"
+            "raw = JaxExporter().native(phase, {'0': seconds}, 'cpu', ModelOptions(), OutputOptions())\n"
+            "np.testing.assert_allclose(raw.forward({'0': seconds}), phase(jnp.asarray(seconds)), atol=1e-6)\n"
+            "assert fo.generate(phase, seconds, runner='onnx').meta['parity']['max_tv'] < 1e-5\n"
             "assert fo.generate(lambda x: x @ w, x, runner='native').probs.dtype == np.float32\n"
         )
-        run = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+        run = subprocess.run([sys.executable, "-c", program], timeout=120, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
 
 

@@ -38,7 +38,17 @@ def elsewhere(backend: str, *names: str) -> None:
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_on_another_backend(backend: str) -> None:
     elsewhere(
-        backend, *ELSEWHERE, "any_length", "closure", "devices", "half", "sigmoid", "counting", "misfit", "identity"
+        backend,
+        *ELSEWHERE,
+        "any_length",
+        "closure",
+        "devices",
+        "half",
+        "sigmoid",
+        "counting",
+        "misfit",
+        "identity",
+        "text",
     )
 
 

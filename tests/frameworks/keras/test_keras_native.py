@@ -27,6 +27,7 @@ from fo_onnx_keras.plugin import KerasExporter  # noqa: E402
 from keras import layers  # noqa: E402
 from keras_cases import CASES  # noqa: E402
 from keras_truth import in_float32, probs, state  # noqa: E402
+from tensorflow.python.framework import ops  # noqa: E402
 
 EXPORTER = KerasExporter()
 ROWS = np.random.default_rng(0).standard_normal((20, 6), dtype=np.float32)
@@ -631,3 +632,43 @@ def test_always_on_dropout_samples() -> None:
     assert not np.array_equal(raw.forward({"0": ROWS}), raw.forward({"0": ROWS}))
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value, variable.path)
+
+
+def test_a_gradient_is_in_tensorflows_registry_only_for_graphs_of_the_users(tmp_path: Path) -> None:
+    registry = ops.gradient_registry._registry
+    model, before = linear(layers.Dense(6, activation="silu")), set(registry)
+    fo.export(model, ROWS, tmp_path / "model.onnx")
+    opened(model).forward({"0": ROWS})
+    assert set(registry) == before, "it refers to the weights, for as long as the process lives"
+
+    # A function of the user's own may be traced by us first, and trained after.
+    function = tf.function(lambda rows: tf.nn.silu(model(rows)))
+    opened(function).forward({"0": ROWS})
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(function(tf.constant(ROWS)))
+    assert all(g is not None for g in tape.gradient(loss, model.trainable_variables))
+
+
+def test_rows_of_float64_reach_a_function_as_they_are() -> None:
+    seconds = 1.7e9 + np.random.default_rng(0).integers(0, 600, (20, 6)).astype(np.float64)
+
+    def phase(rows: Any) -> Any:
+        return tf.cast(rows % 60 / 60, tf.float32) @ tf.constant(WEIGHT) * 3
+
+    expected = softmax(phase(tf.constant(seconds)).numpy().astype(np.float64))
+    rounded = softmax(phase(tf.constant(seconds.astype(np.float32))).numpy().astype(np.float64))
+    assert total_variation(expected, rounded).max() > 0.1
+    for model in (phase, tf.function(phase)):
+        for runner in ("native", "onnx"):
+            result = fo.generate(model, seconds, runner=runner)
+            assert total_variation(expected, result.probs).max() < 1e-6
+    # One that takes float32 alone gets that.
+    function = tf.function(lambda rows: rows @ tf.constant(WEIGHT))
+    result = fo.generate(function, ROWS.astype(np.float64), runner="onnx")
+    assert total_variation(softmax((ROWS @ WEIGHT).astype(np.float64)), result.probs).max() < 1e-6
+
+
+def test_a_layer_that_the_first_rows_would_build_is_refused() -> None:
+    unbuilt = keras.layers.Dense(3)
+    with pytest.raises(ModelError, match="was built in part only|never built"):
+        fo.generate(lambda rows: unbuilt(rows), ROWS.astype(np.float64))

@@ -172,10 +172,32 @@ def _on_parts(original: Rule) -> Rule:
     return _for_complex(rule, original)
 
 
+def _to_integers(x: Any, limits: Any) -> Any:
+    """Cast to integers as XLA does: what is outside becomes the nearest limit, and NaN 0 (StableHLO leaves both open).
+
+    A bare cast in ONNX Runtime wraps around: 300 as uint8 is 44 in place of 255.
+    """
+    float_dtype, dtype = x.dtype.as_numpy_dtype, tf.as_dtype(limits.dtype)
+    # The largest of the floats that fit; of 32 bits and more the limit itself is none.
+    largest = float_dtype(limits.max)
+    exceeds = int(largest) > limits.max
+    if exceeds:
+        largest = np.nextafter(largest, float_dtype(0))
+    inside = tf.minimum(tf.maximum(tf.where(tf.math.is_nan(x), tf.zeros_like(x), x), float_dtype(limits.min)), largest)
+    if not exceeds or dtype == tf.uint64:
+        return tf.cast(inside, dtype)
+    # ONNX Runtime's Where has no unsigned integers of 32 bits.
+    wide = tf.int64 if dtype == tf.uint32 else dtype
+    return tf.cast(tf.where(x > largest, tf.constant(limits.max, wide), tf.cast(inside, wide)), dtype)
+
+
 def _change_dtype(original: Rule) -> Rule:
     def rule(operand: Any, *, new_dtype: Any, **params: Any) -> Any:
         if not np.issubdtype(new_dtype, np.complexfloating):
-            return original(parts_of(operand)[0], new_dtype=new_dtype, **params)
+            real, _ = parts_of(operand)
+            if real.dtype.is_floating and np.issubdtype(new_dtype, np.integer):
+                return _to_integers(real, np.iinfo(new_dtype))
+            return original(real, new_dtype=new_dtype, **params)
         part = tf.float64 if np.dtype(new_dtype) == np.complex128 else tf.float32
         return tf.complex(*(tf.cast(p, part) for p in parts_of(operand)))
 
