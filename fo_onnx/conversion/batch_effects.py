@@ -84,9 +84,9 @@ def measure_batch_effects(run: Run, inputs: Inputs, batch_size: int) -> BatchEff
     stays[np.random.default_rng(0).permutation(size)[: size // 2]] = True
     others = np.arange(size, 2 * size) % rows if rows > size else np.roll(np.arange(size), 1)
     mixing = 0.0
-    for kept in (stays, ~stays):
-        changed = {name: _replace_rows(array, ~kept, others) for name, array in inputs.items()}
-        mixing = max(mixing, float(row_distances(together, run(changed))[kept].max(initial=0.0)))
+    for same in (stays, ~stays):
+        changed = {name: _replace_rows(array, ~same, others) for name, array in inputs.items()}
+        mixing = max(mixing, float(row_distances(together, run(changed))[same].max(initial=0.0)))
     return BatchEffects(sampling, mixing, together)
 
 
