@@ -14,38 +14,59 @@ import numpy as np
 from ..contracts.batch import Array, Inputs, first_row
 from ..contracts.runner import RawModel, Runner
 from ..errors import RunError
-from ..models.index_guard import IndexRange, find_tables, guard_indices
+from ..models.index_guard import IndexRange, guard_indices, table_lengths
 from ..models.onnx_model import LoadedOnnx
 from .batch_effects import Floats, row_distances
 from .hazards import CODE, find_hazards
 
 LEAST_TOLERANCE = 1e-2
 """Synthetic rows lie far from those that a model was made for, where rounding counts for more; a hazard counts for much."""
+MOST_TABLES = 3
 Run = Callable[[Inputs], Floats]
 
 
 def guard_export(loaded: LoadedOnnx, original: RawModel, inputs: Inputs) -> LoadedOnnx:
-    """Guard the inputs whose values are indices of a table, where the original refuses those outside of it.
+    """Guard the inputs whose values are indices of a table, if the original refuses those outside of it.
 
     Args:
         loaded: The exported file, without a head; its graph is changed.
         original: The model that it was exported from.
         inputs: Rows that the original takes.
     """
-    names = dict(zip((tensor.name for tensor in loaded.model.spec.inputs), inputs, strict=False))
+    lengths = table_lengths(loaded.proto)[:MOST_TABLES]
+    names = [tensor.name for tensor in loaded.model.spec.inputs]
     ranges = []
-    for name, length in find_tables(loaded.proto).items():
-        key = name if name in inputs else names.get(name)
-        if key is None or inputs[key].dtype.kind not in "iu" or inputs[key][:1].size == 0:
-            continue
-
-        least = 0 if _refuses(original, _with_index(inputs, key, -1)) else -length
-        if _refuses(original, _with_index(inputs, key, length)):
-            ranges.append(IndexRange(name, least, length - 1))
+    for key, name in zip(inputs, inputs if set(names) == set(inputs) else names, strict=False):
+        limits = _ask_range(original, inputs, key, lengths)
+        if limits is not None:
+            ranges.append(IndexRange(name, *limits))
     if not ranges:
         return loaded
     guard_indices(loaded.proto, loaded.model.spec.output.name, ranges)
     return replace(loaded, is_edited=True)
+
+
+def _ask_range(original: RawModel, inputs: Inputs, name: str, lengths: list[int]) -> tuple[int, int] | None:
+    """Return the least and the largest index that the original takes at an input; ``None`` if it takes all, or no index."""
+    array = inputs[name]
+    if array.dtype.kind != "i" or not array[:1].size:
+        return None
+    type_limits = np.iinfo(array.dtype)
+
+    def refuses(index: int) -> bool:
+        if not type_limits.min <= index <= type_limits.max:
+            return False
+        try:
+            return bool(np.isnan(original.forward(_with_index(inputs, name, index))).any())
+        except RunError:
+            return True
+
+    length = next((n for n in lengths if refuses(n) and not refuses(n - 1)), None)
+    if length is None:
+        return None
+    # Some take negative indices, which count from the end.
+    least = 0 if refuses(-1) else -length if refuses(-length - 1) else int(type_limits.min)
+    return least, length - 1
 
 
 def find_difference(loaded: LoadedOnnx, original: Run, runner: Runner, inputs: Inputs, tolerance: float) -> str | None:
@@ -59,7 +80,7 @@ def find_difference(loaded: LoadedOnnx, original: Run, runner: Runner, inputs: I
         tolerance: The largest total variation that counts as the same; at least 1e-2 is allowed here.
     """
     for hazard in (*find_hazards(loaded.proto), CODE):
-        for what, row in _make_rows(hazard.values, inputs):
+        for what, row in _make_rows(hazard.values, inputs, table_lengths(loaded.proto)[:MOST_TABLES]):
             expected = _run_row(original, row)
             probs = _run_row(lambda batch: runner.run(batch).probs.astype(np.float64), row)
             if probs is None:
@@ -74,13 +95,6 @@ def find_difference(loaded: LoadedOnnx, original: Run, runner: Runner, inputs: I
     return None
 
 
-def _refuses(original: RawModel, row: Inputs) -> bool:
-    try:
-        return bool(np.isnan(original.forward(row)).any())
-    except RunError:
-        return True
-
-
 def _run_row(run: Run, row: Inputs) -> Floats | None:
     """Return what is given for one row; ``None`` if it is refused, or no distribution."""
     try:
@@ -90,15 +104,17 @@ def _run_row(run: Run, row: Inputs) -> Floats | None:
     return probs if np.isfinite(probs).all() else None
 
 
-def _make_rows(values: str, inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
-    """Yield synthetic rows of a kind, each with its description."""
+def _make_rows(values: str, inputs: Inputs, lengths: list[int]) -> Iterator[tuple[str, Inputs]]:
+    """Yield synthetic rows of a kind, each with its description; `lengths` are those of the tables that are looked up in."""
     if values == "indices":
         for name, array in inputs.items():
-            if array.dtype.kind == "i" and array[:1].size:
-                yield f"-1 in {name!r}", _with_index(inputs, name, -1)
-                past = int(array.max()) + 1
-                if past <= np.iinfo(array.dtype).max:
-                    yield f"{past} in {name!r}", _with_index(inputs, name, past)
+            if array.dtype.kind != "i" or not array[:1].size:
+                continue
+            # Below 0 and past the end, of the rows' own values and of each table from both ends.
+            limits = np.iinfo(array.dtype)
+            indices = [-1, int(array.max()) + 1, *(index for n in lengths for index in (-n - 1, n))]
+            for index in dict.fromkeys(i for i in indices if limits.min <= i <= limits.max):
+                yield f"{index} in {name!r}", _with_index(inputs, name, index)
     elif values == "masks":
         for name, array in inputs.items():
             if array.dtype.kind in "biuf" and array.size and np.isin(array, (0, 1)).all():

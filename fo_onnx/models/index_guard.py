@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 PREFIX = "fo_onnx_guard/"
 LEAST_OPSET = 9
 """Where came with operator set 9; older graphs are not guarded."""
-_PASS_THROUGH = ("Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand")
-"""Operators that keep the values of their first input."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +37,14 @@ class IndexRange:
     largest: int
 
 
-def find_tables(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the length of the shortest table that the values of an input are looked up in as they are, by input's name."""
-    import onnx
-
+def table_lengths(model: onnx.ModelProto) -> list[int]:
+    """Return the lengths of the tables of weights that something is looked up in, in order, each once."""
     if (opset_of(model) or 0) < LEAST_OPSET:
-        return {}
-    origins = {
-        value.name: value.name
-        for value in model.graph.input
-        if value.type.tensor_type.elem_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-    }
+        return []
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    tables: dict[str, int] = {}
-    for node in model.graph.node:
-        origin = next((origins[name] for name in node.input[:1] if name in origins), None)
-        if node.op_type in _PASS_THROUGH and origin is not None:
-            origins.update(dict.fromkeys(node.output, origin))
-        elif node.op_type == "Gather" and node.input[0] in shapes and node.input[1] in origins:
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            name, length = origins[node.input[1]], shapes[node.input[0]][axis]
-            tables[name] = min(length, tables.get(name, length))
-    return tables
+    lookups = (node for node in model.graph.node if node.op_type in ("Gather", "GatherND", "GatherElements"))
+    tables = (shapes[node.input[0]] for node in lookups if node.input[0] in shapes and node.input[1] not in shapes)
+    return sorted({shape[0] for shape in tables if shape})
 
 
 def guard_indices(model: onnx.ModelProto, raw_output: str, ranges: list[IndexRange]) -> None:

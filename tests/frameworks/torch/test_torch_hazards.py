@@ -120,11 +120,11 @@ def test_ties():
 def test_an_assert_that_tracing_drops():
     class Positive(Experts):
         def forward(self, x):
-            torch._assert_async((x > -20).all(), "values above -20")
+            torch._assert_async((x > -6).all(), "values above -6")
             return self.out(x) * 4
 
     x = np.random.default_rng(0).standard_normal((4000, 8), dtype=np.float32)
-    x[300] = -30
+    x[300] = -7
     with pytest.warns(fo.FallbackWarning, match="gives none: a check in its code, as an assert, is not in the graph"):
         dists = fo.generate(Positive(), x, on_error="skip")
     assert 300 not in dists
