@@ -20,7 +20,7 @@ from ..errors import OutputError
 Floats = NDArray[np.float64]
 Run = Callable[[Inputs], Floats]
 """Gives the distributions (n, k) of a batch; a row that has none is not finite."""
-MOST_ROWS = 32
+MOST_ROWS = 16
 """Rows per batch of these runs: enough companions, and few enough to cost little."""
 SAMPLING_TOLERANCE = 1e-6
 MIXING_TOLERANCE = 1e-5
