@@ -16,6 +16,7 @@ from ..contracts.runner import RawModel, Runner
 from ..errors import RunError
 from ..models.index_guard import IndexRange, guard_indices, table_lengths
 from ..models.onnx_model import LoadedOnnx
+from ..runtime.original_rows import rows_with_nan
 from .batch_effects import Floats, row_distances
 from .hazards import CODE, find_hazards
 
@@ -79,6 +80,11 @@ def find_difference(loaded: LoadedOnnx, original: Run, runner: Runner, inputs: I
         inputs: Rows that the original takes.
         tolerance: The largest total variation that counts as the same; at least 1e-2 is allowed here.
     """
+    # Synthetic rows are made of rows without NaN, which is a value of its own.
+    usable = ~rows_with_nan(inputs)
+    if not usable.any():
+        return None
+    inputs = {name: array[usable] for name, array in inputs.items()}
     for hazard in (*find_hazards(loaded.proto), CODE):
         for what, row in _make_rows(hazard.values, inputs, table_lengths(loaded.proto)[:MOST_TABLES]):
             expected = _run_row(original, row)
@@ -136,7 +142,10 @@ def _beyond(array: Array, side: int) -> Array:
     if array.dtype.kind == "b":
         return array[:1]
     least, largest = (value.astype(np.float64) for value in (array.min(axis=0), array.max(axis=0)))
-    values = (largest if side > 0 else least) + side * (largest - least + 1)
+    end = largest if side > 0 else least
+    with np.errstate(invalid="ignore"):
+        values = end + side * (largest - least + 1)
+    values = np.where(np.isfinite(values), values, end)  # infinity, as in masks, has nothing beyond it
     if array.dtype.kind in "iu":
         limits = np.iinfo(array.dtype)
         values = np.clip(values, max(limits.min, -(2**52)), min(limits.max, 2**52))

@@ -216,10 +216,11 @@ def test_an_export_in_time_is_kept_for_the_next_run(empty_cache: Path) -> None:
     assert choose_runner(request(Model())).export_origin == "cached", "the end of a run drops no cached export"
 
 
-def test_rows_run_alone_of_a_model_that_runs_natively(recwarn: Any) -> None:
+def test_batches_that_tell_what_a_row_depends_on(recwarn: Any) -> None:
     model = Model()
-    model.reason, model.one_row_s = "its framework is quicker", 0.2
-    with pytest.raises(TimeUp, match="the model's own call"), begin(0.3):
+    model.reason, model.forward_s = "its framework is quicker", 0.1
+    # Four batches are the first rows.
+    with pytest.raises(TimeUp, match="the model's own call"), begin(0.55):
         choose_runner(request(model))
     assert not recwarn.list
 

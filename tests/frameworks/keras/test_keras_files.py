@@ -216,7 +216,7 @@ def test_signatures_and_outputs_of_a_saved_model(tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path / "default"), signatures={"serving_default": both, "one": one})
 
     with pytest.raises(
-        ModelError, match=r"signatures 'one', 'both', none of which is 'serving_default'. Choose one: give tf.saved"
+        ModelError, match=r"signatures 'one', 'both', none of which is 'serving_default'. Choose one: loaded = tf.saved"
     ):
         EXPORTER.load(tmp_path / "several", trust=False)
     with pytest.raises(fo.OutputError, match=r"say which one with output_name=.*Its outputs are .*scores \(20, 3\)"):
