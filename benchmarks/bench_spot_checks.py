@@ -46,7 +46,7 @@ def with_fault(net: Any) -> Any:
 def time_shares() -> dict[str, list[dict[str, float]]]:
     """The record of each run's spot checks, with their share of its time, by case."""
     shares: dict[str, list[dict[str, float]]] = {}
-    for case in (cases.mlp(), cases.cnn()):
+    for case in (cases.mlp(), cases.deep_mlp(), cases.cnn(100_000)):
         with fo.Engine(case.net, device="cpu", output="logits") as engine:
             engine.generate(case.rows[: len(case.rows) // 10], progress=False)
             for _ in range(RUNS):
@@ -58,7 +58,7 @@ def time_shares() -> dict[str, list[dict[str, float]]]:
 
 def count_found() -> int:
     """In how many trials the spot checks end the run."""
-    case = cases.mlp(ROWS)
+    case = cases.deep_mlp(ROWS)
     compared = sample_positions(ROWS, 128, 128)
     candidates = np.setdiff1d(np.arange(START, ROWS), compared)
     first_values = case.rows[:, 0].copy()

@@ -27,6 +27,15 @@ def mlp(rows: int = 200_000) -> Case:
     return _scaled("MLP 784-256-10", net, (rows, 784))
 
 
+def deep_mlp(rows: int = 50_000) -> Case:
+    """A multilayer perceptron 128-1024-1024-10."""
+    from torch import nn
+
+    _seed()
+    net = nn.Sequential(nn.Linear(128, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10))
+    return _scaled("MLP 128-1024-1024-10", net, (rows, 128))
+
+
 def cnn(rows: int = 20_000) -> Case:
     """A small convolutional net on 3×32×32 images."""
     from torch import nn

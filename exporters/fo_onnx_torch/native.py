@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +60,16 @@ class TorchModel:
             raise RunError(
                 f"running {self.spec.name} in torch on {shapes} failed: {type(err).__name__}: {err}"
             ) from err
+
+    @contextlib.contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """Let calls within run on one thread; see `fo_onnx.contracts.LimitsThreads`."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def close(self) -> None:
         """Let the module go."""

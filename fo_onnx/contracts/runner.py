@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,19 @@ class RunOutput:
     probs: NDArray[np.float32]
     logits: NDArray[np.float32] | None = None
     refused: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CallTime:
+    """How long calls of a model take.
+
+    Attributes:
+        call_s: Seconds of a call, beside its rows.
+        row_s: Seconds per row.
+    """
+
+    call_s: float
+    row_s: float
 
 
 class Runner(Protocol):
@@ -68,3 +82,16 @@ class RawModel(Protocol):
 
     def close(self) -> None:
         """Free what it holds. May be called twice."""
+
+
+@runtime_checkable
+class LimitsThreads(Protocol):
+    """A `RawModel` whose calls may run on one thread, so that they do not wait for others beside busy sessions."""
+
+    def one_thread(self) -> AbstractContextManager[None]:
+        """Let calls within run on one thread."""
+
+
+def one_thread(model: RawModel) -> AbstractContextManager[None]:
+    """Let calls of a model within run on one thread, if it offers that."""
+    return model.one_thread() if isinstance(model, LimitsThreads) else nullcontext()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Sequence
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.batch import Inputs, count_rows, cut_inputs, join_inputs
+from ..contracts.batch import Inputs, count_rows, cut_inputs, first_row, join_inputs
 from ..contracts.options import OutputOptions
-from ..contracts.runner import RawModel
+from ..contracts.runner import CallTime, RawModel, one_thread
 from ..distributions.probabilities import check_raw_shape
 from ..errors import DataError, OutputError, RunError
 from ..runtime.inputs import advise_transpose
@@ -22,7 +23,7 @@ from ..runtime.request import RunRequest
 from ..runtime.tuning import BatchPlan
 from ..runtime.turns import open_native_model
 
-TIMED_ROWS = 16
+TIMED_ROWS, QUICK_S = 32, 0.05
 _REFUSES_CHANNELS = re.compile(r"channel|depth|axis|axes|dimension|shape", re.IGNORECASE)
 
 
@@ -91,12 +92,27 @@ def with_spread_rows(reference: Reference, request: RunRequest) -> Reference:
     return replace(reference, inputs=join_inputs(reference.inputs, spread), raw=raw)
 
 
-def time_rows(reference: Reference) -> float:
-    """Return the model's seconds per row, in a small batch that it has run before."""
-    batch = next(cut_inputs(reference.inputs, TIMED_ROWS))
-    begun = time.perf_counter()
-    reference.model.forward(batch)
-    return (time.perf_counter() - begun) / count_rows(batch)
+def time_calls(reference: Reference) -> CallTime:
+    """Return how long calls of the model take, from one row and from a few, which it has run before."""
+    rows = next(cut_inputs(reference.inputs, TIMED_ROWS))
+    with one_thread(reference.model):
+        one_s, all_s = (_time(reference.model, inputs) for inputs in (first_row(rows), rows))
+    row_s = max(all_s - one_s, 0.0) / max(count_rows(rows) - 1, 1)
+    return CallTime(max(one_s - row_s, 0.0), row_s or one_s)
+
+
+def _time(model: RawModel, inputs: Inputs) -> float:
+    """Return the seconds of a call; of a quick one those of the second, since the first of its size prepares things."""
+    seconds = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        # What refuses one row alone takes no time that counts.
+        with contextlib.suppress(RunError):
+            model.forward(inputs)
+        seconds = time.perf_counter() - begun
+        if seconds > QUICK_S:
+            break
+    return seconds
 
 
 def _run(model: RawModel, inputs: Inputs, size: int, output: OutputOptions) -> NDArray[Any]:

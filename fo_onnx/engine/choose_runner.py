@@ -24,7 +24,7 @@ from ..conversion.heads import prepare_head
 from ..conversion.output_kind import with_output_kind
 from ..conversion.parity import head_of
 from ..conversion.prepare import VerifiedExport, prepare_onnx
-from ..conversion.reference import Reference, open_reference, time_rows
+from ..conversion.reference import Reference, open_reference, time_calls
 from ..errors import (
     DataError,
     DeviceError,
@@ -244,7 +244,7 @@ def _open_exported(
     assert request.plugin is not None
     spec = export.opened.spec
     return replace(
-        export.opened, sha256=fingerprint, original_row_s=time_rows(reference), reason=export.parity.row_dependence, parity=export.parity,
+        export.opened, sha256=fingerprint, original_time=time_calls(reference), reason=export.parity.row_dependence, parity=export.parity,
         export_s=export_s, versions=request.plugin.versions(),
         export_origin=export.origin, resources=resources,
         open_native=functools.cache(lambda: _open_native_runner(request, reference, spec)),

@@ -261,9 +261,9 @@ def _open_bar(show: bool | None, rows: int | None, done: int) -> contextlib.Abst
 def _open_spot_checks(opened: OpenedModel) -> SpotChecks | None:
     """Return the checks of a run in ONNX whose original is at hand, and whose rows depend on their input alone."""
     parity = opened.parity
-    if opened.original is None or opened.original_row_s is None or parity is None or not parity.passed:
+    if opened.original is None or opened.original_time is None or parity is None or not parity.passed:
         return None
-    return SpotChecks(opened.original, parity.tolerance, opened.original_row_s)
+    return SpotChecks(opened.original, parity.tolerance, opened.original_time)
 
 
 def _close(batches: Iterator[Batch]) -> None:

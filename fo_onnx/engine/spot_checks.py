@@ -1,28 +1,47 @@
 """Rows of a run in ONNX that the original model runs again while the run goes on.
 
-What the comparison before a run cannot see are values that come later. A few rows, at random places all over the data, are
-kept with what ONNX gave for them, and run by the original in batches; a row that differs ends the run.
+What the comparison before a run cannot see are values that come later. Some rows, at random places all over the data, wait
+with what ONNX gave for them until the original runs them together; a row that differs ends the run.
+
+Beside running sessions a call of the original takes several times as long as alone, on one thread too. So the rows that wait are run while
+the run goes on only if there is time for that, and those that are left after its last batch.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..contracts.batch import Array, Batch, join_arrays
-from ..contracts.runner import Runner, RunOutput
+from ..contracts.batch import Array, Batch, cut_inputs, join_arrays
+from ..contracts.runner import CallTime, RunOutput
 from ..conversion.batch_effects import row_distances
 from ..errors import ParityError
+from ..runtime.native_runner import NativeRunner
 from .labels import batch_positions, plain_id
 
-TIME_SHARE = 0.015
-"""Of the time of the run; the checks take less than 2 % of it also where the last one takes longer than expected."""
+TIME_SHARE = 0.0125
+"""Of the time of the run; the checks take less than 2 % of it also if the last one takes longer than expected."""
 CHECK_S = 0.005
-"""Rows are checked in batches that take about this long, so that calling the original costs little beside running it."""
-MOST_ROWS = 256
-ROWS_OF_BATCH = 8
-"""Rows that are taken of one batch."""
+"""Rows wait until they would take about this long alone, so that a call costs little beside its rows."""
+BESIDE_SESSIONS = 4.0
+"""How many times as long the first call beside running sessions is expected to take; later ones are measured."""
+MOST_ROWS = 128
+MOST_BYTES = 64 << 20
+ROWS_OF_BATCH = 32
+"""Rows that are taken of one batch, at most."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """Some rows of one batch: their places in it, their inputs, and what ONNX gave for them."""
+
+    batch: Batch
+    indices: NDArray[np.int64]
+    inputs: dict[str, Array]
+    probs: NDArray[np.float32]
 
 
 class SpotChecks:
@@ -34,37 +53,41 @@ class SpotChecks:
         seconds: How long all this took.
     """
 
-    def __init__(self, original: Runner, tolerance: float, row_s: float) -> None:
-        """Take the original, the largest total variation that counts as the same, and its seconds per row, about."""
+    def __init__(self, original: NativeRunner, tolerance: float, alone: CallTime) -> None:
+        """Take the original, the largest total variation that counts as the same, and how long its calls take alone."""
         self.rows, self.max_tv, self.seconds = 0, 0.0, 0.0
-        self._original, self._tolerance = original, tolerance
+        self._original, self._tolerance, self._alone = original, tolerance, alone
+        self._factor = BESIDE_SESSIONS
         self._rng = np.random.default_rng(0)
-        self._plan_size(row_s)
-        # The rows that wait: their inputs, distributions, ids and positions, in pieces.
-        self._inputs: list[dict[str, Array]] = []
-        self._probs: list[Array] = []
-        self._names: list[tuple[int, int | str]] = []
+        self._size = int(min(max(CHECK_S / max(alone.row_s, 1e-9), 1), MOST_ROWS))
+        self._waiting: list[_Waiting] = []
+        self._count = self._bytes = 0
         self._begun = time.perf_counter()
 
     def look_at(self, batch: Batch, output: RunOutput) -> None:
-        """Take some rows of a batch, if there is time for them, and check those that wait once they are enough.
+        """Take some rows of a batch if there is time for them, and check those that wait if there is time for that.
 
         Raises:
             ParityError: A row differs.
         """
         now = time.perf_counter()
+        left_s = TIME_SHARE * (now - self._begun) - self.seconds
         count = min(ROWS_OF_BATCH, self._size, len(batch))
-        if self.seconds + (len(self._names) + count) * self._row_s > TIME_SHARE * (now - self._begun):
+        if self._seconds_alone(self._count + count) > left_s:
             return
-        self._take(batch, output, np.sort(self._rng.choice(len(batch), count, replace=False)))
-        if len(self._names) >= self._size:
+        if self._bytes < MOST_BYTES:
+            self._take(batch, output, self._rng.integers(len(batch), size=count))
+        alone_s = self._seconds_alone(self._count)
+        if self._count >= self._size and self._factor * alone_s <= left_s:
+            begun = time.perf_counter()
             self._check()
+            self._factor = (time.perf_counter() - begun) / alone_s
         self.seconds += time.perf_counter() - now
 
     def finish(self) -> None:
-        """Check the rows that wait. Raises `ParityError` if one differs."""
+        """Check the rows that wait, which nothing runs beside now. Raises `ParityError` if one differs."""
         now = time.perf_counter()
-        if self._names:
+        if self._waiting:
             self._check()
         self.seconds += time.perf_counter() - now
 
@@ -72,34 +95,45 @@ class SpotChecks:
         """Return the record of the checks, as JSON types."""
         return {"rows": self.rows, "max_tv": self.max_tv, "seconds": self.seconds}
 
-    def _plan_size(self, row_s: float) -> None:
-        self._row_s, self._size = row_s, int(min(max(CHECK_S / max(row_s, 1e-9), 1), MOST_ROWS))
+    def _seconds_alone(self, rows: int) -> float:
+        return -(-rows // MOST_ROWS) * self._alone.call_s + rows * self._alone.row_s
 
-    def _take(self, batch: Batch, output: RunOutput, indices: Array) -> None:
+    def _take(self, batch: Batch, output: RunOutput, indices: NDArray[np.int64]) -> None:
         inputs = {name: array[indices] for name, array in batch.inputs.items()}
-        if self._inputs and any(a.shape[1:] != self._inputs[0][name].shape[1:] for name, a in inputs.items()):
+        if self._waiting and any(a.shape[1:] != self._waiting[0].inputs[name].shape[1:] for name, a in inputs.items()):
             # Batches that are padded one by one differ in length.
             self._check()
-        self._inputs.append(inputs)
-        self._probs.append(output.probs[indices])
-        positions = batch_positions(batch) if batch.bad else range(batch.start, batch.stop)
-        self._names += [(positions[i], plain_id(batch.ids[i])) for i in indices.tolist()]
+        self._waiting.append(
+            _Waiting(Batch(batch.ids, {}, None, batch.start, batch.bad), indices, inputs, output.probs[indices])
+        )
+        self._count += len(indices)
+        self._bytes += sum(array.nbytes for array in inputs.values())
 
     def _check(self) -> None:
-        begun = time.perf_counter()
-        names, probs = self._names, np.concatenate(self._probs).astype(np.float64)
-        inputs = {name: join_arrays([part[name] for part in self._inputs]) for name in self._inputs[0]}
-        self._inputs, self._probs, self._names = [], [], []
-        expected = self._original.run(inputs).probs.astype(np.float64)
-        distances = row_distances(expected, probs)
-        self.rows += len(names)
+        waiting = self._waiting
+        self._waiting, self._count, self._bytes = [], 0, 0
+        probs = np.concatenate([rows.probs for rows in waiting]).astype(np.float64)
+        inputs = {name: join_arrays([rows.inputs[name] for rows in waiting]) for name in waiting[0].inputs}
+        with self._original.one_thread():
+            expected = np.concatenate([self._original.run(part).probs for part in cut_inputs(inputs, MOST_ROWS)])
+        distances = row_distances(expected.astype(np.float64), probs)
+        self.rows += len(probs)
         self.max_tv = max(self.max_tv, float(distances.max()))
-        self._plan_size((time.perf_counter() - begun) / len(names))
-        worst = int(distances.argmax())
-        if distances[worst] > self._tolerance:
-            position, row_id = names[worst]
+        if self.max_tv > self._tolerance:
+            row = int(distances.argmax())
+            position, row_id = _find_row(waiting, row)
             raise ParityError(
                 f"row {position} (id {row_id!r}): the exported model differs from the original by a total variation of "
-                f"{distances[worst]:.2e}, above the tolerance of {self._tolerance:.0e}, though the rows that were compared before "
+                f"{distances[row]:.2e}, above the tolerance of {self._tolerance:.0e}, though the rows that were compared before "
                 "the run agree. Rows before it may differ as well: begin again with runner='native' (--runner native)."
             )
+
+
+def _find_row(waiting: list[_Waiting], row: int) -> tuple[int, int | str]:
+    """Return position and id of a row by its number among those that waited."""
+    for rows in waiting:
+        if row < len(rows.indices):
+            index = int(rows.indices[row])
+            return batch_positions(rows.batch)[index], plain_id(rows.batch.ids[index])
+        row -= len(rows.indices)
+    raise IndexError(row)

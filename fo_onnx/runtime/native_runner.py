@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..contracts.batch import Inputs, count_rows
-from ..contracts.runner import RawModel, RunOutput
+from ..contracts.runner import RawModel, RunOutput, one_thread
 from ..contracts.spec import ModelSpec
 from ..distributions.probabilities import apply_head, check_raw_shape
 from ..errors import OutputError
@@ -72,6 +73,10 @@ class NativeRunner:
         return RunOutput(
             cast(Floats, probs), cast(Floats, logits) if self._keep_logits and logits is not None else None
         )
+
+    def one_thread(self) -> AbstractContextManager[None]:
+        """Let calls within run on one thread, if the framework offers that."""
+        return one_thread(self._raw)
 
     def close(self) -> None:
         """Free the model."""

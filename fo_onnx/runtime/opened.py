@@ -10,10 +10,11 @@ from pathlib import Path
 from ..contracts.batch import Inputs
 from ..contracts.options import OutputOptions
 from ..contracts.parity_report import ParityReport
-from ..contracts.runner import Runner, RunOutput
+from ..contracts.runner import CallTime, Runner, RunOutput
 from ..contracts.spec import ModelSpec, TensorSpec
 from ..models.class_names import choose_class_names
 from .devices import Placement
+from .native_runner import NativeRunner
 from .tuning import BatchPlan
 
 
@@ -37,7 +38,7 @@ class OpenedModel:
         export_origin: ``"new"`` or ``"cached"`` if a framework's model was exported for this run.
         open_native: Opens the native runner that steps in if an ONNX runner fails, if there is one.
         original: The model in its own framework, if it is there and the runners are not it.
-        original_row_s: Seconds per row that it took, if that is known.
+        original_time: How long its calls take, if that is known.
         resources: Closed after the runners.
     """
 
@@ -55,8 +56,8 @@ class OpenedModel:
     opset: int | None = None
     export_origin: str | None = None
     open_native: Callable[[], Runner] | None = None
-    original: Runner | None = None
-    original_row_s: float | None = None
+    original: NativeRunner | None = None
+    original_time: CallTime | None = None
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..contracts.batch import Array, Inputs, count_rows, restore_batch_axis
 from ..contracts.exporter import Devices
-from ..contracts.runner import RawModel
+from ..contracts.runner import RawModel, one_thread
 from ..contracts.spec import ModelSpec
 from ..control.run_control import current
 from .request import RunRequest
@@ -39,6 +40,10 @@ class ModelInTurn:
         control = current()
         with control.holding(self._turn, "while another call used the model"), control.calling("the model's own call"):
             return restore_batch_axis(self._raw.forward(inputs), count_rows(inputs))
+
+    def one_thread(self) -> AbstractContextManager[None]:
+        """See `fo_onnx.contracts.LimitsThreads`."""
+        return one_thread(self._raw)
 
     def close(self) -> None:
         """Free the model."""

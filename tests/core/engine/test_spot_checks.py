@@ -11,7 +11,7 @@ import fo_onnx as fo
 from fo_onnx.sources.annotations import sample_positions
 
 pytestmark = pytest.mark.usefixtures("pairs")
-ROWS = 100_000
+ROWS = 1_000_000
 
 
 def original(x):
