@@ -28,7 +28,7 @@ from .cache import ExportCache, key_of
 from .heads import add_head
 from .output_kind import with_output_kind
 from .parity import head_of, measure
-from .probes import find_difference, guard_export
+from .probes import find_difference, guard_export, may_be_probed
 from .reference import Reference, with_spread_rows
 
 log = logging.getLogger("fo_onnx.engine")
@@ -171,7 +171,7 @@ def _compare(exported: LoadedOnnx, request: RunRequest, reference: Reference, or
             tolerance=request.model_options.tolerance,
             transform=request.output.output_transform,
         )
-        if parity.passed:
+        if parity.passed and may_be_probed(reference.model, reference.inputs):
             head = head_of(opened.spec, request.output.output_transform)
             difference = find_difference(
                 loaded,

@@ -26,6 +26,15 @@ MOST_TABLES = 3
 Run = Callable[[Inputs], Floats]
 
 
+def may_be_probed(original: RawModel, inputs: Inputs) -> bool:
+    """Return whether the original may be given synthetic rows.
+
+    An index outside of a table ends a CUDA device for the whole process, so that models on other devices than the CPU are not
+    given integers that their rows do not have.
+    """
+    return original.device.lower().startswith("cpu") or not any(array.dtype.kind in "iu" for array in inputs.values())
+
+
 def guard_export(loaded: LoadedOnnx, original: RawModel, inputs: Inputs) -> LoadedOnnx:
     """Guard the inputs whose values are indices of a table, if the original refuses those outside of it.
 
@@ -34,6 +43,8 @@ def guard_export(loaded: LoadedOnnx, original: RawModel, inputs: Inputs) -> Load
         original: The model that it was exported from.
         inputs: Rows that the original takes.
     """
+    if not may_be_probed(original, inputs):
+        return loaded
     lengths = table_lengths(loaded.proto)[:MOST_TABLES]
     names = [tensor.name for tensor in loaded.model.spec.inputs]
     ranges = []
