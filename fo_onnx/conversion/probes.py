@@ -45,7 +45,7 @@ def guard_export(loaded: LoadedOnnx, original: RawModel, inputs: Inputs) -> Load
     """
     if not may_be_probed(original, inputs):
         return loaded
-    lengths = table_lengths(loaded.proto)[:MOST_TABLES]
+    lengths = table_lengths(loaded.proto)
     names = [tensor.name for tensor in loaded.model.spec.inputs]
     ranges = []
     for key, name in zip(inputs, inputs if set(names) == set(inputs) else names, strict=False):
@@ -73,7 +73,7 @@ def _ask_range(original: RawModel, inputs: Inputs, name: str, lengths: list[int]
         except RunError:
             return True
 
-    length = next((n for n in lengths if refuses(n) and not refuses(n - 1)), None)
+    length = next((n for n in _likely_tables(array, lengths) if refuses(n) and not refuses(n - 1)), None)
     if length is None:
         return None
     # Some take negative indices, which count from the end.
@@ -97,7 +97,7 @@ def find_difference(loaded: LoadedOnnx, original: Run, runner: Runner, inputs: I
         return None
     inputs = {name: array[usable] for name, array in inputs.items()}
     for hazard in (*find_hazards(loaded.proto), CODE):
-        for what, row in _make_rows(hazard.values, inputs, table_lengths(loaded.proto)[:MOST_TABLES]):
+        for what, row in _make_rows(hazard.values, inputs, table_lengths(loaded.proto)):
             expected = _run_row(original, row)
             probs = _run_row(lambda batch: runner.run(batch).probs.astype(np.float64), row)
             if probs is None:
@@ -129,7 +129,7 @@ def _make_rows(values: str, inputs: Inputs, lengths: list[int]) -> Iterator[tupl
                 continue
             # Below 0 and past the end, of the rows' own values and of each table from both ends.
             limits = np.iinfo(array.dtype)
-            indices = [-1, int(array.max()) + 1, *(index for n in lengths for index in (-n - 1, n))]
+            indices = [-1, int(array.max()) + 1, *(i for n in _likely_tables(array, lengths) for i in (-n - 1, n))]
             for index in dict.fromkeys(i for i in indices if limits.min <= i <= limits.max):
                 yield f"{index} in {name!r}", _with_index(inputs, name, index)
     elif values == "masks":
@@ -146,6 +146,11 @@ def _make_rows(values: str, inputs: Inputs, lengths: list[int]) -> Iterator[tupl
         yield "zeros", _map_numbers(inputs, lambda array: np.zeros_like(array[:1]))
         if values == "ties":
             yield "ones", _map_numbers(inputs, lambda array: np.ones_like(array[:1]))
+
+
+def _likely_tables(array: Array, lengths: list[int]) -> list[int]:
+    """Return the lengths of the tables that an input's values may be indices of: the shortest of those that hold them all."""
+    return [n for n in lengths if n > int(array.max())][:MOST_TABLES]
 
 
 def _beyond(array: Array, side: int) -> Array:
