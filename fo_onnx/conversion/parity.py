@@ -55,8 +55,8 @@ def measure(
     run = functools.partial(_run_original, raw, head)
     effects = measure_batch_effects(lambda batch: run(batch, count_rows(batch)), inputs, batch_size)
     dependence, problem = effects.dependence, None
-    # What was run already is not run again.
-    is_known = batch_size == reference.plan.batch_size and transform is None
+    # What was run already is not run again, unless it counts which rows were run together.
+    is_known = batch_size == reference.plan.batch_size and transform is None and dependence is None
     expected = head(reference.raw, rows) if is_known else run(inputs, batch_size)
     gap = None
     if raw.original is not None:

@@ -54,6 +54,7 @@ def test_torch_where_the_export_fails(name: str) -> None:
 def test_torch_where_it_works_and_its_file(name: str, tmp_path: Any) -> None:
     net = torch_net(MIXERS[name])
     assert generate(net, "mixes").meta["runner"]["kind"] == "native"
+    assert generate(net, "mixes", runner="onnx", batch_size=50).meta["runner"]["kind"] == "onnx"
     exported = fo.export(net, X, tmp_path / "net.onnx", verify=False, output="logits")
     with pytest.warns(fo.FallbackWarning, match="runs row by row: the model mixes"):
         dists = fo.generate(exported, X)
