@@ -72,6 +72,7 @@ def test_catboosts_own_files(tmp_path, classes):
 
 @pytest.mark.parametrize("booster", ["lightgbm", "xgboost"])
 def test_boosted_trees_by_onnxmltools(tmp_path, booster):
+    pytest.importorskip("sklearn")  # both need it
     onnxmltools, package = pytest.importorskip("onnxmltools"), pytest.importorskip(booster)
     from onnxmltools.convert.common.data_types import FloatTensorType
 
