@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
+from .devices import one_thread
 
 EPOCHS = 10
 BATCH = 64
@@ -50,7 +49,7 @@ def splits(rows: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 def train(images: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0) -> DigitNet:
     """Return a net trained on these rows, in evaluation mode; the same seed gives the same net on the same machine."""
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         net = DigitNet()
         optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
@@ -61,14 +60,3 @@ def train(images: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0)
                 nn.functional.cross_entropy(net(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
     return net.eval()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread: batches are too small to share, and waiting for each other on busy cores took ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from fo_onnx.contracts.exporter import Devices
@@ -21,3 +24,14 @@ def find_device(name: Devices) -> torch.device:
             + ("" if known else " The torch runner knows cpu and cuda.")
         )
     return torch.device(name)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one thread: small batches are not worth sharing, and waiting for a second thread on busy cores took ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import DeviceError, FoOnnxError, RunError, first_line
 
-from .devices import find_device
+from .devices import find_device, one_thread
 from .modules import FlatModule, device_of
 from .precision import choose_dtypes, copy_module, dtype_name, float32_copy_that_runs, is_half
 from .tensors import to_numpy
@@ -61,15 +61,9 @@ class TorchModel:
                 f"running {self.spec.name} in torch on {shapes} failed: {type(err).__name__}: {err}"
             ) from err
 
-    @contextlib.contextmanager
-    def one_thread(self) -> Iterator[None]:
+    def one_thread(self) -> AbstractContextManager[None]:
         """Let calls within run on one thread; see `fo_onnx.contracts.LimitsThreads`."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+        return one_thread()
 
     def close(self) -> None:
         """Let the module go."""

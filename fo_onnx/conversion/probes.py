@@ -96,8 +96,9 @@ def find_difference(loaded: LoadedOnnx, original: Run, runner: Runner, inputs: I
     if not usable.any():
         return None
     inputs = {name: array[usable] for name, array in inputs.items()}
+    lengths = table_lengths(loaded.proto)
     for hazard in (*find_hazards(loaded.proto), CODE):
-        for what, row in _make_rows(hazard.values, inputs, table_lengths(loaded.proto)):
+        for what, row in _make_rows(hazard.values, inputs, lengths):
             expected = _run_row(original, row)
             probs = _run_row(lambda batch: runner.run(batch).probs.astype(np.float64), row)
             if probs is None:

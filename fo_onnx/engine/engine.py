@@ -31,13 +31,12 @@ from ..contracts.spec import output_classes
 from ..control.run_control import begin, current
 from ..control.signals import one_interrupt
 from ..distributions import Distributions
-from ..distributions.probabilities import invalid_rows
 from ..errors import DataError, FoOnnxError, ResumeError, RunError
 from ..models import plugins
 from ..models.resolve import ResolvedModel, resolve_model
 from ..runtime.devices import cpu_cores
 from ..runtime.opened import OpenedModel, open_without_rows
-from ..runtime.original_rows import answer_by_original
+from ..runtime.original_rows import answer_invalid
 from ..runtime.request import RunRequest
 from ..runtime.tuning import BatchPlan, first_rows, spread_rows
 from ..runtime.turns import open_native_model
@@ -125,17 +124,12 @@ class Engine:
         parts = []
         for batch in source.batches(opened.plan.batch_size):
             output = opened.runners[0].run(batch.inputs)
-            probs = output.probs
-            bad = invalid_rows(probs)
-            if len(bad) and opened.original is not None:
-                output = answer_by_original(output, batch.inputs, bad, opened.original)
-                probs = output.probs
-                bad = invalid_rows(probs)
+            output, bad = answer_invalid(output, batch.inputs, opened.original)
             if len(bad):
                 position = batch.start + int(bad[0])
                 reason = output.refused.get(int(bad[0]), "its output is no distribution")
                 raise DataError(f"row {position}: {reason.rstrip('.')}.", position=position)
-            parts.append(probs)
+            parts.append(output.probs)
         return np.concatenate(parts)
 
     @declare_arguments(DatasetArguments)

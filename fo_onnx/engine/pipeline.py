@@ -25,11 +25,10 @@ from ..contracts.sink import Sink
 from ..contracts.source import Source
 from ..contracts.spec import PROBABILITY_KINDS
 from ..control.run_control import RunControl, begin
-from ..distributions.probabilities import invalid_rows
 from ..errors import DataError, DeviceError, FoOnnxError, ParityError, RunError, append_sentence, warn_at_caller
 from ..runtime.inputs import RowShapeError
 from ..runtime.opened import OpenedModel
-from ..runtime.original_rows import answer_by_original
+from ..runtime.original_rows import answer_invalid
 from ..runtime.workers import Failure, run_in_threads, run_inline
 from ..sources import read_ahead
 from ..store import RunFolder
@@ -192,15 +191,12 @@ class Pipeline:
         if output is None:
             self._write(batch.ids, np.empty((0, 0), np.float32), None, None, batch.bad)
             return
+        output, invalid = answer_invalid(output, batch.inputs, self._original)
+        # What the original has answered agrees with it.
         if self.spot_checks is not None:
             self._check_spots(functools.partial(self.spot_checks.look_at, batch, output))
         ids, probs, logits = batch.ids, output.probs, output.logits
         labels = self._labels.map(batch)
-        invalid = invalid_rows(probs)
-        if len(invalid) and self._original is not None:
-            output = answer_by_original(output, batch.inputs, invalid, self._original)
-            probs, logits = output.probs, output.logits
-            invalid = invalid_rows(probs)
         if len(invalid) == 0:
             self._write(ids, probs, labels, logits, batch.bad)
             return

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..contracts.batch import Inputs, count_rows
 from ..contracts.options import OutputOptions
 from ..contracts.runner import RawModel, Runner, RunOutput
+from ..distributions.probabilities import invalid_rows
 from ..errors import RunError
 from .native_runner import NativeRunner
 from .opened import OpenedModel
@@ -93,6 +94,15 @@ def answer_by_original(output: RunOutput, inputs: Inputs, rows: NDArray[np.int64
     with contextlib.suppress(RunError):
         answer = original.run(_take(inputs, rows))
     return _put(output, rows, answer)
+
+
+def answer_invalid(output: RunOutput, inputs: Inputs, original: Runner | None) -> tuple[RunOutput, NDArray[np.int64]]:
+    """Return `output` with the original's answers for rows that are no distribution, and the rows that are none after it."""
+    invalid = invalid_rows(output.probs)
+    if len(invalid) and original is not None:
+        output = answer_by_original(output, inputs, invalid, original)
+        invalid = invalid_rows(output.probs)
+    return output, invalid
 
 
 def _take(inputs: Inputs, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

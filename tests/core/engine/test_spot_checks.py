@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from array_framework import Pair, pairs  # noqa: F401 a fixture
-from onnx_files import WEIGHTS, rows
+from onnx_files import WEIGHTS, expected, node, rows
 
 import fo_onnx as fo
 from fo_onnx.sources.annotations import sample_positions
@@ -76,3 +76,18 @@ def test_half_of_the_compared_rows_are_spread_over_the_data():
         dists = fo.generate(Pair(original), x, progress=False)
     assert dists.meta["runner"]["kind"] == "native"
     assert dists.meta["parity"]["rows"] == 256
+
+
+def test_a_row_that_the_original_answers_in_place_of_the_file_is_no_difference():
+    """The file gives NaN for late rows that have a distribution in the original."""
+    nodes = (
+        node("Slice", ["x", "zero", "one", "one"], ["column"]),
+        node("Greater", ["column", "limit"], ["is_large"]),
+        node("Where", ["is_large", "nan", "z"], ["out"]),
+    )
+    values = {"zero": np.array([0]), "one": np.array([1]), "limit": np.float32(100), "nan": np.float32(np.nan)}
+    x = with_late_faults()
+    dists = fo.generate(Pair(nodes=nodes, output="out", initializers=values), x, progress=False)
+    assert dists.meta["runner"]["kind"] == "onnx"
+    assert dists.meta["spot_checks"]["rows"] > 0
+    np.testing.assert_allclose(dists.probs[5_000:5_100], expected(x[5_000:5_100]), atol=1e-6)
