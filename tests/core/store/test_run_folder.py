@@ -21,8 +21,8 @@ import fo_onnx as fo
 from fo_onnx.contracts.batch import BadRow
 from fo_onnx.distributions import Distributions
 from fo_onnx.distributions.columns import ArrayRows
-from fo_onnx.engine import pipeline
 from fo_onnx.errors import ResumeError, StoreError, StoreExistsError, StoreNotFoundError
+from fo_onnx.runtime import original_rows
 from fo_onnx.store import RunFolder, ShardLimits, check, load, save
 from fo_onnx.store.run.journal import Journal
 from fo_onnx.store.schema import same_json
@@ -801,6 +801,6 @@ def test_each_batch_is_checked_once_on_its_way_into_a_file(name, tmp_path, monke
         monkeypatch.setattr(module, "invalid_rows", count)
     x = np.random.default_rng(0).normal(size=(N, K)).astype(np.float32)
     d = fo.generate(lambda rows: rows, x, out=tmp_path / name, batch_size=BATCH, output="logits", progress=False)
-    assert calls == {pipeline.__name__: N // BATCH}
+    assert calls == {original_rows.__name__: N // BATCH}
     assert np.array_equal(d.probs.argmax(axis=1), x.argmax(axis=1))
     assert calls["fo_onnx.distributions.columns"] > 0  # rows of a file are checked as they are read
