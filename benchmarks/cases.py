@@ -48,6 +48,15 @@ def cnn(rows: int = 20_000) -> Case:
     return _scaled("CNN 3×32×32", net, (rows, 3, 32, 32))
 
 
+def transformer(rows: int = 100_000) -> Case:
+    """One transformer layer on 16 tokens of 64 values."""
+    from torch import nn
+
+    _seed()
+    layer = nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
+    return _scaled("Transformer 16×64", nn.Sequential(layer, nn.Flatten(), nn.Linear(16 * 64, 10)), (rows, 16, 64))
+
+
 def _seed() -> None:
     import torch
 
@@ -58,7 +67,8 @@ def _scaled(name: str, net: Any, shape: tuple[int, ...]) -> Case:
     import torch
 
     rows = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    net.eval()
     with torch.no_grad():
         logits = net(torch.from_numpy(rows[:256]))
         net[-1].weight *= 3 / logits.std()
-    return Case(name, net.eval(), rows)
+    return Case(name, net, rows)

@@ -22,8 +22,10 @@ from ..errors import ParityError
 from ..runtime.native_runner import NativeRunner
 from .labels import batch_positions, plain_id
 
-TIME_SHARE = 0.0125
+TIME_SHARE = 0.0165
 """Of the time of the run; the checks take less than 2 % of it also if the last one takes longer than expected."""
+COLD_S = 0.001
+"""What the first call of a check takes beside, since the processor's caches hold what the sessions work on."""
 CHECK_S = 0.005
 """Rows wait until they would take about this long alone, so that a call costs little beside its rows."""
 BESIDE_SESSIONS = 4.0
@@ -60,6 +62,7 @@ class SpotChecks:
         self._factor = BESIDE_SESSIONS
         self._rng = np.random.default_rng(0)
         self._size = int(min(max(CHECK_S / max(alone.row_s, 1e-9), 1), MOST_ROWS))
+        self._rows_of_call = max(self._size, ROWS_OF_BATCH)
         self._waiting: list[_Waiting] = []
         self._count = self._bytes = 0
         self._begun = time.perf_counter()
@@ -96,7 +99,7 @@ class SpotChecks:
         return {"rows": self.rows, "max_tv": self.max_tv, "seconds": self.seconds}
 
     def _seconds_alone(self, rows: int) -> float:
-        return -(-rows // MOST_ROWS) * self._alone.call_s + rows * self._alone.row_s
+        return COLD_S + -(-rows // self._rows_of_call) * self._alone.call_s + rows * self._alone.row_s
 
     def _take(self, batch: Batch, output: RunOutput, indices: NDArray[np.int64]) -> None:
         inputs = {name: array[indices] for name, array in batch.inputs.items()}
@@ -115,7 +118,7 @@ class SpotChecks:
         probs = np.concatenate([rows.probs for rows in waiting]).astype(np.float64)
         inputs = {name: join_arrays([rows.inputs[name] for rows in waiting]) for name in waiting[0].inputs}
         with self._original.one_thread():
-            expected = np.concatenate([self._original.run(part).probs for part in cut_inputs(inputs, MOST_ROWS)])
+            expected = np.concatenate([self._original.run(part).probs for part in cut_inputs(inputs, self._rows_of_call)])
         distances = row_distances(expected.astype(np.float64), probs)
         self.rows += len(probs)
         self.max_tv = max(self.max_tv, float(distances.max()))
