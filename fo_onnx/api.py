@@ -32,7 +32,7 @@ from .conversion.publish import export_path, publish
 from .conversion.reference import open_reference
 from .distributions import Distributions
 from .engine import Engine
-from .engine.choose_runner import open_file
+from .engine.open_file import open_file
 from .errors import DataError, ModelError, OptionError, ParityError
 from .models import plugins
 from .models.onnx_model import OnnxModel

@@ -54,19 +54,11 @@ def open_reference(request: RunRequest) -> Reference:
         OutputError: It gives something else than one row per sample, and no ``output_transform`` takes care of that.
     """
     model, plan = open_native_model(request), request.plan_batches()
-    inputs, output = request.example, request.output
-    is_whole = True
     try:
-        raw = _run(model, inputs, plan.batch_size, output)
+        inputs, raw = _run_taken(model, request.example, plan.batch_size, request.output)
     except RunError as err:
-        try:
-            taken = run_without_refused(lambda batch: _run_batch(model, batch, output), inputs, err).taken
-            inputs = {name: array[taken] for name, array in inputs.items()}
-            raw = _run(model, inputs, plan.batch_size, output)
-        except (RunError, OutputError):
-            raise _refusal(inputs, err) from err
-        is_whole = False
-    return Reference(model, inputs, raw, plan, is_whole)
+        raise _refusal(request.example, err) from err
+    return Reference(model, inputs, raw, plan, is_whole=inputs is request.example)
 
 
 def with_spread_rows(reference: Reference, request: RunRequest) -> Reference:
@@ -74,16 +66,11 @@ def with_spread_rows(reference: Reference, request: RunRequest) -> Reference:
     spread = request.read_spread()
     if not spread:
         return reference
-    model, size, output = reference.model, reference.plan.batch_size, request.output
+    model, output = reference.model, request.output
     try:
-        raw = _run(model, spread, size, output)
-    except RunError as err:
-        try:
-            taken = run_without_refused(lambda batch: _run_batch(model, batch, output), spread, err).taken
-            spread = {name: array[taken] for name, array in spread.items()}
-            raw = _run(model, spread, size, output)
-        except RunError:
-            return reference
+        spread, raw = _run_taken(model, spread, reference.plan.batch_size, output)
+    except RunError:
+        return reference
     if output.output_transform is None:
         _require_one_shape([reference.raw, raw], model.spec.name)
         raw = np.concatenate([reference.raw, raw])
@@ -113,6 +100,19 @@ def _time(model: RawModel, inputs: Inputs) -> float:
         if seconds > QUICK_S:
             break
     return seconds
+
+
+def _run_taken(model: RawModel, inputs: Inputs, size: int, output: OutputOptions) -> tuple[Inputs, NDArray[Any]]:
+    """Return the rows that the model takes, the same object if it takes all, with its raw output for them."""
+    try:
+        return inputs, _run(model, inputs, size, output)
+    except RunError as err:
+        try:
+            taken = run_without_refused(lambda batch: _run_batch(model, batch, output), inputs, err).taken
+            rows = {name: array[taken] for name, array in inputs.items()}
+            return rows, _run(model, rows, size, output)
+        except (RunError, OutputError):
+            raise err from None
 
 
 def _run(model: RawModel, inputs: Inputs, size: int, output: OutputOptions) -> NDArray[Any]:

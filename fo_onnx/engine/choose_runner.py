@@ -7,12 +7,9 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..contracts.batch import Inputs, count_rows, cut_inputs, first_row
 from ..contracts.parity_report import ParityReport
@@ -20,7 +17,6 @@ from ..contracts.runner import Runner
 from ..contracts.spec import LOGIT_KINDS, ModelSpec
 from ..control.run_control import current
 from ..conversion.batch_effects import measure_batch_effects
-from ..conversion.heads import prepare_head
 from ..conversion.output_kind import with_output_kind
 from ..conversion.parity import head_of
 from ..conversion.prepare import VerifiedExport, prepare_onnx
@@ -31,7 +27,6 @@ from ..errors import (
     ExportError,
     FoOnnxError,
     ModelError,
-    OptionError,
     OutputError,
     ParityError,
     PluginError,
@@ -40,15 +35,13 @@ from ..errors import (
 )
 from ..models import plugins
 from ..models.callables import CallableExporter
-from ..models.onnx_model import LoadedOnnx, OnnxModel, load_onnx
-from ..runtime.devices import Placement, cpu_cores, parse_device, placements
+from ..runtime.devices import cpu_cores, parse_device
 from ..runtime.native_runner import NativeRunner
-from ..runtime.open_runners import open_onnx_runners
 from ..runtime.opened import OpenedModel
 from ..runtime.request import RunRequest, with_class_count
-from ..runtime.session import available_providers, seed_random_operators
 from ..runtime.turns import open_native_model
 from ..store import files
+from .open_file import choose_for_file
 
 log = logging.getLogger("fo_onnx.engine")
 
@@ -59,130 +52,7 @@ def choose_runner(request: RunRequest) -> OpenedModel:
     Raises:
         ExportError, ParityError, DeviceError, ModelError, OutputError: What keeps the model from being run as asked.
     """
-    return _choose_for_file(request) if request.plugin is None else _choose_for_framework(request)
-
-
-# ONNX files ------------------------------------------------------------------------------------------------------
-
-
-def open_file(request: RunRequest) -> OpenedModel:
-    """Open an ONNX file as it is.
-
-    Raises:
-        ModelError: The file has changed since it was opened.
-        OptionError: The native runner was asked for, which a file has not.
-    """
-    return _open_prepared(_prepare_file(request), request)
-
-
-def _choose_for_file(request: RunRequest) -> OpenedModel:
-    """Open a file; one whose rows depend on more than their input runs row by row.
-
-    Raises:
-        OutputError: Its rows depend on their batch, whose size is built into it.
-    """
-    loaded = _prepare_file(request)
-    opened = _open_prepared(loaded, request)
-    is_compared = opened.parity is not None and opened.parity.passed
-    if is_compared or request.recorded_plan is not None:
-        return opened
-    run = opened.runners[0].run
-    try:
-        effects = measure_batch_effects(
-            lambda batch: run(batch).probs.astype(np.float64), request.example, opened.plan.batch_size
-        )
-    except FoOnnxError:
-        # The run names the row that the file refuses.
-        return opened
-    if effects.dependence is None:
-        return opened
-    opened.close()
-    name, fixed, plan = opened.spec.name, opened.spec.fixed_batch, opened.plan
-    if fixed is not None and fixed > 1 and not effects.samples:
-        raise OutputError(
-            f"{name}: {effects.dependence}, and its batches of {fixed} rows are built into it. Export it for batches of any size, or of 1."
-        )
-    # By one session, random operators give the rows of a run in the same order again.
-    plan = replace(
-        plan,
-        batch_size=fixed or 1,
-        sessions=1 if effects.samples else plan.sessions,
-        reason="its rows depend on their batch",
-    )
-    if effects.samples:
-        seed_random_operators()
-    opened = _open_prepared(loaded, replace(request, recorded_plan=plan))
-    warn_at_caller(f"{name} runs row by row: {effects.dependence}")
-    return replace(opened, reason=f"row by row: {effects.dependence}")
-
-
-def _prepare_file(request: RunRequest) -> LoadedOnnx:
-    """Parse a file and give it the head that is asked for."""
-    path = _path_of(request)
-    if request.run.runner == "native":
-        raise OptionError(f"runner='native' was asked for, but {path} is an ONNX file and has no other runner.")
-    loaded = load_unchanged(request)
-    with _naming(path):
-        loaded = prepare_head(loaded, request, _placements(request)[-1])
-    if request.model_options.model_name is not None:
-        loaded = replace(loaded, model=loaded.model.with_spec(name=request.model_options.model_name))
-    return loaded
-
-
-def _open_prepared(loaded: LoadedOnnx, request: RunRequest) -> OpenedModel:
-    path = _path_of(request)
-    with _naming(path):
-        opened = open_onnx_runners(loaded, request, _placements(request))
-    return replace(opened, parity=_recorded_parity(loaded.model), path=path)
-
-
-def _path_of(request: RunRequest) -> Path:
-    model = request.model.model if isinstance(request.model, LoadedOnnx) else request.model
-    path: Path = model.path
-    return path
-
-
-def _placements(request: RunRequest) -> list[Placement]:
-    return placements(request.run.device, request.run.precision, available_providers())
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the file in errors that do not."""
-    try:
-        yield
-    except ModelError as err:
-        if str(path) in str(err):
-            raise
-        raise ModelError(f"opening the model {path}: {err}") from err
-
-
-def load_unchanged(request: RunRequest) -> LoadedOnnx:
-    """Return the parsed file, which must be what it was when the caller opened it."""
-    if isinstance(request.model, LoadedOnnx):
-        request.model.require_unchanged()
-        return request.model
-    model = request.model
-    with current().calling("reading its file"):
-        # Of a foreign file the output has to be named again; ours has but one.
-        loaded = load_onnx(model.path, output_name=model.spec.output.name if model.probs_output is None else None)
-    if loaded.model.sha256 != model.sha256:
-        raise ModelError(f"{model.path} has changed since it was opened; open it again with OnnxModel.open.")
-    return replace(loaded, model=model)
-
-
-def _recorded_parity(model: OnnxModel) -> ParityReport | None:
-    """Return the comparison that a file records; a warning is logged if it says nothing of what is run."""
-    parity = model.parity
-    if parity is not None and parity.unknown is not None:
-        log.warning(
-            "%s: its parity is unknown, since %s. fo_onnx.verify compares a file anew; fo_onnx.export makes it again.",
-            model.path, parity.unknown,
-        )  # fmt: skip
-    return parity
-
-
-# Models of a framework -------------------------------------------------------------------------------------------
+    return choose_for_file(request) if request.plugin is None else _choose_for_framework(request)
 
 
 def _choose_for_framework(request: RunRequest) -> OpenedModel:

@@ -58,7 +58,7 @@ class RunStats:
     total_s: float = 0.0
     switched_at: int | None = None
     reason: str | None = None
-    spot_checks: dict[str, int | float] | None = None
+    spot_checks: dict[str, Any] | None = None
 
 
 class Pipeline:

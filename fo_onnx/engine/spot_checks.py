@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from ..contracts.batch import Array, Batch, cut_inputs, join_arrays
 from ..contracts.runner import CallTime, RunOutput
 from ..conversion.batch_effects import row_distances
-from ..errors import ParityError
+from ..errors import ParityError, RunError, warn_at_caller
 from ..runtime.native_runner import NativeRunner
 from .labels import batch_positions, plain_id
 
@@ -53,11 +54,13 @@ class SpotChecks:
         rows: Rows that were checked.
         max_tv: The largest total variation of one of them.
         seconds: How long all this took.
+        failure: Why there are no more checks: the original failed, out of memory for example; ``None`` if it did not.
     """
 
     def __init__(self, original: NativeRunner, tolerance: float, alone: CallTime) -> None:
         """Take the original, the largest total variation that counts as the same, and how long its calls take alone."""
         self.rows, self.max_tv, self.seconds = 0, 0.0, 0.0
+        self.failure: str | None = None
         self._original, self._tolerance, self._alone = original, tolerance, alone
         self._factor = BESIDE_SESSIONS
         self._rng = np.random.default_rng(0)
@@ -73,6 +76,8 @@ class SpotChecks:
         Raises:
             ParityError: A row differs.
         """
+        if self.failure is not None:
+            return
         now = time.perf_counter()
         left_s = TIME_SHARE * (now - self._begun) - self.seconds
         count = min(ROWS_OF_BATCH, self._size, len(batch))
@@ -90,13 +95,13 @@ class SpotChecks:
     def finish(self) -> None:
         """Check the rows that wait, which nothing runs beside now. Raises `ParityError` if one differs."""
         now = time.perf_counter()
-        if self._waiting:
+        if self._waiting and self.failure is None:
             self._check()
         self.seconds += time.perf_counter() - now
 
-    def to_dict(self) -> dict[str, int | float]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the record of the checks, as JSON types."""
-        return {"rows": self.rows, "max_tv": self.max_tv, "seconds": self.seconds}
+        return {"rows": self.rows, "max_tv": self.max_tv, "seconds": self.seconds, "failure": self.failure}
 
     def _seconds_alone(self, rows: int) -> float:
         return COLD_S + -(-rows // self._rows_of_call) * self._alone.call_s + rows * self._alone.row_s
@@ -117,8 +122,16 @@ class SpotChecks:
         self._waiting, self._count, self._bytes = [], 0, 0
         probs = np.concatenate([rows.probs for rows in waiting]).astype(np.float64)
         inputs = {name: join_arrays([rows.inputs[name] for rows in waiting]) for name in waiting[0].inputs}
-        with self._original.one_thread():
-            expected = np.concatenate([self._original.run(part).probs for part in cut_inputs(inputs, self._rows_of_call)])
+        try:
+            with self._original.one_thread():
+                expected = np.concatenate(
+                    [self._original.run(part).probs for part in cut_inputs(inputs, self._rows_of_call)]
+                )
+        except RunError as err:
+            # The rows of the run are ONNX's, which goes on.
+            self.failure = str(err)
+            warn_at_caller(f"no more rows of this run are spot-checked: {err}")
+            return
         distances = row_distances(expected.astype(np.float64), probs)
         self.rows += len(probs)
         self.max_tv = max(self.max_tv, float(distances.max()))

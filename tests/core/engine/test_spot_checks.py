@@ -68,6 +68,28 @@ def test_a_row_that_only_the_original_refuses_ends_the_run():
         fo.generate(Pair(refusing), with_late_faults(), progress=False)
 
 
+def test_a_run_goes_on_when_the_original_fails():
+    """It answers the comparison before the run, and nothing after it."""
+    calls = []
+
+    def failing(x):
+        calls.append(len(x))
+        if len(calls) > calls_before_run:
+            raise ValueError("out of memory")
+        return x @ WEIGHTS
+
+    calls_before_run = 10**9
+    fo.generate(Pair(failing), rows(100), progress=False)
+    calls_before_run, calls = len(calls), []
+    x = rows(ROWS)
+    with pytest.warns(fo.FallbackWarning, match="no more rows of this run are spot-checked: .*out of memory"):
+        dists = fo.generate(Pair(failing), x, progress=False)
+    assert dists.meta["runner"]["kind"] == "onnx"
+    assert dists.meta["spot_checks"]["rows"] == 0
+    assert "out of memory" in dists.meta["spot_checks"]["failure"]
+    np.testing.assert_allclose(dists.probs, expected(x), atol=1e-6)
+
+
 def test_half_of_the_compared_rows_are_spread_over_the_data():
     """The first 256 rows agree; the comparison sees the others before the run."""
     x = rows(ROWS)
