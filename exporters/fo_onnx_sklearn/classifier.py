@@ -13,7 +13,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import ModelError, OutputError
 
 from .detect import estimator_of, function_of_booster, is_estimator, package_of
@@ -172,9 +171,3 @@ def column_names(model: Any) -> tuple[str, ...] | None:
         names = estimator.feature_names_
         names = None if names == [str(i) for i in range(len(names or ()))] else names
     return None if names is None else tuple(str(n) for n in names)
-
-
-def signature_of(model: Any) -> InputSignature:
-    """Return the columns by name, in order, or one matrix."""
-    names = column_names(model)
-    return InputSignature((MATRIX,), (), (2,)) if names is None else InputSignature(names)

@@ -69,7 +69,7 @@ def _hazards(estimator: Any, before: str | None) -> Iterator[str]:
         yield from _hazards(estimator.final_estimator_, before or "StackingClassifier's members")
         return
     if name not in THRESHOLDS | SELECTORS:
-        for inner in _members(estimator):
+        for inner in members_of(estimator):
             yield from _hazards(inner, before)
 
 
@@ -80,10 +80,10 @@ def _inexact(step: Any) -> str | None:
     name = type(step).__name__
     if name not in EXACT or not type(step).__module__.startswith("sklearn."):
         return name
-    return None if name in SELECTORS else next(filter(None, map(_inexact, _members(step))), None)
+    return None if name in SELECTORS else next(filter(None, map(_inexact, members_of(step))), None)
 
 
-def _members(estimator: Any) -> list[Any]:
+def members_of(estimator: Any) -> list[Any]:
     """Return the fitted estimators within one; of one that keeps none, its parameters, as the steps of a pipeline are."""
     fitted = [v for k, v in vars(estimator).items() if k.endswith("_")]
     return list(_estimators_in(fitted)) or list(_estimators_in(list(vars(estimator).values())))
@@ -111,5 +111,5 @@ def has_converter(estimator: Any) -> bool:
 def parts_of(estimator: Any) -> Iterator[Any]:
     """Yield every estimator within one, itself included, from the outside to the inside; not what trees and such consist of."""
     yield estimator
-    for inner in () if type(estimator).__name__ in THRESHOLDS else _members(estimator):
+    for inner in () if type(estimator).__name__ in THRESHOLDS else members_of(estimator):
         yield from parts_of(inner)

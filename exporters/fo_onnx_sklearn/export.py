@@ -103,7 +103,7 @@ def _type_of(name: str, array: Array, model_name: str) -> Any:
         return StringTensorType(shape)
     if array.dtype.kind not in "biuf":
         raise ExportError(
-            f"the input {name!r} of {model_name} has the dtype {array.dtype}, as text with missing values has; ONNX's text has no "
-            "missing values. Fill them with a word of their own before the model sees them."
+            f"the input {name!r} of {model_name} has the dtype {array.dtype}, in which text may be missing; ONNX's text has no "
+            "missing values. Fill them with a word of their own, and give text as numpy's own: x.astype(str)."
         )
     return DoubleTensorType(shape)

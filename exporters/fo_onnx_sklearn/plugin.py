@@ -33,8 +33,8 @@ class SklearnExporter:
         return path.suffix.lower() in self.suffixes
 
     def signature(self, model: Any) -> InputSignature | None:
-        """Return the columns that the estimator was fitted on, if they have names; else one matrix ``X``."""
-        from .classifier import signature_of
+        """Return the columns that the estimator was fitted on, if they have names; else one input ``X``."""
+        from .inputs import signature_of
 
         return signature_of(model)
 

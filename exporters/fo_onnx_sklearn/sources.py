@@ -26,18 +26,18 @@ _log = logging.getLogger("fo_onnx.sources")
 
 
 class FrameSources:
-    """Opens data frames, alone or in a tuple with labels; refuses sparse matrices."""
+    """Opens data frames and series, alone or in a tuple with labels; refuses sparse matrices."""
 
     name = "sklearn"
 
     def accepts(self, data: Any) -> bool:
-        """Return whether `data` is a frame, a frame with labels, or a sparse matrix. Imports nothing."""
+        """Return whether `data` is a frame or a series, with labels or without, or a sparse matrix. Imports nothing."""
         if isinstance(data, tuple) and len(data) == 2:
-            return _is_frame(data[0])
-        return _is_frame(data) or _is_sparse(data)
+            return _is_frame(data[0]) or _is_series(data[0])
+        return _is_frame(data) or _is_series(data) or _is_sparse(data)
 
     def open(self, data: Any, options: DataOptions) -> Source:
-        """Return the rows of `data`, of the columns that `fo_onnx.sources.columns.choose_columns` says; a function gets whole rows.
+        """Return the rows of `data`, of the columns that `fo_onnx.sources.columns.choose_columns` says.
 
         Raises:
             DataError: A sparse matrix; columns that the model names are missing; no column of numbers.
@@ -50,9 +50,9 @@ class FrameSources:
         frame, labels = data if isinstance(data, tuple) else (data, None)
         if labels is not None and options.labels is None:
             options = replace(options, labels=_values(labels))
-        if options.input_getter is not None or options.transform is not None:
+        if _is_series(frame):
             options = replace(options, ids=_ids_of_index(frame) if options.ids is None else options.ids)
-            return open_builtin(np.column_stack([_values(column) for column in _columns(frame)]), options)
+            return open_builtin(_values(frame), options)
         if hasattr(frame, "iloc"):
             return _open_pandas(frame, options)
         from fo_onnx.sources.tables import TableSource
@@ -67,17 +67,27 @@ def _open_pandas(frame: Any, options: DataOptions) -> Source:
     has_names = any(isinstance(n, str) for n in frame.columns)
     choice = choose_columns(kinds, options if has_names else replace(options, signature=None), (), "the data frame")
     columns = dict(zip(names, series, strict=True))
+    if options.input_getter is not None:
+        options = replace(options, ids=_ids_of_index(frame) if options.ids is None else options.ids)
+        whole = {n: _values(column) for n, column in columns.items()}
+        return open_builtin(whole if has_names else np.column_stack(list(whole.values())), options)
     inputs = {n: _column(columns[n], n) for n in choice.inputs}
     if not choice.named:
-        arrays = list(inputs.values())
-        inputs = {"0": arrays[0] if len(arrays) == 1 and arrays[0].ndim > 1 else np.column_stack(arrays)}
+        inputs = {"0": choice.join_unnamed(list(inputs.values()))}
     ids = (
         _ids_of_index(frame)
         if choice.ids is None
         else _unique_ids(_values(columns[choice.ids]), f"the column {choice.ids}")
     )
     labels = None if choice.label is None else to_labels(_values(columns[choice.label]), f"the column {choice.label}")
-    return ArraySource(inputs, annotate_rows(options, ids, labels), options)
+    if options.transform is None:
+        return ArraySource(inputs, annotate_rows(options, ids, labels), options)
+    options = replace(
+        options,
+        ids=ids if options.ids is None else options.ids,
+        labels=_values(columns[choice.label]) if choice.label is not None else options.labels,
+    )
+    return open_builtin(inputs if choice.named else inputs["0"], options)
 
 
 def _is_frame(data: Any) -> bool:
@@ -86,6 +96,11 @@ def _is_frame(data: Any) -> bool:
         if module is not None and isinstance(data, getattr(module, kind, ())):
             return True
     return False
+
+
+def _is_series(data: Any) -> bool:
+    module = sys.modules.get("pandas")
+    return module is not None and isinstance(data, module.Series)
 
 
 def _is_sparse(data: Any) -> bool:

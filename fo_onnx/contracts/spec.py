@@ -71,6 +71,11 @@ class InputSignature:
     ranks: tuple[int, ...] | None = None
     takes_text: bool = False
 
+    @property
+    def rows_are_texts(self) -> bool:
+        """Return whether a row is one text, as it is to what cuts it into words."""
+        return self.takes_text and self.ranks == (1,)
+
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -56,15 +56,21 @@ def is_array(value: Any) -> bool:
 
 
 def is_arrays(data: Any) -> bool:
-    """Return whether `data` is an array, a dict of columns, or a tuple (nested too) of arrays."""
+    """Return whether `data` is an array, a dict of columns, or a tuple (nested too) of arrays; or one of texts and labels as lists."""
     if is_array(data) or isinstance(data, np.generic):
         return True
     parts = parts_of(data)
     if parts is None or isinstance(data, list) or not parts.items:
         return False
-    if isinstance(data, Mapping):
+    if isinstance(data, Mapping) or _is_texts_with_labels(data):
         return True
     return any(is_array(leaf) for leaf in leaves(data)) and all(_is_column(part) for _, part in parts.items)
+
+
+def _is_texts_with_labels(data: Any) -> bool:
+    """Return whether `data` is a tuple of a list of texts and lists as long."""
+    is_texts = isinstance(data, tuple) and all(isinstance(part, list) and part for part in data)
+    return is_texts and isinstance(data[0][0], str) and len({len(part) for part in data}) == 1
 
 
 def _is_column(value: Any) -> bool:

@@ -180,8 +180,7 @@ class ArrowSource(PositionalSource):
             parts = {n: (a[~np.isin(np.setdiff1d(rows, list(b)), everywhere)], b) for n, (a, b) in parts.items()}
         columns = {n: array for n, (array, _) in parts.items()}
         if not self._choice.named:
-            arrays = list(columns.values())
-            columns = {"0": arrays[0] if len(arrays) == 1 and arrays[0].ndim > 1 else np.stack(arrays, axis=1)}
+            columns = {"0": self._choice.join_unnamed(list(columns.values()))}
         return columns, bad
 
     def _sound_rows(self, columns: dict[str, Array], count: int) -> Iterator[Item]:

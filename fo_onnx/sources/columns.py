@@ -9,6 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from ..contracts.batch import Array
 from ..contracts.options import DataOptions
 from ..errors import DataError
 from .label_finder import find_label_name
@@ -29,12 +32,18 @@ class ColumnChoice:
         named: Whether each is an input by its name; else they are one matrix, or the lists that are the rows of one array.
         label: That of the labels; ``None`` if there is none, or labels were given or are not wanted.
         ids: That of the ids; ``None`` likewise.
+        is_stacked: Whether inputs without names are stacked side by side, (n, columns); else there is one, which is the array.
     """
 
     inputs: tuple[str, ...]
     named: bool
     label: str | None
     ids: str | None
+    is_stacked: bool
+
+    def join_unnamed(self, arrays: Sequence[Array]) -> Array:
+        """Return the one array of inputs that have no names."""
+        return np.stack(arrays, axis=1) if self.is_stacked else arrays[0]
 
 
 def choose_columns(
@@ -43,7 +52,8 @@ def choose_columns(
     """Return which columns are inputs, labels and ids.
 
     The inputs are the columns that the model's signature names; else the one list column; else all columns of numbers side by
-    side, in the table's order. Columns called like labels and ids, and pandas' index, are none unless the model names them.
+    side, in the table's order; else those of text, if the model takes it. A model whose rows are texts gets the one column of
+    text. Columns called like labels and ids, and pandas' index, are none unless the model names them.
 
     Args:
         columns: The table's columns, by name and kind, in order.
@@ -82,6 +92,8 @@ def choose_columns(
         named,
         None if label in reserved or options.labels is not None else label,
         None if ids in reserved or options.ids is not None else ids,
+        is_stacked=len(inputs) > 1
+        or (dict(columns).get(inputs[0]) != "list" and not _is_lone_text(inputs[0], columns, options)),
     )
     counts = Counter(names)
     double = next((n for n in (*choice.inputs, choice.label, choice.ids) if n is not None and counts[n] > 1), None)
@@ -105,14 +117,30 @@ def _choose_unnamed(
             f"{what} has several list columns ({', '.join(lists)}), and none is called like the model's inputs{wanted}. Rename "
             "them, or build the inputs with input_getter=."
         )
-    chosen = lists or [name for name, kind in features if kind == "number"]
+    numbers, texts = ([name for name, kind in features if kind == wanted] for wanted in ("number", "text"))
+    signature = options.signature
+    takes_text = signature is None or signature.takes_text
+    rows_are_texts = signature is not None and signature.rows_are_texts
+    if rows_are_texts and len(texts) > 1:
+        raise DataError(
+            f"{what} has several columns of text ({', '.join(texts)}), and the model takes one text per row. Choose with "
+            f"input_getter=lambda row: row[{texts[0]!r}]."
+        )
+    chosen = texts if rows_are_texts else lists or numbers or (texts if takes_text else [])
     if not chosen:
         listed = ", ".join(f"{name} ({kind})" for name, kind in columns) or "no columns"
-        raise DataError(f"{what} has no column of numbers or of lists of numbers; it has {listed}.")
+        wanted = "text" if rows_are_texts else "numbers or of lists of numbers"
+        raise DataError(f"{what} has no column of {wanted}; it has {listed}.")
     left_out = [name for name, _ in features if name not in chosen]
     if left_out:
         _log.info("columns of %s that are no inputs, and left out: %s", what, ", ".join(left_out))
     return chosen
+
+
+def _is_lone_text(name: str, columns: Sequence[tuple[str, ColumnKind]], options: DataOptions) -> bool:
+    """Return whether a column is text for a model whose rows may be texts."""
+    signature = options.signature
+    return dict(columns)[name] == "text" and (signature is None or signature.ranks != (2,))
 
 
 @dataclass(frozen=True)

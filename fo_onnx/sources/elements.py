@@ -184,7 +184,7 @@ class ElementParser:
     def take_inputs(self, columns: Any) -> dict[str, Array]:
         """Return the inputs of data that are arrays; `input_getter` and `transform` are not applied."""
         self._decide_layout(columns, batched=True)  # which logs what is left out
-        return self._flatten(self._select_inputs(self._split(columns, batched=True)[1]))
+        return self._flatten(self._select_inputs(self._split(columns, batched=True)[1]), is_whole=True)
 
     def take_labels(self, columns: Any) -> Array | None:
         """Return the labels of data that are arrays."""
@@ -212,9 +212,10 @@ class ElementParser:
     def _to_inputs(self, part: Any) -> dict[str, Array]:
         return self._flatten(self._select_inputs(part if self._transform is None else self._transform(part)))
 
-    def _flatten(self, inputs: Any) -> dict[str, Array]:
-        takes_text = self._signature is not None and self._signature.takes_text
-        return flatten(inputs, self._convert, takes_text=takes_text)
+    def _flatten(self, inputs: Any, *, is_whole: bool = False) -> dict[str, Array]:
+        # A function of which nothing is known says itself what it does not take.
+        takes_text = self._signature is None or self._signature.takes_text
+        return flatten(inputs, self._convert, takes_text=takes_text, is_whole=is_whole)
 
     def _select_inputs(self, part: Any) -> Any:
         """Return those of named parts that the model names; all but text if it names none of them (it may take a dict)."""

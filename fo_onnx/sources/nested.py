@@ -106,8 +106,13 @@ def map_leaves(value: Any, function: Callable[[Any], Any], *, lists_are_leaves: 
     return mapped if parts.named else tuple(mapped.values())
 
 
-def flatten(value: Any, convert: Convert = as_array, *, takes_text: bool = False) -> dict[str, Array]:
-    """Return the leaves of a nested structure as arrays by the names of `named_leaves`; text as objects (str).
+def flatten(
+    value: Any, convert: Convert = as_array, *, takes_text: bool = False, is_whole: bool = False
+) -> dict[str, Array]:
+    """Return the leaves of a nested structure as arrays by the names of `named_leaves`.
+
+    Text comes as objects (str), whose dtype is the same whatever the longest text of a batch; numpy's text stays if the arrays
+    hold all rows (`is_whole`).
 
     Raises:
         DataError: There is no leaf, two have one name, or one is no array of numbers, nor of text if the model takes it.
@@ -117,7 +122,10 @@ def flatten(value: Any, convert: Convert = as_array, *, takes_text: bool = False
         if name in arrays:
             raise DataError(f"two inputs are called {name!r}; rename one, or choose with input_getter=.")
         array = convert(leaf)
-        arrays[name] = _to_text(array) if takes_text and _is_text(array) else _to_numbers(array, name)
+        if is_whole and takes_text and array.dtype.kind == "U":
+            arrays[name] = array
+        else:
+            arrays[name] = _to_text(array) if takes_text and _is_text(array) else _to_numbers(array, name)
     if not arrays:
         raise DataError(f"an element of the data ({_type_name(value)}) holds no input; choose one with input_getter=.")
     return arrays
@@ -130,7 +138,7 @@ def _is_text(array: Array) -> bool:
 
 
 def _to_text(array: Array) -> Array:
-    """Return text as objects, whose dtype is the same whatever the longest text of a batch; bytes are decoded."""
+    """Return text as objects; bytes are decoded."""
     texts = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in array.flat]
     return np.array(texts, dtype=object).reshape(array.shape)
 

@@ -83,7 +83,6 @@ def test_what_says_it_is_an_array() -> None:
             np.array([np.zeros(2), np.zeros(3)], dtype=object),
             r"dtype object \(ragged rows, or rows that are no numbers\)",
         ),
-        (np.array(["a", "b"]), r"input '0' has the dtype <U1; numbers were expected"),
         ((np.zeros((4, 2)), np.zeros((3, 2))), r"unequal numbers of rows: 0 4, 1 3"),
         ({"a": np.zeros((4, 2)), "y": np.arange(3)}, r"unequal numbers of rows: a 4, labels 3"),
         ({"a": [np.zeros(2), np.zeros(3)]}, r"a list of 2 rows has rows of the shapes \(2,\), \(3,\) \(ragged rows\)"),
@@ -94,6 +93,22 @@ def test_what_says_it_is_an_array() -> None:
 def test_what_cannot_be_used(data: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_source(data, DataOptions())
+
+
+def test_text_is_for_functions_and_for_models_that_take_it() -> None:
+    texts = np.array(["a", "b"])
+    with pytest.raises(DataError, match=r"input '0' has the dtype <U1; numbers were expected"):
+        open_source(texts, DataOptions(signature=InputSignature(("x",))))
+    for signature in (None, InputSignature(("x",), takes_text=True)):
+        (batch,) = open_source(texts, DataOptions(signature=signature)).batches(4)
+        assert batch.inputs["0"].tolist() == ["a", "b"]
+
+
+def test_texts_and_labels_as_lists() -> None:
+    (batch,) = open_source((["a", "b", "c"], [0, 1, 0]), DataOptions()).batches(4)
+    assert batch.inputs["0"].tolist() == ["a", "b", "c"]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 1, 0]
 
 
 def test_a_required_input_is_missing() -> None:

@@ -179,9 +179,13 @@ class TestWithoutSignature:
         assert (list(inputs), label) == (["ids"], 3)
         assert "not among the model's inputs, and left out: text" in caplog.text
 
-    def test_text_alone_is_no_input(self) -> None:
+    def test_text_alone_is_the_input_of_a_function(self) -> None:
+        inputs, _ = take({"text": "good"})
+        assert inputs["text"] == "good"
+
+    def test_text_alone_is_no_input_of_a_model_of_numbers(self) -> None:
         with pytest.raises(DataError, match="input 'text' has the dtype <U4; numbers were expected"):
-            take({"text": "good"})
+            take({"text": "good"}, signature=InputSignature(("x",)))
 
     def test_a_batch_has_a_row_of_labels(self) -> None:
         inputs, labels = take((Z, np.array([1, 0])), batched=True)

@@ -102,7 +102,23 @@ def test_several_list_columns(tmp_path: Path) -> None:
 
 def test_no_column_of_numbers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no column of numbers or of lists of numbers; it has text \(text\)"):
-        opened(tmp_path, {"text": ["a", "b"]})
+        opened(tmp_path, {"text": ["a", "b"]}, signature=InputSignature(("x",)))
+
+
+def test_columns_of_text(tmp_path: Path) -> None:
+    """A function gets one or several; a model whose rows are texts gets one, also beside numbers."""
+    one, two = {"text": ["a", "b"], "label": [1, 0]}, {"text": ["a", "b"], "title": ["c", "d"]}
+    of_texts = InputSignature(("X",), (), (1,), takes_text=True)
+    assert whole(opened(tmp_path, one)).inputs["0"].tolist() == ["a", "b"]
+    assert whole(opened(tmp_path, two)).inputs["0"].tolist() == [["a", "c"], ["b", "d"]]
+    assert whole(opened(tmp_path, {**one, "n": [1, 2]}, signature=of_texts)).inputs["0"].tolist() == ["a", "b"]
+    with pytest.raises(DataError, match=r"several columns of text \(text, title\), and .* one text per row"):
+        opened(tmp_path, two, signature=of_texts)
+    with pytest.raises(DataError, match=r"has no column of text; it has n \(number\)"):
+        opened(tmp_path, {"n": [1, 2]}, signature=of_texts)
+    # A matrix of one column stays one.
+    of_matrix = InputSignature(("X",), (), (2,), takes_text=True)
+    assert whole(opened(tmp_path, one, signature=of_matrix)).inputs["0"].tolist() == [["a"], ["b"]]
 
 
 class TestIds:

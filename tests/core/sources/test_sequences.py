@@ -149,7 +149,8 @@ class TestBadRows:
         def row(i: int) -> Any:
             return {"a": np.zeros(2)} if i != 1 else {"a": "text"}
 
-        (batch,) = open_source(Rows(3, row), DataOptions(on_error="record", ids=["a", "b", "c"])).batches(4)
+        options = DataOptions(on_error="record", ids=["a", "b", "c"], signature=InputSignature(("a",)))
+        (batch,) = open_source(Rows(3, row), options).batches(4)
         assert batch.ids.tolist() == ["a", "c"]
         assert batch.bad == (
             BadRow(
