@@ -31,21 +31,25 @@ class FrameSources:
     name = "sklearn"
 
     def accepts(self, data: Any) -> bool:
-        """Return whether `data` is a frame or a series, with labels or without, or a sparse matrix. Imports nothing."""
+        """Return whether `data` is a frame or a series, with labels or without, or what is refused with a way out. Imports nothing."""
         if isinstance(data, tuple) and len(data) == 2:
             return _is_frame(data[0]) or _is_series(data[0])
-        return _is_frame(data) or _is_series(data) or _is_sparse(data)
+        return _is_frame(data) or _is_series(data) or _is_sparse(data) or _is_lazy(data)
 
     def open(self, data: Any, options: DataOptions) -> Source:
         """Return the rows of `data`, of the columns that `fo_onnx.sources.columns.choose_columns` says.
 
         Raises:
-            DataError: A sparse matrix; columns that the model names are missing; no column of numbers.
+            DataError: A sparse matrix or a lazy frame; columns that the model names are missing; no column of numbers.
         """
         if _is_sparse(data):
             raise DataError(
                 f"a sparse matrix of shape {tuple(data.shape)} was found, and dense rows were expected: make it dense with "
                 ".toarray(), or give its rows in parts from a generator that does."
+            )
+        if _is_lazy(data):
+            raise DataError(
+                "a polars LazyFrame was found, which has no rows yet; a DataFrame was expected: give .collect()."
             )
         frame, labels = data if isinstance(data, tuple) else (data, None)
         if labels is not None and options.labels is None:
@@ -101,6 +105,11 @@ def _is_frame(data: Any) -> bool:
 def _is_series(data: Any) -> bool:
     module = sys.modules.get("pandas")
     return module is not None and isinstance(data, module.Series)
+
+
+def _is_lazy(data: Any) -> bool:
+    module = sys.modules.get("polars")
+    return module is not None and isinstance(data, module.LazyFrame)
 
 
 def _is_sparse(data: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What integer labels count, where the data say so: the names that Hugging Face's datasets keep with a `ClassLabel`."""
+"""What integer labels count, where the data say so: Hugging Face's `ClassLabel`, torchvision's ``class_to_idx``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ def find_class_names(data: Any, options: DataOptions) -> tuple[str, ...] | None:
     """Return what the labels count that the rows of a dataset carry; ``None`` if it does not say.
 
     Args:
-        data: A `datasets.Dataset` or `IterableDataset`, or torch's loader or subset of one; anything else says nothing.
+        data: A `datasets.Dataset` or `IterableDataset`, a dataset of torchvision, or torch's loader or subset of one; anything else
+            says nothing.
         options: With ``labels=`` the rows' own labels do not count.
     """
     while type(data).__module__.startswith("torch.utils.data.") and hasattr(data, "dataset"):
         data = data.dataset
-    features = getattr(data, "features", None)
-    if options.labels is not None or not isinstance(features, Mapping):
+    if options.labels is not None:
+        return None
+    features, numbers = getattr(data, "features", None), getattr(data, "class_to_idx", None)
+    # A target_transform makes other numbers of them.
+    counts = isinstance(numbers, Mapping) and getattr(data, "target_transform", None) is None
+    if counts and numbers and sorted(numbers.values()) == list(range(len(numbers))):
+        return tuple(sorted(map(str, numbers), key=numbers.__getitem__))
+    if not isinstance(features, Mapping):
         return None
     feature: Any = features.get(find_label_name(list(features), options))
     return tuple(feature.names) if type(feature).__name__ == "ClassLabel" and feature.names else None

@@ -209,6 +209,31 @@ def test_datasets_with_class_labels(tmp_path: Path) -> None:
     assert fo.generate(model, data, input_getter=x_of, labels=False, output="logits").labels is None
 
 
+class Folder:
+    """Like a dataset of torchvision over class folders."""
+
+    def __init__(self, target_transform: Callable[[int], int] | None = None) -> None:
+        self.class_to_idx = {name: i for i, name in enumerate(ORDER)}
+        self.target_transform = target_transform
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        label = int(CODES[i])
+        return X[i], label if self.target_transform is None else self.target_transform(label)
+
+
+def test_datasets_with_class_to_idx() -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+    for rows in (Folder(), torch_data.Subset(Folder(), range(200)), torch_data.DataLoader(Folder(), batch_size=32)):
+        assert accuracy(rows, class_names=ORDER[::-1]) == 1
+        assert accuracy(rows, class_names=ORDER) == (BEST == 1).mean()
+    assert fo.generate(model, Folder(), output="logits", progress=False).class_names == ORDER
+    # A target_transform makes numbers of columns of them.
+    assert accuracy(Folder(lambda label: 2 - label), class_names=ORDER[::-1]) == 1
+
+
 # Verbs that want no labels, and runs that are resumed ---------------------------------------------------------------
 
 

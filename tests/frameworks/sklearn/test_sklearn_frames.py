@@ -167,16 +167,37 @@ def test_columns_with_odd_names_in_a_column_transformer(names: list[str]) -> Non
     np.testing.assert_allclose(dists.probs, model.predict_proba(data), atol=1e-6)
 
 
-def test_pandas_and_polars_frames() -> None:
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_pandas_and_polars_frames(package: str) -> None:
+    library = pytest.importorskip(package)
     model, data = split(LogisticRegression()), table(100, 5)
-    frames = []
-    for package in ("pandas", "polars"):
-        try:
-            __import__(package)
-        except ImportError:
-            continue
-        frames.append(data.to_pandas() if package == "pandas" else __import__(package).from_arrow(data))
+    frame = data.to_pandas() if package == "pandas" else library.from_arrow(data)
     expected = model.predict_proba(data.select(INPUTS))
-    for frame in [data, *frames]:
-        dists = fo.generate(model, frame, progress=False)
+    for rows in (data, frame):
+        dists = fo.generate(model, rows, progress=False)
         np.testing.assert_allclose(dists.probs, expected, atol=1e-6)
+
+
+def test_polars_categories_nulls_and_functions() -> None:
+    pl = pytest.importorskip("polars")
+    rng = np.random.default_rng(0)
+    words = rng.choice(["a", "b", "c"], 300).tolist()
+    frame = pl.DataFrame({"n": rng.normal(size=300), "c": words})
+    columns = ColumnTransformer([("n", StandardScaler(), ["n"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["c"])])
+    model = make_pipeline(columns, LogisticRegression()).fit(frame, rng.integers(0, 2, 300))
+    expected = model.predict_proba(frame)
+    for kind in (pl.String, pl.Categorical, pl.Enum(["a", "b", "c"])):
+        dists = fo.generate(model, frame.with_columns(pl.col("c").cast(kind)), progress=False)
+        np.testing.assert_allclose(dists.probs, expected, atol=1e-6, err_msg=str(kind))
+    # A null among numbers is NaN, which this model refuses.
+    nulls = frame.with_columns(pl.when(pl.col("n") > 0).then(pl.col("n")).alias("n"))
+    dists = fo.generate(model, nulls, on_error="skip", progress=False)
+    np.testing.assert_array_equal(dists.ids, np.flatnonzero(frame["n"].to_numpy() > 0))
+    np.testing.assert_allclose(dists.probs, expected[dists.ids], atol=1e-6)
+    # Functions see the columns by name, and what was chosen of them.
+    numbers = LogisticRegression().fit(frame[["n"]].to_numpy(), np.array(words) == "a")
+    for arguments in ({"input_getter": lambda row: np.array([row["n"]])}, {"transform": lambda row: row}):
+        dists = fo.generate(numbers, frame, progress=False, **arguments)
+        np.testing.assert_allclose(dists.probs, numbers.predict_proba(frame[["n"]].to_numpy()), atol=1e-6)
+    with pytest.raises(fo.DataError, match=r"a polars LazyFrame .*\.collect\(\)"):
+        fo.generate(numbers, frame.lazy(), progress=False)
