@@ -65,7 +65,21 @@ def signature_of(model: Any) -> InputSignature | None:
 
 def call_of(model: Any, keys: Sequence[str], runs: Callable[[Call], bool]) -> Call:
     """Return how `model` takes inputs with these keys; `runs` says whether it takes a lone column of another name in a form."""
-    return plan_call(signature_of(model), keys, takes_keywords=captured.takes_keywords(_forward_of(model)), runs=runs)
+    signature = signature_of(model)
+    call = plan_call(signature, keys, takes_keywords=captured.takes_keywords(_forward_of(model)), runs=runs)
+    if call.form != "keywords" or signature is None or not _is_called_by_position(unwrap(model)):
+        return call
+    named = (*signature.required, *signature.optional)
+    in_order = tuple(sorted(call.keys, key=lambda key: named.index(key.split(".")[0])))
+    return Call(in_order, in_order, "positional")
+
+
+def _is_called_by_position(model: Any) -> bool:
+    """Return whether a program was exported from a call without keywords, and so takes none."""
+    if not isinstance(model, torch.export.ExportedProgram) or model.call_spec.in_spec is None:
+        return False
+    _, keywords = model.call_spec.in_spec.children()
+    return int(keywords.num_leaves) == 0
 
 
 def _is_of_transformers(forward: Any) -> bool:

@@ -134,3 +134,28 @@ def test_a_model_that_takes_the_column_in_no_form_is_said_to() -> None:
 def test_the_signature_of_others_with_any_keywords_is_not_known() -> None:
     assert signature_of(PassesOn()) is None
     assert signature_of(Classifies()) == InputSignature(("input_ids",), ("attention_mask",))
+
+
+class Subtracts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(3, 4), nn.Linear(2, 4)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.left(x) - self.right(y)
+
+
+@pytest.mark.parametrize("runner", ["auto", "native"])
+@pytest.mark.parametrize("by_keywords", [False, True])
+def test_an_exported_program_takes_columns_by_name_however_it_was_called(by_keywords: bool, runner: str) -> None:
+    net = Subtracts().eval()
+    x, y = (np.random.default_rng(n).normal(size=(ROWS, n)).astype(np.float32) for n in (3, 2))
+    example = tuple(torch.randn(8, n) for n in (3, 2))
+    batch = {0: torch.export.Dim("batch")}
+    arguments = ((), dict(zip("xy", example, strict=True))) if by_keywords else (example, {})
+    program = torch.export.export(net, *arguments, dynamic_shapes={"x": batch, "y": batch})
+    with torch.no_grad():
+        expected = torch.softmax(net(torch.from_numpy(x), torch.from_numpy(y)), 1).numpy()
+    for data in ({"x": x, "y": y}, {"y": y, "x": x}):
+        dists = fo.generate(program, data, runner=runner, output="logits", progress=False)
+        np.testing.assert_allclose(dists.probs, expected, atol=1e-6)
