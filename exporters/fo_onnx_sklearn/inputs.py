@@ -24,23 +24,23 @@ def signature_of(model: Any) -> InputSignature:
 
 def _takes_text(estimator: Any) -> bool:
     """Return whether text may mean something to a part of an estimator."""
-    return any(_is_anybodys(part) or _takes_words(part) for part in parts_of(estimator))
+    return any(_is_custom(part) or _takes_words(part) for part in parts_of(estimator))
 
 
 def _rank_of(estimator: Any) -> int | None:
-    """Return the number of axes of the rows together: 1 for text that is cut into words; ``None`` if a step of somebody's decides it."""
-    if not _is_anybodys(estimator) and not get_tags(estimator).input_tags.two_d_array:
+    """Return the number of axes of the rows together: 1 for text that is cut into words; ``None`` if a custom step decides it."""
+    if not _is_custom(estimator) and not get_tags(estimator).input_tags.two_d_array:
         return 1
     # What a wrapper is given, its first part is given too; a ColumnTransformer's parts are given columns of it.
     members = [] if type(estimator).__name__ == "ColumnTransformer" else members_of(estimator)
     if not members:
         return 2
     is_step = hasattr(estimator, "steps") or hasattr(estimator, "transformer_list")
-    return None if is_step and _is_anybodys(members[0]) else _rank_of(members[0])
+    return None if is_step and _is_custom(members[0]) else _rank_of(members[0])
 
 
-def _is_anybodys(part: Any) -> bool:
-    """Return whether a part is of another package or calls a function, so that it says what it takes when it runs."""
+def _is_custom(part: Any) -> bool:
+    """Return whether a part is of another package or calls a function, so that only a run shows what it takes."""
     return not is_estimator(part) or package_of(part) != "sklearn" or type(part).__name__ == "FunctionTransformer"
 
 
