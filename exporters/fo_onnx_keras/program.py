@@ -102,6 +102,11 @@ class Program:
             RunError: An input takes text, and got numbers.
         """
         arrays = [inputs[k] if k in inputs else inputs[n] for k, n in zip(self.keys, self.names, strict=True)]
+        # A column of a table, (n,), for an input that is declared as (n, 1); Keras adds the axis by itself, a signature does not.
+        arrays = [
+            a[:, None] if a.ndim == 1 and d.rank == 2 and d.shape is not None and d.shape[1] == 1 else a
+            for a, d in zip(arrays, self.declared, strict=True)
+        ]
         for array, declared in zip(arrays, self.declared, strict=True):
             if declared.dtype == TEXT and array.dtype.kind not in "OUS":
                 raise RunError(

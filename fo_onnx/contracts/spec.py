@@ -104,7 +104,12 @@ class ModelSpec:
     @property
     def signature(self) -> InputSignature:
         """Return the inputs as sources need them."""
-        return InputSignature(tuple(i.name for i in self.inputs), (), tuple(i.rank for i in self.inputs))
+        return InputSignature(
+            tuple(i.name for i in self.inputs),
+            (),
+            tuple(i.rank for i in self.inputs),
+            takes_text=any(i.dtype == "str" for i in self.inputs),
+        )
 
     @property
     def fixed_batch(self) -> int | None:

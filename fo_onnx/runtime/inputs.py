@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..contracts.batch import Inputs
 from ..contracts.spec import ModelSpec, TensorSpec
-from ..errors import DataError
+from ..errors import DataError, RunError
 
 CHANNELS = (1, 3, 4)
 
@@ -69,6 +69,8 @@ def _fit(array: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
     wanted = np.dtype(tensor.dtype)
     if array.dtype == wanted:
         return np.ascontiguousarray(array)
+    if wanted.kind == "U" and array.dtype.kind == "O":
+        return _require_text(array, tensor, model)
     if array.dtype.kind != wanted.kind and not (array.dtype.kind in "iub" and wanted.kind in "iu"):
         raise DataError(
             f"binding data to {model}: the rows are {array.dtype}, and its input {tensor} takes {wanted}. Convert them, for "
@@ -85,6 +87,14 @@ def _fit(array: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
                 "Scale them as the model was trained."
             )
     return cast
+
+
+def _require_text(array: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
+    """Return an array of objects if each is text; what is none is the fault of its row."""
+    for value in array.flat:
+        if not isinstance(value, str):
+            raise RunError(f"running {model}: its input {tensor} takes text, and {value!r} is none.")
+    return np.ascontiguousarray(array)
 
 
 def _shape_problem(array: NDArray[Any], tensor: TensorSpec) -> str:

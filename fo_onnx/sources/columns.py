@@ -70,7 +70,8 @@ def choose_columns(
     label = find_label_name(names, options)
     ids = next((key for key in ID_KEYS if key in names and key not in required), None)
     # By name, if the model has one in common with the table. Of several inputs none is a matrix of columns that are called otherwise.
-    named = options.input_getter is None and any(name in names for name in required)
+    known = required or (() if signature is None else signature.optional)
+    named = options.input_getter is None and any(name in names for name in known)
     is_plain = options.input_getter is None and options.transform is None and "list" not in dict(columns).values()
     missing = [name for name in required if name not in names]
     if missing and (named or (is_plain and len(required) > 1)):
@@ -112,10 +113,9 @@ def _choose_unnamed(
 ) -> list[str]:
     lists = [name for name, kind in features if kind == "list"]
     if len(lists) > 1:
-        wanted = "" if options.signature is None else f" ({', '.join(options.signature.required)})"
         raise DataError(
-            f"{what} has several list columns ({', '.join(lists)}), and none is called like the model's inputs{wanted}. Rename "
-            "them, or build the inputs with input_getter=."
+            f"{what} has several list columns ({', '.join(lists)}), and none is called like the model's inputs{_name_inputs(options)}. "
+            "Rename them, or build the inputs with input_getter=."
         )
     numbers, texts = ([name for name, kind in features if kind == wanted] for wanted in ("number", "text"))
     signature = options.signature
@@ -130,11 +130,20 @@ def _choose_unnamed(
     if not chosen:
         listed = ", ".join(f"{name} ({kind})" for name, kind in columns) or "no columns"
         wanted = "text" if rows_are_texts else "numbers or of lists of numbers"
-        raise DataError(f"{what} has no column of {wanted}; it has {listed}.")
+        inputs = _name_inputs(options)
+        nor = f", nor one that is called like the model's inputs{inputs}" if inputs else ""
+        raise DataError(f"{what} has no column of {wanted}{nor}; it has {listed}.")
     left_out = [name for name, _ in features if name not in chosen]
     if left_out:
         _log.info("columns of %s that are no inputs, and left out: %s", what, ", ".join(left_out))
     return chosen
+
+
+def _name_inputs(options: DataOptions) -> str:
+    """Return the names of the model's inputs in parentheses; nothing if they are not known."""
+    signature = options.signature
+    names = () if signature is None else (*signature.required, *signature.optional)
+    return f" ({', '.join(names[:10])})" if names else ""
 
 
 def _is_lone_text(name: str, columns: Sequence[tuple[str, ColumnKind]], options: DataOptions) -> bool:

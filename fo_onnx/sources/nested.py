@@ -132,14 +132,22 @@ def flatten(
 
 
 def _is_text(array: Array) -> bool:
-    if array.dtype.kind == "O":
-        return array.size > 0 and all(isinstance(v, str | bytes) for v in array.flat)
-    return array.dtype.kind in "US"
+    """Return whether an array holds text, of which some may be missing."""
+    if array.dtype.kind != "O":
+        return array.dtype.kind in "US"
+    is_text = [isinstance(v, str | bytes) for v in array.flat]
+    return any(is_text) and all(a or _is_missing(v) for a, v in zip(is_text, array.flat, strict=True))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _to_text(array: Array) -> Array:
-    """Return text as objects; bytes are decoded."""
-    texts = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in array.flat]
+    """Return text as objects; bytes are decoded, and what is missing stays so, for the model to take or refuse."""
+    texts = [
+        v.decode(errors="replace") if isinstance(v, bytes) else v if _is_missing(v) else str(v) for v in array.flat
+    ]
     return np.array(texts, dtype=object).reshape(array.shape)
 
 

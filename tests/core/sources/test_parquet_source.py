@@ -101,7 +101,10 @@ def test_several_list_columns(tmp_path: Path) -> None:
 
 
 def test_no_column_of_numbers(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no column of numbers or of lists of numbers; it has text \(text\)"):
+    with pytest.raises(
+        DataError,
+        match=r"has no column of numbers or of lists of numbers, nor one that is called .* inputs \(x\); it has text",
+    ):
         opened(tmp_path, {"text": ["a", "b"]}, signature=InputSignature(("x",)))
 
 
@@ -114,7 +117,7 @@ def test_columns_of_text(tmp_path: Path) -> None:
     assert whole(opened(tmp_path, {**one, "n": [1, 2]}, signature=of_texts)).inputs["0"].tolist() == ["a", "b"]
     with pytest.raises(DataError, match=r"several columns of text \(text, title\), and .* one text per row"):
         opened(tmp_path, two, signature=of_texts)
-    with pytest.raises(DataError, match=r"has no column of text; it has n \(number\)"):
+    with pytest.raises(DataError, match=r"has no column of text, nor one .* inputs \(X\); it has n \(number\)"):
         opened(tmp_path, {"n": [1, 2]}, signature=of_texts)
     # A matrix of one column stays one.
     of_matrix = InputSignature(("X",), (), (2,), takes_text=True)

@@ -195,6 +195,20 @@ def test_a_saved_model_of_keras(tmp_path: Path) -> None:
     assert total_variation(expected(model), native.probs).max() < 1e-6
 
 
+def test_a_saved_model_takes_the_columns_of_a_frame(tmp_path: Path) -> None:
+    """Its signature declares (n, 1) for each, and a column is (n,)."""
+    pd = pytest.importorskip("pandas")
+    inputs = [keras.Input((1,), name=name) for name in ("second", "first")]
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.Concatenate()(inputs)))
+    model.export(tmp_path / "saved", verbose=False)
+    columns = {name: ROWS[:, i] for i, name in enumerate(("first", "second"))}
+    expected = model.predict([columns["second"][:, None], columns["first"][:, None]], verbose=0)
+    for data in (columns, pd.DataFrame(columns)):
+        for runner in ("native", "onnx"):
+            dists = fo.generate(tmp_path / "saved", data, runner=runner, progress=False)
+            assert total_variation(expected, dists.probs).max() < 1e-6
+
+
 def test_a_saved_model_of_a_module(tmp_path: Path) -> None:
     module = Linear()
     tf.saved_model.save(module, str(tmp_path / "saved"))

@@ -237,12 +237,16 @@ def test_ids_of_a_fixed_order_are_the_callers(data: Callable[[], Any], rows: int
         (lambda: slices(X).ignore_errors(), r"ignore_errors\(\), which leaves out the rows.*on_error='skip'"),
         (lambda: tf.ragged.constant([[1.0], [1.0, 2.0]]), r"RaggedTensor of shape \(2, None\).*\.to_tensor\(\)"),
         (lambda: (tf.sparse.from_dense(X), Y), r"SparseTensor of shape \(10, 2\).*tf.sparse.to_dense"),
-        (lambda: tf.constant(["a", "b"]), "has the dtype <U1; numbers were expected"),
     ],
 )
 def test_what_cannot_be_used(data: Callable[[], Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         whole(opened(data()))
+
+
+def test_text_is_refused_for_models_of_numbers() -> None:
+    with pytest.raises(DataError, match="has the dtype <U1; numbers were expected"):
+        whole(opened(tf.constant(["a", "b"]), signature=InputSignature(("x",))))
 
 
 @pytest.mark.parametrize("batched", [True, False])

@@ -141,6 +141,24 @@ def test_a_saved_model_whose_default_signature_takes_text(tmp_path: Path) -> Non
         fo.generate(several, NUMBERS)
 
 
+def test_columns_of_text(tmp_path: Path) -> None:
+    """A lone column of text is the input, whatever its name."""
+    pd = pytest.importorskip("pandas")
+    texts = ["good film", "bad film"] * 20
+    frame = pd.DataFrame({"any name": texts, "label": [0, 1] * 20})
+    frame.to_parquet(tmp_path / "texts.parquet")
+    for shape in ((), (1,)):
+        words = layers.TextVectorization(output_sequence_length=3, vocabulary=["good", "bad", "film"])
+        average = (layers.Embedding(6, 4), layers.GlobalAveragePooling1D(), layers.Dense(2, activation="softmax"))
+        model = keras.Sequential([keras.Input(shape, dtype="string"), words, *average])
+        expected = model.predict(tf.constant(texts), verbose=0)
+        forms = (frame, frame["any name"], tmp_path / "texts.parquet", (texts, [0, 1] * 20))
+        for data in forms[: 3 if shape else 4]:
+            dists = fo.generate(model, data, runner="native", progress=False)
+            assert total_variation(expected, dists.probs).max() < 1e-6
+            assert (dists.labels is None) == (data is forms[1])
+
+
 def test_no_file_takes_text(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="input '0' is text, and the converter has no operators for text"):
         fo.export(reviews(), TEXTS[:, None], tmp_path / "model.onnx")

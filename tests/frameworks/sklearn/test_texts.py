@@ -108,7 +108,7 @@ def test_a_series_keeps_its_index() -> None:
 def test_a_missing_text_is_that_rows_fault(missing: Any) -> None:
     net = PIPELINES["tf-idf"].fit(TEXTS, LABELS)
     texts = [*TEXTS[:7], missing, *TEXTS[8:]]
-    for data in (texts, pd.DataFrame({"text": texts})):
+    for data in (texts, np.array(texts, object), {"text": np.array(texts, object)}, pd.DataFrame({"text": texts})):
         dists = fo.generate(net, data, runner="native", on_error="skip", progress=False)
         assert dists.ids.tolist() == [i for i in range(len(TEXTS)) if i != 7]
 
