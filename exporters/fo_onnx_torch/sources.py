@@ -61,7 +61,8 @@ class TorchSources:
         if isinstance(data, TensorDataset):
             return open_arrays(tuple(data.tensors), options, to_array)
         if isinstance(data, IterableDataset):
-            return IterableSource(data, options, to_array, length=_length(data))
+            # A DataLoader makes batches of them.
+            return IterableSource(data, options, to_array, length=_length(data), gives_samples=True)
         if isinstance(data, Dataset):
             if _length(data) is None:
                 raise DataError(

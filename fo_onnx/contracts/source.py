@@ -21,6 +21,7 @@ class Source(Protocol):
             numbers of labels are the data's own, which models are trained on, and not with text labels.
         sequential: Whether reading from a position reads all rows before it, as with iterables.
         in_memory: Whether a batch is a mere slice, so that reading ahead would cost more than it brings.
+        assumed_batch: The inputs of the first element of an iterable, if only its number of axes says that it is a batch.
         preprocessing: What is done to a row before the model gets it, as JSON types; empty where nothing is.
     """
 
@@ -38,6 +39,8 @@ class Source(Protocol):
     def sequential(self) -> bool: ...
     @property
     def in_memory(self) -> bool: ...
+    @property
+    def assumed_batch(self) -> Inputs | None: ...
     @property
     def preprocessing(self) -> dict[str, Any]: ...
 

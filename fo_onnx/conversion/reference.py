@@ -24,6 +24,10 @@ from ..runtime.tuning import BatchPlan
 from ..runtime.turns import open_native_model
 
 TIMED_ROWS, QUICK_S = 32, 0.05
+_SAY_WHICH = (
+    "If it is a sample, give a sequence (with __len__ and __getitem__), a torch IterableDataset or pairs of sample and label; if it "
+    "is a batch, give a torch DataLoader, pairs of batch and labels, or one array."
+)
 _REFUSES_CHANNELS = re.compile(r"channel|depth|axis|axes|dimension|shape", re.IGNORECASE)
 
 
@@ -50,14 +54,16 @@ def open_reference(request: RunRequest) -> Reference:
     """Open the requested model in its own framework and run the first rows, without those that it refuses.
 
     Raises:
-        DataError: The model does not take the rows.
+        DataError: The model does not take the rows; elements of an iterable may be samples as well as batches.
         OutputError: It gives something else than one row per sample, and no ``output_transform`` takes care of that.
     """
     model, plan = open_native_model(request), request.plan_batches()
     try:
         inputs, raw = _run_taken(model, request.example, plan.batch_size, request.output)
     except RunError as err:
-        raise _refusal(request.example, err) from err
+        raise _refusal(request.example, err, request.assumed_batch) from err
+    if request.assumed_batch is not None:
+        _require_batches(model, request.assumed_batch, raw.shape[1:])
     return Reference(model, inputs, raw, plan, is_whole=inputs is request.example)
 
 
@@ -137,10 +143,28 @@ def _require_one_shape(parts: Sequence[NDArray[Any]], name: str) -> None:
         )
 
 
-def _refusal(inputs: Inputs, err: RunError) -> DataError:
+def _require_batches(model: RawModel, element: Inputs, row_shape: tuple[int, ...]) -> None:
+    """Raise a `DataError` if the model takes a whole element as one row, too."""
+    try:
+        raw = model.forward({name: array[None] for name, array in element.items()})
+    except RunError:
+        return
+    if raw.shape == (1, *row_shape):
+        raise DataError(f"{_describe_assumption(element)}, and the model takes it as one sample, too. {_SAY_WHICH}")
+
+
+def _describe_assumption(element: Inputs) -> str:
+    shapes = ", ".join(f"{name}: {array.dtype} {array.shape}" for name, array in element.items())
+    return f"an element of the data, {shapes}, is taken as a batch of {count_rows(element)} rows because of its axes"
+
+
+def _refusal(inputs: Inputs, err: RunError, assumed_batch: Inputs | None) -> DataError:
+    advice = _advise(inputs, str(err))
+    if assumed_batch is not None:
+        advice = f"It may be no batch: {_describe_assumption(assumed_batch)}. {_SAY_WHICH}"
     described = ", ".join(f"{name}: {array.dtype} {array.shape[1:]}" for name, array in inputs.items())
     return DataError(
-        f"the model does not take the data: {str(err).rstrip('.')}. Rows of the data are {described}. {_advise(inputs, str(err))}"
+        f"the model does not take the data: {str(err).rstrip('.')}. Rows of the data are {described}. {advice}"
     )
 
 

@@ -23,7 +23,7 @@ class _BoundedSource:
         self._source = source
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("length", "has_labels"):
+        if name in ("length", "has_labels", "assumed_batch"):
             return read_bounded(getattr, self._source, name)
         value = getattr(self._source, name)
         if name in ("peek", "sample", "annotations", "fingerprint"):

@@ -243,7 +243,7 @@ class Engine:
                 self._replace(None)
                 resolved, self._resolved = self._resolved, self._resolved.without_graph()
                 request = self._make_request(resolved, example, rows, run, recorded_plan)
-                request = replace(request, read_spread=lambda: spread_rows(source))
+                request = replace(request, read_spread=lambda: spread_rows(source), assumed_batch=source.assumed_batch)
                 shared = _SharedModel(choose_runner(request), key)
                 self._replace(shared)
             with self._lock:

@@ -22,6 +22,7 @@ class AnnotatedSource(ABC):
 
     in_memory = False
     sequential = False
+    assumed_batch: Inputs | None = None
     carried_names: tuple[str, ...] | None = None
     """What the labels that rows carry count, if the data say so."""
     _may_cut = False

@@ -54,11 +54,14 @@ class ElementParser:
 
     Attributes:
         layout: How elements are taken apart; ``None`` until the first one has decided it.
+        is_assumed: Whether only the axes of the first element say that it is a batch.
     """
 
-    def __init__(self, options: DataOptions, convert: Convert = as_array) -> None:
-        """Take no element apart yet."""
+    def __init__(self, options: DataOptions, convert: Convert = as_array, *, gives_samples: bool = False) -> None:
+        """Take no element apart yet; `gives_samples` says what elements are if neither the model nor a label says it."""
         self.layout: Layout | None = None
+        self.is_assumed = False
+        self._gives_samples = gives_samples
         self._signature = options.signature
         self._input_getter = options.input_getter
         self._labels_wanted = options.labels is not False
@@ -69,7 +72,7 @@ class ElementParser:
     # --- sample or batch
 
     def is_batch(self, element: Any) -> bool:
-        """Return whether an element is a batch of samples, by the model's ranks, else by the label, else by its rank.
+        """Return whether an element is a batch of samples, by the model's ranks, else by the label, else by its own axes.
 
         Raises:
             DataError: The model's ranks are known, and the element fits them neither as a sample nor as a batch.
@@ -87,7 +90,8 @@ class ElementParser:
                 if labels.shape[0] == count_rows(part, self._convert):
                     return True
         first = next(leaves(self._input_part(element, False)), None)
-        return first is not None and self._convert(first).ndim > 1
+        self.is_assumed = not self._gives_samples and first is not None and self._convert(first).ndim > 1
+        return self.is_assumed
 
     def is_batch_by_ranks(self, element: Any) -> bool | None:
         """Return whether an element is a batch by the model's ranks alone; ``None`` if these do not say."""

@@ -33,6 +33,7 @@ class IterableSource(AnnotatedSource):
         convert: Makes an array of a leaf.
         batched: Whether an element is a batch; ``None`` lets the first element say.
         length: Number of rows, if the caller knows it.
+        gives_samples: Whether elements are samples if neither `batched`, the model nor a label says it.
     """
 
     sequential = True
@@ -45,11 +46,12 @@ class IterableSource(AnnotatedSource):
         *,
         batched: bool | None = None,
         length: int | None = None,
+        gives_samples: bool = False,
     ) -> None:
         super().__init__(options, annotate_rows(options))
         self.carried_names = find_class_names(data, options)
         self._data = data
-        self._parser = ElementParser(options, convert)
+        self._parser = ElementParser(options, convert, gives_samples=gives_samples)
         self._batched = batched
         self._known_length = length
         self._one_pass = hasattr(data, "__next__")
@@ -70,6 +72,13 @@ class IterableSource(AnnotatedSource):
             length = None if self._is_batched else len(self._data)
         limit = self._options.limit
         return length if length is None or limit is None else min(length, limit)
+
+    @property
+    def assumed_batch(self) -> Inputs | None:  # type: ignore[override]
+        """Return the first element's inputs, if only its axes say that it is a batch."""
+        self._fill_head(1)
+        rows = next((item for item in self._head if isinstance(item, Rows)), None)
+        return rows.inputs if rows is not None and self._parser.is_assumed else None
 
     @property
     def _is_batched(self) -> bool:

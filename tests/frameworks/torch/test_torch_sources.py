@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+import fo_onnx as fo
 from fo_onnx.contracts.batch import Batch
 from fo_onnx.contracts.options import DataOptions
 from fo_onnx.contracts.source import Source
@@ -23,6 +24,7 @@ from fo_onnx.sources.sequences import RowSource
 torch = pytest.importorskip("torch")
 from fo_onnx_torch.sources import TorchSources  # noqa: E402
 from fo_onnx_torch.tensors import to_numpy, to_tensor  # noqa: E402
+from torch import nn  # noqa: E402
 from torch.utils.data import (  # noqa: E402
     BatchSampler,
     DataLoader,
@@ -288,3 +290,60 @@ class TestTensors:
         rows = [torch.ones(2, dtype=torch.bfloat16, requires_grad=True)] * 3
         for data in (rows, iter(rows), torch.stack(rows)):
             assert whole(opened(data)).inputs["0"].tolist() == [[1, 1]] * 3
+
+
+class PerStep(nn.Module):
+    """Scores of the time steps, averaged: takes a sequence for a batch of steps, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scores(x).reshape(len(x), -1, 3).mean(1)
+
+
+class Sequences(IterableDataset):
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Any:
+        return iter(self.rows)
+
+
+SEQUENCES = torch.randn(30, 5, 4, generator=torch.Generator().manual_seed(0))
+AS_SAMPLES: dict[str, Callable[[], Any]] = {
+    "an IterableDataset": lambda: Sequences(SEQUENCES),
+    "a list": lambda: list(SEQUENCES),
+    "a loader": lambda: DataLoader(SEQUENCES, batch_size=7),
+    "pairs": lambda: ((row, 0) for row in SEQUENCES),
+    "batches with labels": lambda: ((part, torch.zeros(len(part), dtype=torch.int64)) for part in SEQUENCES.split(8)),
+}
+
+
+@pytest.mark.parametrize("form", AS_SAMPLES)
+def test_samples_of_several_axes(form: str) -> None:
+    net = PerStep().eval()
+    with torch.no_grad():
+        expected = net(SEQUENCES).softmax(-1).numpy()
+    dists = fo.generate(net, AS_SAMPLES[form](), runner="native", output="logits", progress=False)
+    np.testing.assert_allclose(dists.probs, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+def test_elements_that_may_be_samples_as_well_as_batches(limit: int | None) -> None:
+    with pytest.raises(fo.DataError, match=r"taken as a batch of 5 rows.*takes it as one sample, too.*IterableDataset"):
+        fo.generate(PerStep(), iter(SEQUENCES), limit=limit, progress=False)
+
+
+def test_a_model_that_refuses_what_was_taken_for_batches() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images = torch.randn(10, 3, 8, 8)
+    with pytest.raises(fo.DataError, match=r"It may be no batch: .*\(3, 8, 8\), is taken as a batch of 3 rows"):
+        fo.generate(net, iter(images), progress=False)
+    assert len(fo.generate(net, Sequences(images), runner="native", output="logits", progress=False)) == 10
+
+
+def test_batches_of_which_none_is_a_sample() -> None:
+    rows = torch.randn(64, 4)
+    assert len(fo.generate(nn.Linear(4, 3), iter(rows.split(16)), runner="native", output="logits")) == 64
