@@ -104,6 +104,6 @@ def _type_of(name: str, array: Array, model_name: str) -> Any:
     if array.dtype.kind not in "biuf":
         raise ExportError(
             f"the input {name!r} of {model_name} has the dtype {array.dtype}, in which text may be missing; ONNX's text has no "
-            "missing values. Fill them with a word of their own, and give text as numpy's own: x.astype(str)."
+            "missing values. Where none is missing, numpy's own text, x.astype(str), becomes ONNX."
         )
     return DoubleTensorType(shape)

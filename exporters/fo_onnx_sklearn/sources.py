@@ -40,7 +40,8 @@ class FrameSources:
         """Return the rows of `data`, of the columns that `fo_onnx.sources.columns.choose_columns` says.
 
         Raises:
-            DataError: A sparse matrix or a lazy frame; columns that the model names are missing; no column of numbers.
+            DataError: A sparse matrix or a lazy frame; labels in another order of the index; columns that the model names are
+                missing; no column of numbers.
         """
         if _is_sparse(data):
             raise DataError(
@@ -52,6 +53,7 @@ class FrameSources:
                 "a polars LazyFrame was found, which has no rows yet; a DataFrame was expected: give .collect()."
             )
         frame, labels = data if isinstance(data, tuple) else (data, None)
+        _require_same_order(frame, options.labels if labels is None else labels)
         if labels is not None and options.labels is None:
             options = replace(options, labels=_values(labels))
         if _is_series(frame):
@@ -125,6 +127,19 @@ def _columns(frame: Any) -> list[Any]:
         return list(frame.get_columns())
     index = read_pandas_index(frame.schema.metadata, frame.column_names).columns
     return [column for name, column in zip(frame.column_names, frame.columns, strict=True) if name not in index]
+
+
+def _require_same_order(frame: Any, labels: Any) -> None:
+    """Raise a `DataError` if pandas' labels have the frame's index in another order: by position they would meet other rows."""
+    index: Any = getattr(frame, "index", None)
+    other: Any = getattr(labels, "index", None)
+    if not hasattr(index, "is_unique") or not hasattr(other, "is_unique") or len(index) != len(other):
+        return
+    if index.is_unique and not other.equals(index) and other.isin(index).all():
+        raise DataError(
+            "the labels have the index of the data in another order, and by position they would be those of other rows. Give "
+            "labels.loc[data.index] to match them by the index, or labels.to_numpy() to match them by position."
+        )
 
 
 def _ids_of_index(frame: Any) -> Array | None:

@@ -53,6 +53,8 @@ class Reference:
 def open_reference(request: RunRequest) -> Reference:
     """Open the requested model in its own framework and run the first rows, without those that it refuses.
 
+    If it refuses all of them, rows are run that are spread over the data.
+
     Raises:
         DataError: The model does not take the rows; elements of an iterable may be samples as well as batches.
         OutputError: It gives something else than one row per sample, and no ``output_transform`` takes care of that.
@@ -61,7 +63,11 @@ def open_reference(request: RunRequest) -> Reference:
     try:
         inputs, raw = _run_taken(model, request.example, plan.batch_size, request.output)
     except RunError as err:
-        raise _refusal(request.example, err, request.assumed_batch) from err
+        try:
+            # A model that refuses the first rows may take others.
+            inputs, raw = _run_taken(model, request.read_spread(), plan.batch_size, request.output)
+        except RunError:
+            raise _refusal(request.example, err, request.assumed_batch) from err
     if request.assumed_batch is not None:
         _require_batches(model, request.assumed_batch, raw.shape[1:])
     return Reference(model, inputs, raw, plan, is_whole=inputs is request.example)
@@ -109,7 +115,13 @@ def _time(model: RawModel, inputs: Inputs) -> float:
 
 
 def _run_taken(model: RawModel, inputs: Inputs, size: int, output: OutputOptions) -> tuple[Inputs, NDArray[Any]]:
-    """Return the rows that the model takes, the same object if it takes all, with its raw output for them."""
+    """Return the rows that the model takes, the same object if it takes all, with its raw output for them.
+
+    Raises:
+        RunError: It takes none, or there are none.
+    """
+    if not inputs:
+        raise RunError(f"{model.spec.name} was given no rows.")
     try:
         return inputs, _run(model, inputs, size, output)
     except RunError as err:

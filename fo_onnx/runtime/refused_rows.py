@@ -77,7 +77,9 @@ def run_without_refused(
             except RunError as err:
                 split(half, err)
 
-    split(np.arange(count_rows(inputs)), error)
+    rows = np.arange(count_rows(inputs))
+    # Refused rows may stand together, at the beginning above all.
+    split(rows if known_row is not None else np.random.default_rng(0).permutation(rows), error)
     if not parts:
         require_model()
     return SplitRun(parts, refused)

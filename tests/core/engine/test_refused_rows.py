@@ -55,10 +55,8 @@ def test_natively_as_a_record(tmp_path):
     assert all("unknown category 101" in line["reason"] for line in lines)
 
 
-@pytest.mark.usefixtures("pairs")
-def test_where_the_exported_file_refuses_them_too():
-    """ONNX fails on the whole batch; the original says which rows it refuses, and the others go on in ONNX."""
-    x = data()
+def refusing_pair():
+    """An original and a file that refuse the same rows."""
     tail = (
         node("Slice", ["x", "start", "stop", "one"], ["column"]),
         node("Cast", ["column"], ["index"], to=TensorProto.INT64),
@@ -68,7 +66,14 @@ def test_where_the_exported_file_refuses_them_too():
     )
     table = {"table": np.zeros((101, 1), np.float32), "zero": np.zeros(1, np.float32), "one": np.array([1]), "start": np.array([0]),
              "stop": np.array([1])}  # fmt: skip
-    dists = fo.generate(Pair(refusing, tail, "out", table), x, on_error="skip")
+    return Pair(refusing, tail, "out", table)
+
+
+@pytest.mark.usefixtures("pairs")
+def test_where_the_exported_file_refuses_them_too():
+    """ONNX fails on the whole batch; the original says which rows it refuses, and the others go on in ONNX."""
+    x = data()
+    dists = fo.generate(refusing_pair(), x, on_error="skip")
     assert dists.meta["runner"]["kind"] == "onnx"
     assert dists.meta["runner"]["switched_at"] is None
     require_all_but_refused(dists, x)
@@ -109,6 +114,16 @@ def test_a_model_that_breaks_is_not_the_rows_fault():
 
     with pytest.raises(fo.RunError, match="the server is gone"):
         fo.generate(breaking, rows(5000), on_error="skip", output="logits")
+
+
+@pytest.mark.usefixtures("pairs")
+@pytest.mark.parametrize("count", [15, 16, 40, 255, 256, 500])
+def test_the_first_rows_may_be_those_that_are_refused(count):
+    x = data(np.arange(count))
+    for model in (refusing, refusing_pair()):
+        dists = fo.generate(model, x, on_error="skip", output="logits", progress=False)
+        assert dists.ids.tolist() == list(range(count, 1000))
+        np.testing.assert_allclose(dists.probs, expected(x[count:]), atol=1e-6)
 
 
 def test_data_that_the_model_does_not_take_at_all():

@@ -86,6 +86,22 @@ def test_a_function_gets_rows_without_the_index(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch.inputs["0"], -data.to_numpy())
 
 
+def test_labels_in_another_order_of_the_index_are_refused() -> None:
+    data = frame()
+    labels = pd.Series(np.where(data["a"] > 0, "p", "n"))
+    model = LogisticRegression().fit(data, labels)
+    shuffled = data.sample(frac=1, random_state=0)
+    for rows, arguments in ((shuffled, {"labels": labels}), ((shuffled, labels), {})):
+        with pytest.raises(fo.DataError, match=r"index of the data in another order.*labels.loc\[data.index\]"):
+            fo.generate(model, rows, progress=False, **arguments)
+    by_index = fo.generate(model, shuffled, labels=labels.loc[shuffled.index], progress=False)
+    by_position = fo.generate(model, shuffled, labels=labels.loc[shuffled.index].to_numpy(), progress=False)
+    assert by_index.metrics()["accuracy"] == by_position.metrics()["accuracy"] == model.score(data, labels)
+    # Labels with an index of their own are matched by position.
+    other = fo.generate(model, shuffled, labels=pd.Series(labels.loc[shuffled.index].to_numpy(), index=range(100, 160)))
+    assert other.metrics()["accuracy"] == model.score(data, labels)
+
+
 def test_ids_that_are_given_or_a_column_come_before_the_index(tmp_path: Path) -> None:
     data = frame(id=[f"id-{i}" for i in range(ROWS)]).sample(frac=1, random_state=0)
     for rows in forms(data, tmp_path).values():
