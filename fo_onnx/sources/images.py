@@ -183,7 +183,7 @@ def open_images(folder: ImageFolder, options: DataOptions) -> Source:
         len(paths),
         options,
         annotate_rows(options, ids, labels),
-        hint="Give ImageFolder(path, resize=…, crop=…) to make all images equal in size.",
+        hint="Make all images equal in size: resize=…, crop=… (in Python of an ImageFolder).",
     )
     source.preprocessing = {**folder.preprocessing, **source.preprocessing}
     return source

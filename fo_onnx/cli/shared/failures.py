@@ -80,10 +80,15 @@ def escape_usage() -> Iterator[None]:
         raise
 
 
+PYTHON_ONLY = ("input_getter", "transform", "output_transform")
+"""Arguments that are functions, which no option can give."""
+
+
 def in_options(command: click.Command | None, message: str) -> str:
     """Return a message of the library with its keyword arguments written as the command's options.
 
     ``on_error='skip'`` becomes ``--on-error skip``, and ``overwrite=True (--overwrite)`` becomes ``--overwrite``.
+    What only Python has is said to be so.
     """
     flags = {p.name: max(p.opts, key=len) for p in (command.params if command else []) if isinstance(p, click.Option)}
     if not flags:
@@ -100,7 +105,11 @@ def in_options(command: click.Command | None, message: str) -> str:
     # The value is a quotation, a list or one word; what is said twice afterwards is said once.
     names = "|".join(map(re.escape, flags))
     text = re.sub(rf"\b({names})=('[^']*'|\[[^]]*\]|…|[\w.:+-]*\w)?", to_option, message)
-    return re.sub(r"(--[\w-]+) \(\1[^)]*\)", r"\1", text)
+    text = re.sub(r"(--[\w-]+) \(\1[^)]*\)", r"\1", text)
+    functions = list(dict.fromkeys(re.findall(rf"\b({'|'.join(PYTHON_ONLY)})=", text)))
+    if not functions:
+        return text
+    return f"{text} Functions are given in Python: {' and '.join(f'{name}=' for name in functions)} of fo_onnx.generate."
 
 
 def _traceback_text(err: BaseException) -> str:

@@ -148,7 +148,12 @@ def test_true_processes_give_the_exit_codes(work: Path) -> None:
         ("say trust=True (--trust-pickle on the command line).", "say --trust-pickle."),
         ("labels= has 5 entries", "--labels has 5 entries"),
         ("timeout_s=0.5.", "--timeout 0.5."),
-        ("input_getter= is no option", "input_getter= is no option"),
+        ("model_kwargs= is no option", "model_kwargs= is no option"),
+        (
+            "Convert it with transform=, or choose with input_getter=lambda row: row[0].",
+            "Convert it with transform=, or choose with input_getter=lambda row: row[0]. Functions are given in Python: transform= and "
+            "input_getter= of fo_onnx.generate.",
+        ),
         ("device=['cpu', 'cuda']: several", "--device ['cpu', 'cuda']: several"),
         ("resize=…, crop=…", "--resize, --crop"),
         ("so that it needs overwrite=False.", "so that it needs no --overwrite."),

@@ -154,7 +154,7 @@ def test_unequal_sizes(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"row 1 \(id 'c/b\.png'\) has the shape \(3, 5, 4\) where the others have \(3, 4, 4\) \(ragged rows\)\. "
-        r"Give ImageFolder\(path, resize=…, crop=…\) to make all images equal in size",
+        r"Make all images equal in size: resize=…, crop=… \(in Python of an ImageFolder\)",
     ):
         list(open_source(tmp_path, DataOptions()).batches(4))
 
