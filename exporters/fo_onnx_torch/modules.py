@@ -14,6 +14,7 @@ from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.errors import ModelError, first_line
 from fo_onnx.plugin_kit.calling import Call, pick_output
 
+from .class_names import class_names_of
 from .detect import call_of, captured_values, unwrap
 from .evaluation import evaluation_mode
 from .state import StateKeeper
@@ -44,7 +45,7 @@ class FlatModule(torch.nn.Module):
         model: A torch model.
         example: Inputs, for their names.
         options: The model's name.
-        output: The output's name.
+        output: The output's name, and the caller's names of the classes.
 
     Raises:
         ModelError: Its weights have no values.
@@ -61,6 +62,8 @@ class FlatModule(torch.nn.Module):
                 f"{self.model_name} has weights without values, on the device 'meta'. Load them with "
                 "load_state_dict(…, assign=True) first."
             )
+        # The caller's names take their place.
+        self.class_names = class_names_of(self.model) if output.class_names is None else None
         self._output_name = output.output_name
         self.keeper = StateKeeper()
         self.call = call_of(model, list(example), lambda call: self._runs(call, example))

@@ -31,8 +31,9 @@ class TorchModel:
             for name, dtype, array in zip(module.call.names, self._dtypes, example.values(), strict=True)
         )
         self.spec = ModelSpec(
-            inputs=inputs, output=TensorSpec("output", "float32", ()), name=module.model_name, framework="torch"
-        )
+            inputs=inputs, output=TensorSpec("output", "float32", ()), class_names=module.class_names,
+            name=module.model_name, framework="torch",
+        )  # fmt: skip
         self.original = original
         self._module: FlatModule | None = module
         self.device = str(device_of(module))

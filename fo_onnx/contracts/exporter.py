@@ -48,6 +48,8 @@ class Exporter(Protocol):
     ) -> RawModel:
         """Return the model in its own framework, on `device`; on several devices each batch is spread over them.
 
+        If the model names its classes, its spec does; an export of it gets the same names.
+
         Raises `DeviceError` if a device is not there, listing those that are, or if the framework takes only one.
         """
 

@@ -148,6 +148,9 @@ def _checked(path: Path, spec: ModelSpec, request: RunRequest) -> LoadedOnnx:
 
 
 def _with_head(exported: LoadedOnnx, request: RunRequest, reference: Reference) -> LoadedOnnx:
+    # Names are no part of what is exported: a cached export may be of the same model under other names.
+    names = reference.model.spec.class_names
+    exported = replace(exported, model=exported.model.with_spec(class_names=names))
     if request.output.output_transform is not None:
         return guard_export(exported, reference.model, reference.inputs)
     # The graph says what its output means by its last node, which a guard takes the place of.

@@ -29,6 +29,12 @@ _SAY_WHICH = (
     "is a batch, give a torch DataLoader, pairs of batch and labels, or one array."
 )
 _REFUSES_CHANNELS = re.compile(r"channel|depth|axis|axes|dimension|shape", re.IGNORECASE)
+_TAKES_IDS = re.compile("scalar types: Long, Int")
+"""How torch's tables refuse what is not int64."""
+_REFUSES_DTYPE = re.compile(
+    r"dtype|(scalar|input|result|has) type|type promoting|not implemented for|floating", re.IGNORECASE
+)
+"""How layers of torch, TensorFlow and JAX refuse another kind of number than their weights."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,11 @@ def _run_batch(model: RawModel, batch: Inputs, output: OutputOptions) -> NDArray
 
 
 def _advise(batch: Inputs, refusal: str) -> str:
-    """Return what to do about rows that a model refuses, by what it says and by the rows' shapes."""
+    """Return what to do about rows that a model refuses, by what it says and by the rows' dtypes and shapes."""
+    for pattern, kinds, dtype in ((_TAKES_IDS, "fiub", "int64"), (_REFUSES_DTYPE, "iub", "float32")):
+        others = [name for name, array in batch.items() if array.dtype.kind in kinds and array.dtype != dtype]
+        if others and pattern.search(refusal):
+            return _advise_conversion(list(batch), others, dtype)
     for array in batch.values():
         if array.ndim == 4 and _REFUSES_CHANNELS.search(refusal) and (advice := advise_transpose(array.shape[1:])):
             return advice
@@ -207,3 +217,12 @@ def _advise(batch: Inputs, refusal: str) -> str:
         "Check their axes (channels first or last, a missing axis) and their dtype, or say which part of a sample is the input "
         "with input_getter=."
     )
+
+
+def _advise_conversion(names: list[str], others: list[str], dtype: str) -> str:
+    """Return how to convert inputs of another dtype. It is left to the caller: pixels may have to be scaled."""
+    scaled = ", scaled as the model was trained" if dtype == "float32" else ""
+    if names == ["0"]:
+        return f"Convert them, for example with transform=lambda x: np.asarray(x, {dtype!r}){scaled}."
+    which = " or ".join(map(repr, others))
+    return f"Convert {which} to {dtype}{scaled}, in the data or with transform=, which gets all inputs of a row."

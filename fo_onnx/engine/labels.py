@@ -181,7 +181,7 @@ def refuse_unknown_names(data_names: tuple[str, ...] | None, model_names: tuple[
     if unknown:
         raise DataError(
             f"the data has the class(es) {_list_names(tuple(unknown))}, which the model has not; its classes are "
-            f"{_list_names(model_names)}. Name them alike with class_names= or in the data."
+            f"{_list_names(model_names)}. Name them alike with class_names=, in this order, or in the data."
         )
 
 

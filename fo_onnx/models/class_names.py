@@ -9,19 +9,22 @@ from ..errors import OptionError
 
 
 def choose_class_names(names: Sequence[str] | None, spec: ModelSpec) -> tuple[str, ...] | None:
-    """Return the class names that hold: those of the caller, else the model's own.
+    """Return the class names that hold: those of the caller, else the model's own, if these are as many as its classes.
 
     Raises:
         OptionError: Their number is not the model's, or they are other than the model's own.
     """
+    own = spec.class_names
+    if own is not None and spec.classes is not None and len(own) != spec.classes:
+        own = None
     if names is None:
-        return spec.class_names
+        return own
     names = tuple(names)
     if spec.classes is not None and len(names) != spec.classes:
         raise OptionError(f"class_names holds {len(names)} names, and {spec.name} has {spec.classes} classes.")
-    if spec.class_names is not None and names != spec.class_names:
+    if own is not None and names != own:
         raise OptionError(
             f"class_names are other than those that {spec.name} was exported with: given {list(names)}, exported "
-            f"{list(spec.class_names)}. To reorder columns use Distributions.align()."
+            f"{list(own)}. To reorder columns use Distributions.align()."
         )
     return names

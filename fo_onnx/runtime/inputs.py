@@ -74,7 +74,7 @@ def _fit(array: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
     if array.dtype.kind != wanted.kind and not (array.dtype.kind in "iub" and wanted.kind in "iu"):
         raise DataError(
             f"binding data to {model}: the rows are {array.dtype}, and its input {tensor} takes {wanted}. Convert them, for "
-            f"example with transform=lambda x: x.astype({str(wanted)!r}), scaled as the model was trained."
+            f"example with transform=lambda x: np.asarray(x, {str(wanted)!r}), scaled as the model was trained."
         )
     with np.errstate(over="ignore"):
         cast = np.ascontiguousarray(array, dtype=wanted)

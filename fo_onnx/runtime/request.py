@@ -61,6 +61,5 @@ def with_class_count(spec: ModelSpec, runner: Runner, request: RunRequest, batch
     if spec.classes is not None and request.output.output_transform is None:
         return spec
     classes = runner.run(next(cut_inputs(request.example, batch_size))).probs.shape[1]
-    names = spec.class_names if spec.class_names and len(spec.class_names) == classes else None
-    spec = replace(spec, classes=classes, output_kind=None, class_names=names)
+    spec = replace(spec, classes=classes, output_kind=None)
     return replace(spec, class_names=choose_class_names(request.output.class_names, spec))

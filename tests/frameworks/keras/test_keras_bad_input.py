@@ -55,6 +55,14 @@ def test_rows_that_do_not_fit(dense: Any, data: Data, messages: list[str]) -> No
         assert message in str(caught.value)
 
 
+def test_integers_for_a_function_over_floats() -> None:
+    import tensorflow as tf
+
+    weights = tf.constant(ROWS[:5, :3])
+    with pytest.raises(fo.DataError, match=r"np\.asarray\(x, 'float32'\), scaled as the model was trained\.$"):
+        fo.generate(tf.function(lambda x: x @ weights), ROWS.astype(np.int64))
+
+
 def test_channels_first(conv: Any) -> None:
     with pytest.raises(
         fo.DataError, match=r"channels first, NCHW. If the model takes them last, transpose.*transpose\(1, 2, 0\)"

@@ -114,6 +114,78 @@ def test_a_dtype_that_torch_has_not() -> None:
         fo.generate(Mlp().eval(), X.astype(np.longdouble))
 
 
+# Integers ---------------------------------------------------------------------------------------------------------
+
+COUNTS = (normal(ROWS, 8) * 10).astype(np.int64)
+
+
+def linear() -> nn.Module:
+    return nn.Linear(8, 4)
+
+
+def convolution() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 2), nn.Flatten(), nn.Linear(4, 4))
+
+
+def looks_up() -> nn.Module:
+    return nn.Sequential(nn.Embedding(60, 2), nn.Flatten(), nn.Linear(16, 4))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, bool])
+@pytest.mark.parametrize(
+    "make_net",
+    [linear, convolution, lambda: nn.BatchNorm1d(8), lambda: nn.LayerNorm(8), lambda: linear().double()],
+    ids=["linear", "convolution", "batch norm", "layer norm", "float64"],
+)
+def test_integers_are_not_made_floats_without_a_word(make_net: Callable[[], Any], dtype: type) -> None:
+    torch.manual_seed(0)
+    net = make_net().eval()
+    rows = COUNTS.astype(dtype).reshape((-1, 2, 2, 2) if isinstance(net, nn.Sequential) else (-1, 8))
+    for data in (rows, TensorDataset(torch.from_numpy(rows))):
+        with pytest.raises(
+            fo.DataError, match=r"Convert them, for example .*np\.asarray\(x, 'float32'\), scaled as the model was"
+        ) as caught:
+            fo.generate(net, data, output="logits")
+        assert "axes" not in str(caught.value)
+        # The way out.
+        dists = fo.generate(
+            net, data, transform=lambda x: np.asarray(x, "float32") / 8, runner="native", output="logits"
+        )
+        expected = probs_of(lambda x: net(x.to(next(net.parameters()).dtype)), rows.astype(np.float32) / 8)
+        assert total_variation(expected, dists.probs).max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int16])
+def test_ids_of_another_dtype(dtype: type) -> None:
+    net, ids = looks_up().eval(), np.abs(COUNTS)
+    with pytest.raises(fo.DataError, match=r"np\.asarray\(x, 'int64'\)\.$"):
+        fo.generate(net, ids.astype(dtype))
+    converted = fo.generate(net, ids.astype(dtype), transform=lambda x: np.asarray(x, "int64"), runner="native")
+    assert total_variation(probs_of(net, ids), converted.probs).max() < 1e-6
+
+
+class PixelsAndIds(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.table = linear(), looks_up()
+
+    def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return self.net(pixels) + self.table(ids)
+
+
+def test_integers_of_several_inputs() -> None:
+    net, pixels, ids = PixelsAndIds().eval(), COUNTS.astype(np.uint8), np.abs(COUNTS)
+    data = {"pixels": pixels, "ids": ids}
+    with pytest.raises(
+        fo.DataError, match=r"Convert 'pixels' or 'ids' to float32, scaled .* gets all inputs of a row\.$"
+    ):
+        fo.generate(net, data)
+    dists = fo.generate(
+        net, data, transform=lambda row: row | {"pixels": row["pixels"].astype("float32")}, runner="native"
+    )
+    assert total_variation(probs_of(net, pixels.astype(np.float32), ids), dists.probs).max() < 1e-6
+
+
 # Half precision ---------------------------------------------------------------------------------------------------
 
 
