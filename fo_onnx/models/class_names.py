@@ -25,6 +25,7 @@ def choose_class_names(names: Sequence[str] | None, spec: ModelSpec) -> tuple[st
     if own is not None and names != own:
         raise OptionError(
             f"class_names are other than those that {spec.name} was exported with: given {list(names)}, exported "
-            f"{list(own)}. To reorder columns use Distributions.align()."
+            f"{list(own)}. Name the classes of the data as the model does, or export it again with class_names=. To reorder "
+            "columns use Distributions.align()."
         )
     return names

@@ -112,6 +112,17 @@ def test_an_exported_file_has_the_names(tmp_path: Path) -> None:
     assert fo.generate(model, rows).metrics()["accuracy"] == 1
 
 
+def test_an_exported_file_has_the_names_of_the_caller(tmp_path: Path) -> None:
+    net, names = classifier(), ("a", "b", "c")
+    model = fo.export(net, X, tmp_path / "net.onnx")
+    labels = np.array(names)[best_columns(net)]
+    with pytest.raises(fo.OptionError, match="class_names are other than those .*export it again with class_names="):
+        fo.generate(model, X, labels=labels, class_names=names)
+    model = fo.export(net, X, tmp_path / "net.onnx", class_names=names, overwrite=True)
+    assert model.spec.class_names == names
+    assert fo.generate(model, X, labels=labels).metrics()["accuracy"] == 1
+
+
 def test_names_of_the_data_that_the_model_has_not() -> None:
     net = classifier({0: "NEG", 1: "NEUTRAL", 2: "POS"})
     rows = dataset(best_columns(net), NAMES, OTHER_ORDER, x=X)
