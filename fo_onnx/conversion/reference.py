@@ -29,6 +29,7 @@ _SAY_WHICH = (
     "is a batch, give a torch DataLoader, pairs of batch and labels, or one array."
 )
 _REFUSES_CHANNELS = re.compile(r"channel|depth|axis|axes|dimension|shape", re.IGNORECASE)
+_REFUSES_AXES = re.compile(r"channel|depth|ax[ei]s|dim|shape|size|rank|feature|matri|column", re.IGNORECASE)
 _TAKES_IDS = re.compile("scalar types: Long, Int")
 """How torch's tables refuse what is not int64."""
 _REFUSES_DTYPE = re.compile(
@@ -213,10 +214,11 @@ def _advise(batch: Inputs, refusal: str) -> str:
     for array in batch.values():
         if array.ndim == 4 and _REFUSES_CHANNELS.search(refusal) and (advice := advise_transpose(array.shape[1:])):
             return advice
-    return (
-        "Check their axes (channels first or last, a missing axis) and their dtype, or say which part of a sample is the input "
-        "with input_getter=."
-    )
+    if _REFUSES_AXES.search(refusal):
+        check = "Check their axes (channels first or last, a missing axis) and their dtype"
+    else:
+        check = "Give rows like those that the model was trained on"
+    return f"{check}, or say which part of a sample is the input with input_getter=."
 
 
 def _advise_conversion(names: list[str], others: list[str], dtype: str) -> str:

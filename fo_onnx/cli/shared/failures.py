@@ -109,7 +109,9 @@ def in_options(command: click.Command | None, message: str) -> str:
     functions = list(dict.fromkeys(re.findall(rf"\b({'|'.join(PYTHON_ONLY)})=", text)))
     if not functions:
         return text
-    return f"{text} Functions are given in Python: {' and '.join(f'{name}=' for name in functions)} of fo_onnx.generate."
+    return (
+        f"{text} Functions are given in Python: {' and '.join(f'{name}=' for name in functions)} of fo_onnx.generate."
+    )
 
 
 def _traceback_text(err: BaseException) -> str:
