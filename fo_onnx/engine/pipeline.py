@@ -33,6 +33,7 @@ from ..runtime.workers import Failure, run_in_threads, run_inline
 from ..sources import read_ahead
 from ..store import RunFolder
 from .labels import LabelMapper, batch_positions, plain_id
+from .resume import choose_resumed_runners
 from .spot_checks import SpotChecks
 
 log = logging.getLogger("fo_onnx.engine")
@@ -81,16 +82,13 @@ class Pipeline:
         that is not the source itself.
         """
         self._source, self._labels, self._data, self._run, self._folder = source, labels, data, run, folder
-        self._runners, self._batch_size = opened.runners, opened.plan.batch_size
+        self._runners, self._batch_size = choose_resumed_runners(folder, opened), opened.plan.batch_size
         self._read_batches = read_batches or source.batches
         # If ONNX was asked for, a failure on the way is an error.
         self._open_native = None if run.runner == "onnx" else opened.open_native
         self._start = self._bad_before = 0
         if folder is not None:
             self._start, self._bad_before = folder.position, sum(folder.counts.values()) - folder.counts["written"]
-            if folder.switched_at is not None and self._start >= folder.switched_at and opened.open_native is not None:
-                # The native runner has stepped in before.
-                self._runners = (opened.open_native(),)
         # What the model's output was taken for, if nobody said what it is.
         kind = opened.spec.output_kind
         self._assumed_kind = kind if output.output == "auto" and kind in PROBABILITY_KINDS else None

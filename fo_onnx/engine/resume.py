@@ -1,7 +1,8 @@
 """What a resumed run must have in common with the one begun: model, options, and the rows that are finished.
 
 Digests of all rows, as the model gets them, are kept with the run. A resumed run compares them: all of those
-that are finished where rows lie in memory, or are read in order and so are read anyway; else those of a sample.
+that are finished where rows lie in memory, or are read in order and so are read anyway; else those of a sample. The model runs
+the first finished rows again.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from numpy.typing import NDArray
 from ..contracts.batch import Batch
 from ..contracts.options import RunOptions, positive_int
 from ..contracts.parity_report import ParityReport
+from ..contracts.runner import Runner
 from ..contracts.source import Source
 from ..errors import DataError, OptionError, ResumeError, StoreError, first_line
 from ..runtime.opened import OpenedModel
-from ..runtime.tuning import BatchPlan, example_size
+from ..runtime.tuning import BatchPlan
 from ..sources.fingerprint import row_digests
 from ..store import InputDigests, RunFolder, differences
 from .labels import batch_positions
+from .rerun_rows import describe_other_rows
 
 SAMPLED_ROWS, COMPARED_ROWS = 32, 4096
 
@@ -100,12 +103,13 @@ def require_same_run(folder: RunFolder, now: Mapping[str, Any], source: Source, 
         )
 
 
-def require_same_rows(folder: RunFolder, source: Source, relabel: Relabel) -> None:
+def require_same_rows(folder: RunFolder, source: Source, first: Batch, relabel: Relabel) -> None:
     """Compare the finished rows of a run with the source, as far as that is possible without reading all of it.
 
     Args:
         folder: The run.
         source: The rows.
+        first: The first of them.
         relabel: Makes columns of the model of labels.
 
     Raises:
@@ -113,13 +117,13 @@ def require_same_rows(folder: RunFolder, source: Source, relabel: Relabel) -> No
     """
     changed: dict[str, list[int]] = {"the input or the label": [], "the id": [], "the label": []}
     finished = folder.finished_inputs(0, folder.position)
-    if finished is not None and not source.sequential:
-        changed["the input or the label"] = _changed_inputs(source, finished)
-    rows, first = folder.finished_rows(), 0
+    if finished is not None:
+        changed["the input or the label"] = _changed_inputs(source, first, finished)
+    rows, begin = folder.finished_rows(), 0
     for shard in folder.journal.shards if rows is not None else ():
         assert rows is not None
-        stored = rows.read(first, first + shard.rows, ("ids", "labels"))
-        first += shard.rows
+        stored = rows.read(begin, begin + shard.rows, ("ids", "labels"))
+        begin += shard.rows
         ids, labels = source.annotations(shard.start, shard.stop)
         at = _places(stored.ids, ids)
         if (at < 0).any():
@@ -131,14 +135,48 @@ def require_same_rows(folder: RunFolder, source: Source, relabel: Relabel) -> No
     _refuse_changes(folder, changed, sampled=None if source.in_memory else "the input or the label")
 
 
-def _changed_inputs(source: Source, finished: NDArray[np.uint64]) -> list[int]:
-    """Return positions of finished rows that are others now: of all in memory, else of the first rows and of a sample."""
+def require_same_model(folder: RunFolder, opened: OpenedModel, first: Batch) -> None:
+    """Run the finished ones among the first rows again.
+
+    Raises:
+        ResumeError: They differ from what is stored, so that the model is another.
+    """
+    rows = folder.finished_rows()
+    if rows is None:
+        return
+    finished = rows.read(0, min(len(first), rows.length), ("ids", "probs"))
+    difference = describe_other_rows(opened, choose_resumed_runners(folder, opened), first, finished)
+    if difference is not None:
+        raise ResumeError(
+            f"Resuming {folder.path}: the model gives other rows than those that are finished: {difference}. Give the model "
+            "that the run was begun with, or begin anew with overwrite=True."
+        )
+
+
+def choose_resumed_runners(folder: RunFolder | None, opened: OpenedModel) -> Sequence[Runner]:
+    """Return the runners of the rows that are left: the native one if it stepped in before, else those of `opened`."""
+    if (
+        folder is None
+        or folder.switched_at is None
+        or folder.position < folder.switched_at
+        or opened.open_native is None
+    ):
+        return opened.runners
+    return (opened.open_native(),)
+
+
+def _changed_inputs(source: Source, first: Batch, finished: NDArray[np.uint64]) -> list[int]:
+    """Return positions of finished rows that are others now: of all in memory, else of the first rows and of a sample.
+
+    Of rows that are read in order the others are compared when they are read.
+    """
     if source.in_memory:
         batches = takewhile(lambda batch: batch.start < len(finished), source.batches(COMPARED_ROWS))
         return [p for batch in batches for p in _changed_rows(finished, batch.start, _digests(source, batch))]
-    # Others than the first rows cost a reading each.
-    first = source.peek(example_size(source))
     changed = _changed_rows(finished, first.start, _digests(source, first))
+    if source.sequential:
+        return changed
+    # Others than the first rows cost a reading each.
     readable = first.stop + np.flatnonzero(finished[first.stop :])
     spread = np.linspace(0, len(readable) - 1, min(SAMPLED_ROWS, len(readable))).round().astype(int)
     return changed + [p for p in readable[np.unique(spread)].tolist() if _digest_at(source, p) != finished[p]]

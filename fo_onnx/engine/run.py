@@ -16,6 +16,7 @@ from ..contracts.source import Source
 from ..control.run_control import TimeUp
 from ..control.signals import signals_deferred
 from ..distributions import Distributions
+from ..distributions.columns import Columns
 from ..errors import (
     DataError,
     FoOnnxError,
@@ -27,12 +28,13 @@ from ..errors import (
 )
 from ..runtime.opened import OpenedModel
 from ..runtime.tuning import first_rows
-from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load
+from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load, target_format
 from . import metadata, resume
 from .bounded_source import read_bounded
 from .labels import LabelMapper
 from .pipeline import Pipeline, RunStats
 from .preview import RunPlan, plan_run
+from .rerun_rows import describe_other_rows, first_batches
 
 log = logging.getLogger("fo_onnx.engine")
 
@@ -127,7 +129,7 @@ class Run:
         folder = self._folder
         if folder is not None:
             resume.require_same_run(folder, self._identity, self._source, self._data.limit)
-            read_bounded(resume.require_same_rows, folder, self._source, self._labels.map)
+            self._require_same_beginning(folder)
         elif _is_finished(self._destination):
             assert self._destination.out is not None
             self._load_finished(self._destination.out)
@@ -154,7 +156,7 @@ class Run:
 
     def _run_in_folder(self, folder: RunFolder) -> None:
         with folder:
-            read_bounded(resume.require_same_rows, folder, self._source, self._labels.map)
+            self._require_same_beginning(folder)
             inputs = InputDigests()
             read_batches = resume.digested_batches(self._source, inputs, folder)
             pipeline = Pipeline(
@@ -181,6 +183,13 @@ class Run:
                         )
                 raise
 
+    def _require_same_beginning(self, folder: RunFolder) -> None:
+        """Raise a `ResumeError` if the data or the model are not those of the rows that are finished."""
+        if folder.position:
+            first = read_bounded(first_batches, self._source, self._opened.plan.batch_size)
+            read_bounded(resume.require_same_rows, folder, self._source, first, self._labels.map)
+            resume.require_same_model(folder, self._opened, first)
+
     def _layout(self) -> dict[str, Any]:
         return {
             "classes": self._opened.classes,
@@ -204,12 +213,31 @@ class Run:
         if not isinstance(result.meta.get("identity"), dict):
             raise StoreExistsError(f"{out} is there already, and holds no record of its run. Choose another name.")
         changes = resume.changes_in_words(result.meta["identity"], self._identity)
+        if not changes and (difference := self._describe_other_rows(result, out)) is not None:
+            changes = [f"the model gives other rows: {difference}"]
         if changes:
             raise StoreExistsError(
                 f"{out} is the finished result of another run: {'; '.join(changes)}. overwrite=True replaces it."
             )
         log.info("%s is finished already", out)
         return result
+
+    def _describe_other_rows(self, result: Distributions, out: Path) -> str | None:
+        """Return how the model's rows differ from those of a finished result that came about in the same way."""
+        opened, plan = self._opened, self._opened.plan
+        now = {"kind": opened.runners[0].kind, "device": opened.runners[0].device, "batch_size": plan.batch_size}
+        then = {**(result.meta.get("runner") or {}), **(result.meta.get("engine") or {})}
+        if then.get("switched_at") is not None or any(then.get(key) != value for key, value in now.items()):
+            return None
+        first = read_bounded(first_batches, self._source, plan.batch_size)
+        rows, form = result.slice(0, len(first)), target_format(out)
+        ids = rows.ids
+        if form is not None and not form.keeps_everything:
+            # Without ids rows are those of the data in order, if none is left out.
+            if len(result) != self._source.length:
+                return None
+            ids = first.ids[: len(rows)]
+        return describe_other_rows(opened, opened.runners, first, Columns(ids=ids, probs=rows.probs))
 
     def _meta(self, stats: RunStats, folder: RunFolder | None = None) -> dict[str, Any]:
         """Return the record of the run; of one in a folder, its earlier parts included."""

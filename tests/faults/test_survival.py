@@ -294,7 +294,7 @@ def test_a_run_over_an_iterable_is_resumed_if_limit_says_how_many_rows_it_has(mo
         fo.generate(model, pairs(), out=out, resume=True)
     relabelled = labels.copy()
     relabelled[[123, 600]] = (relabelled[[123, 600]] + 1) % CLASSES
-    with pytest.raises(ResumeError, match=r"the input or the label of 1 row changed, first at row 123\."):
+    with pytest.raises(ResumeError, match=r"the input or the label of at least 1 row changed, first at row 123\."):
         fo.generate(model, pairs(classes=relabelled), out=out, resume=True, limit=1000)
     inserted = np.concatenate([x[:200], x[:1], x[200:]])
     with pytest.raises(ResumeError, match=r"rows? changed, first at row 200\."):

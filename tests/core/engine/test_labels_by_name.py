@@ -258,6 +258,6 @@ def test_a_stream_of_text_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fo.generate(model, stopping(), **arguments)
     changed = [*rows[:3], (X[3], names[BEST[3] - 1]), *rows[4:]]
-    with pytest.raises(fo.StoreError, match=r"the input or the label of 1 row changed, first at row 3"):
+    with pytest.raises(fo.StoreError, match=r"the input or the label of at least 1 row changed, first at row 3"):
         fo.generate(model, iter(changed), resume=True, limit=400, **arguments)
     assert fo.generate(model, iter(rows), resume=True, limit=400, **arguments).metrics()["accuracy"] == 1
