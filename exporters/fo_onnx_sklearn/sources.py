@@ -130,14 +130,20 @@ def _columns(frame: Any) -> list[Any]:
 
 
 def _require_same_order(frame: Any, labels: Any) -> None:
-    """Raise a `DataError` if pandas' labels have the frame's index in another order: by position they would meet other rows."""
+    """Raise a `DataError` if pandas' labels have the frame's index in another order: by position they would meet other rows.
+
+    An index that only counts the labels says nothing, unless the data's holds the same numbers.
+    """
     index: Any = getattr(frame, "index", None)
     other: Any = getattr(labels, "index", None)
     if not hasattr(index, "is_unique") or not hasattr(other, "is_unique") or len(index) != len(other):
         return
-    if index.is_unique and not other.equals(index) and other.isin(index).all():
+    if not index.is_unique or other.equals(index):
+        return
+    is_count = np.array_equal(other, np.arange(len(other)))
+    if other.isin(index).all() or (not is_count and other.isin(index).any()):
         raise DataError(
-            "the labels have the index of the data in another order, and by position they would be those of other rows. Give "
+            "the labels have the index of the data in another order or shifted, and by position they would be those of other rows. Give "
             "labels.loc[data.index] to match them by the index, or labels.to_numpy() to match them by position."
         )
 

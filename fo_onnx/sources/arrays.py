@@ -56,21 +56,23 @@ def is_array(value: Any) -> bool:
 
 
 def is_arrays(data: Any) -> bool:
-    """Return whether `data` is an array, a dict of columns, or a tuple (nested too) of arrays; or one of texts and labels as lists."""
+    """Return whether `data` is an array, a dict of columns, or a tuple (nested too) of arrays; or one of lists, which are columns."""
     if is_array(data) or isinstance(data, np.generic):
         return True
     parts = parts_of(data)
     if parts is None or isinstance(data, list) or not parts.items:
         return False
-    if isinstance(data, Mapping) or _is_texts_with_labels(data):
+    if isinstance(data, Mapping) or _is_lists(data):
         return True
     return any(is_array(leaf) for leaf in leaves(data)) and all(_is_column(part) for _, part in parts.items)
 
 
-def _is_texts_with_labels(data: Any) -> bool:
-    """Return whether `data` is a tuple of a list of texts and lists as long."""
-    is_texts = isinstance(data, tuple) and all(isinstance(part, list) and part for part in data)
-    return is_texts and isinstance(data[0][0], str) and len({len(part) for part in data}) == 1
+def _is_lists(data: Any) -> bool:
+    """Return whether `data` is a tuple of lists of one length, of texts or rows and of labels; lists of numbers are rows."""
+    is_tuple = isinstance(data, tuple) and len(data) > 1 and all(isinstance(part, list) and part for part in data)
+    if not is_tuple or len({len(part) for part in data}) > 1:
+        return False
+    return isinstance(data[0][0], str | list) or hasattr(data[0][0], "shape")
 
 
 def _is_column(value: Any) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
+
 from ..contracts.batch import Array
 from ..contracts.options import DataOptions
 from ..errors import DataError
@@ -230,6 +232,10 @@ class ElementParser:
         if self._signature is None:
             return _leave_out_text(available)
         required = self._signature.required
+        if self._signature.takes_text:
+            # What is missing among text is a value like others, and the model takes it or not.
+            missing = [name for name, value in parts.items if value is None and name in required]
+            available |= dict.fromkeys(missing, np.array(None, dtype=object))
         known = (*required, *self._signature.optional)
         # A lone part may hold several inputs, and a model's input may hold several parts.
         selected = {key: value for key, value in available.items() if any(covers(key, name) for name in known)}

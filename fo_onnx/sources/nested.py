@@ -31,16 +31,30 @@ class Parts(NamedTuple):
 def as_array(leaf: Any) -> Array:
     """Return one leaf as a numpy array, without a copy where that is possible.
 
+    Text beside numbers in a list makes an array of objects: numpy would make text of the numbers.
+
     Raises:
         DataError: `leaf` is ragged, or cannot be seen as an array.
     """
+    if isinstance(leaf, np.ma.MaskedArray) and np.ma.is_masked(leaf):
+        raise DataError(
+            "a masked array has masked values, which a model has no word for: fill them as the model was trained, for example with "
+            ".filled(np.nan)."
+        )
     try:
-        return np.asarray(leaf)
+        array = np.asarray(leaf)
+        is_mixed = isinstance(leaf, list) and array.dtype.kind in "US" and not _holds_texts(leaf)
+        return np.array(leaf, dtype=object) if is_mixed else array
     except (ValueError, TypeError, RuntimeError) as err:
         what = "nested lists of unequal lengths (ragged rows)" if isinstance(leaf, list) else f"a {_type_name(leaf)}"
         raise DataError(
             f"{what} cannot be made one array: {err}. Give rows of equal shape, or convert them with transform=."
         ) from err
+
+
+def _holds_texts(values: list[Any]) -> bool:
+    """Return whether nested lists hold text and nothing else."""
+    return all(_holds_texts(v) if isinstance(v, list) else isinstance(v, str | bytes) for v in values)
 
 
 def make_sliceable(leaf: Any, convert: Convert = as_array) -> Any:
@@ -126,27 +140,27 @@ def flatten(
             arrays[name] = array
         else:
             arrays[name] = _to_text(array) if takes_text and _is_text(array) else _to_numbers(array, name)
+    if value is None:
+        raise DataError(
+            "an element of the data is None, which is no row. Mend the row, or go past such rows with on_error='skip' or "
+            "on_error='record'."
+        )
     if not arrays:
         raise DataError(f"an element of the data ({_type_name(value)}) holds no input; choose one with input_getter=.")
     return arrays
 
 
 def _is_text(array: Array) -> bool:
-    """Return whether an array holds text, of which some may be missing."""
+    """Return whether an array holds text; one of objects may hold numbers beside it, and values that are missing."""
     if array.dtype.kind != "O":
         return array.dtype.kind in "US"
-    is_text = [isinstance(v, str | bytes) for v in array.flat]
-    return any(is_text) and all(a or _is_missing(v) for a, v in zip(is_text, array.flat, strict=True))
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    return array.size > 0 and all(issubclass(kind, (*_PLAIN, bytes)) for kind in {type(v) for v in array.flat})
 
 
 def _to_text(array: Array) -> Array:
-    """Return text as objects; bytes are decoded, and what is missing stays so, for the model to take or refuse."""
+    """Return text as objects; bytes are decoded. What is no text stays as it is, for the model to take or refuse."""
     texts = [
-        v.decode(errors="replace") if isinstance(v, bytes) else v if _is_missing(v) else str(v) for v in array.flat
+        v.decode(errors="replace") if isinstance(v, bytes) else str(v) if isinstance(v, str) else v for v in array.flat
     ]
     return np.array(texts, dtype=object).reshape(array.shape)
 

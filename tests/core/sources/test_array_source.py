@@ -104,6 +104,14 @@ def test_text_is_for_functions_and_for_models_that_take_it() -> None:
         assert batch.inputs["0"].tolist() == ["a", "b"]
 
 
+@pytest.mark.parametrize("labels", [[0, 1], [[1, 0], [0, 1]], ["a", "b"]])
+def test_rows_and_labels_as_lists(labels: Any) -> None:
+    (batch,) = open_source(([[1.0, 2.0], [3.0, 4.0]], labels), DataOptions(signature=InputSignature(("x",)))).batches(4)
+    assert batch.inputs["0"].tolist() == [[1, 2], [3, 4]]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 1]
+
+
 def test_texts_and_labels_as_lists() -> None:
     (batch,) = open_source((["a", "b", "c"], [0, 1, 0]), DataOptions()).batches(4)
     assert batch.inputs["0"].tolist() == ["a", "b", "c"]
@@ -162,3 +170,11 @@ def test_fingerprint_sees_labels_ids_names_and_dtypes() -> None:
         open_source(x[:0, :1], DataOptions()),
     ]
     assert len({s.fingerprint() for s in variants}) == len(variants)
+
+
+def test_masked_values_are_refused() -> None:
+    masked = np.ma.masked_array(np.ones((3, 2)), mask=[[0, 1], [0, 0], [0, 0]])
+    with pytest.raises(DataError, match=r"masked array has masked values.*\.filled\(np\.nan\)"):
+        open_source(masked, DataOptions())
+    (batch,) = open_source(np.ma.masked_array(np.ones((3, 2)), mask=False), DataOptions()).batches(4)
+    assert batch.inputs["0"].tolist() == [[1, 1]] * 3

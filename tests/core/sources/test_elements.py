@@ -101,7 +101,15 @@ class TestFlatten:
         text = flatten({"a": value, "b": X}, takes_text=True)["a"]
         assert (text.dtype, text.tolist()) == (np.dtype(object), [["b", "aä"]])
         with pytest.raises(DataError, match="numbers were expected"):
-            flatten({"a": np.array([1, "b"], object)}, takes_text=True)
+            flatten({"a": np.array([X, "b"], object)}, takes_text=True)
+
+    def test_numbers_beside_text_stay_numbers(self) -> None:
+        rows = [["red", 1, True, None, float("nan")]]
+        values = flatten({"a": rows}, takes_text=True)["a"][0]
+        assert [type(v) for v in values] == [str, int, bool, type(None), float]
+        assert values[:4].tolist() == rows[0][:4]
+        with pytest.raises(DataError, match="numbers were expected"):
+            flatten({"a": rows})
 
     def test_objects(self) -> None:
         with pytest.raises(DataError, match=r"has the dtype object \(ragged rows, or rows that are no numbers\)"):

@@ -94,9 +94,15 @@ def test_labels_in_another_order_of_the_index_are_refused() -> None:
     for rows, arguments in ((shuffled, {"labels": labels}), ((shuffled, labels), {})):
         with pytest.raises(fo.DataError, match=r"index of the data in another order.*labels.loc\[data.index\]"):
             fo.generate(model, rows, progress=False, **arguments)
+    with pytest.raises(fo.DataError, match="in another order or shifted"):
+        fo.generate(model, data.iloc[:30], labels=labels.iloc[10:40], progress=False)
     by_index = fo.generate(model, shuffled, labels=labels.loc[shuffled.index], progress=False)
     by_position = fo.generate(model, shuffled, labels=labels.loc[shuffled.index].to_numpy(), progress=False)
     assert by_index.metrics()["accuracy"] == by_position.metrics()["accuracy"] == model.score(data, labels)
+    # Counted labels of a part of the data are those of its rows in order.
+    part = shuffled.iloc[:30]
+    counted = fo.generate(model, part, labels=labels.loc[part.index].reset_index(drop=True), progress=False)
+    assert counted.metrics()["accuracy"] == model.score(part, labels.loc[part.index])
     # Labels with an index of their own are matched by position.
     other = fo.generate(model, shuffled, labels=pd.Series(labels.loc[shuffled.index].to_numpy(), index=range(100, 160)))
     assert other.metrics()["accuracy"] == model.score(data, labels)

@@ -13,6 +13,7 @@ pytest.importorskip("sklearn")
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -138,3 +139,42 @@ def test_a_function_that_chooses_sees_the_columns_of_a_frame(tmp_path: Path) -> 
             fo.generate(net, data, progress=False)
         dists = fo.generate(net, data, input_getter=lambda row: row["text"], runner="native", progress=False)
         np.testing.assert_allclose(dists.probs, net.predict_proba(TEXTS), atol=1e-6)
+
+
+MIXED: dict[str, list[list[Any]]] = {
+    "a number": [["red", 1], ["green", 2], ["blue", 3]],
+    "a fraction and a flag": [["red", 1.5, True], ["green", 2.0, False], ["blue", 0.5, True]],
+    "NaN": [["red", "s"], [float("nan"), "m"], ["blue", "l"]],
+    "None": [["red", None], [None, "m"], ["blue", "l"]],
+    "a row without text": [["red", 1], [None, 2], ["blue", 3]],
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_values_beside_text_stay_what_they_are(kind: str) -> None:
+    rows = MIXED[kind] * 20
+    matrix = np.array(rows, object)
+    net = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(matrix, LABELS)
+    expected = net.predict_proba(matrix)
+    for data in (rows, iter(rows), list(zip(rows, LABELS, strict=True)), (rows, LABELS), matrix, {"x": rows}):
+        dists = fo.generate(net, data, runner="native", progress=False)
+        np.testing.assert_allclose(dists.probs, expected, atol=1e-6)
+    seen: list[Any] = []
+
+    def predict(batch: Any) -> Any:
+        seen.extend(batch.tolist())
+        return np.full((len(batch), 2), 0.5)
+
+    fo.generate(predict, rows, progress=False)
+    assert [[type(v) for v in row] for row in seen[: len(rows)]] == [[type(v) for v in row] for row in rows]
+
+
+def test_missing_text_in_rows_by_name() -> None:
+    frame = pd.DataFrame({"c": pd.Series(["a", "b", None] * 20, dtype=object), "n": np.arange(60.0)})
+    columns = ColumnTransformer([("c", OneHotEncoder(), ["c"]), ("n", "passthrough", ["n"])])
+    net = make_pipeline(columns, LogisticRegression(max_iter=1000)).fit(frame, LABELS)
+    rows = frame.to_dict("records")
+    assert any(row["c"] is None for row in rows)
+    for data in (rows, {"c": frame["c"].tolist(), "n": frame["n"].tolist()}, frame):
+        dists = fo.generate(net, data, runner="native", progress=False)
+        np.testing.assert_allclose(dists.probs, net.predict_proba(frame), atol=1e-6)
