@@ -26,7 +26,7 @@ from ..runtime.turns import open_native_model
 TIMED_ROWS, QUICK_S = 32, 0.05
 _SAY_WHICH = (
     "If it is a sample, give a sequence (with __len__ and __getitem__), a torch IterableDataset or pairs of sample and label; if it "
-    "is a batch, give a torch DataLoader, pairs of batch and labels, or one array."
+    "is a batch, give a torch DataLoader, a tf.data.Dataset with .batch(n), pairs of batch and labels, or one array."
 )
 _REFUSES_CHANNELS = re.compile(r"channel|depth|axis|axes|dimension|shape", re.IGNORECASE)
 _REFUSES_AXES = re.compile(r"channel|depth|ax[ei]s|dim|shape|size|rank|feature|matri|column", re.IGNORECASE)

@@ -24,8 +24,8 @@ def choose_class_names(names: Sequence[str] | None, spec: ModelSpec) -> tuple[st
         raise OptionError(f"class_names holds {len(names)} names, and {spec.name} has {spec.classes} classes.")
     if own is not None and names != own:
         raise OptionError(
-            f"class_names are other than those that {spec.name} was exported with: given {list(names)}, exported "
-            f"{list(own)}. Name the classes of the data as the model does, or export it again with class_names=. To reorder "
-            "columns use Distributions.align()."
+            f"class_names are other than those of {spec.name}: given {list(names)}, its own {list(own)}. Leave class_names= out, and name "
+            "the classes of the data as the model does; export it again with class_names= if it was not trained on names itself. To "
+            "reorder columns use Distributions.align()."
         )
     return names
