@@ -10,14 +10,16 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from fo_onnx_jax.export import choose_route
 from fo_onnx_jax.jax2onnx.export import write_onnx
+from fo_onnx_jax.jax2onnx.indices import clamp_indices, clamps_indices
 from fo_onnx_jax.jax2onnx.pools import narrow_pools
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from fo_onnx.contracts.spec import TensorSpec
 from fo_onnx.errors import PluginError
@@ -141,6 +143,38 @@ def test_pools_within_branches_are_found():
     x = np.random.default_rng(0).standard_normal((2, 6, 6, 3)).astype(np.float32)
     narrow_pools(model.graph)
     np.testing.assert_array_equal(run(model, x), x.reshape(2, 3, 2, 3, 2, 3).max((2, 4)))
+
+
+TABLE = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("program", "clamps"),
+    [
+        (lambda i: jnp.asarray(TABLE)[i], True),
+        (jax.jit(lambda i: jnp.take(jnp.asarray(TABLE), i, axis=0, mode="clip")), True),
+        (lambda i: jnp.take(jnp.asarray(TABLE), i, axis=0), False),
+        (lambda i: jnp.asarray(TABLE)[i] + jnp.take(jnp.asarray(TABLE), i, axis=0), False),
+        (lambda i: i * 2.0, False),
+    ],
+)
+def test_which_programs_clamp_their_indices(program, clamps):
+    assert clamps_indices(jax.make_jaxpr(program)(jnp.zeros(2, jnp.int32)).jaxpr) is clamps
+
+
+def test_indices_are_clamped_as_jax_does():
+    x = np.array([-7, -1, 0, 4, 5, 99], np.int32)
+    nodes = [helper.make_node("Neg", ["x"], ["n"]), helper.make_node("Gather", ["table", "n"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.INT32, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 3])], [numpy_helper.from_array(TABLE, "table")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    clamp_indices(model.graph)
+    expected = np.asarray(jax.lax.gather(
+        TABLE, -x[:, None], jax.lax.GatherDimensionNumbers((1,), (0,), (0,)), (1, 3), mode="clip"
+    ))  # fmt: skip
+    np.testing.assert_array_equal(run(model, x), expected)
 
 
 @pytest.fixture(scope="module")
