@@ -69,7 +69,7 @@ class IterableSource(AnnotatedSource):
         if length is None and not self._one_pass and isinstance(self._data, Sized):
             self._fill_head(1)
             # The length of what gives batches counts batches.
-            length = None if self._is_batched else len(self._data)
+            length = None if self._is_batched else find_length(self._data)
         limit = self._options.limit
         return length if length is None or limit is None else min(length, limit)
 
@@ -158,6 +158,14 @@ class IterableSource(AnnotatedSource):
         self._fill_head(SAMPLED)
         first = take_rows(iter(self._head), SAMPLED, count_unreadable=True)
         return fingerprint(self.length, first, self._annotations)
+
+
+def find_length(data: Any) -> int | None:
+    """Return the length of data; ``None`` if they have none, or a ``__len__`` that raises, as torch's loaders of streams do."""
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _count_readable(items: list[Item]) -> int:

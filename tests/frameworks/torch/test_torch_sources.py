@@ -27,6 +27,7 @@ from fo_onnx_torch.tensors import to_numpy, to_tensor  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import (  # noqa: E402
     BatchSampler,
+    ChainDataset,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -93,6 +94,10 @@ def whole(source: Source) -> Batch:
         (DataLoader(Pairs(), batch_size=3), IterableSource, 10),
         (DataLoader(Pairs(), batch_size=None), IterableSource, 10),
         (DataLoader(Stream(), batch_size=3), IterableSource, None),
+        (DataLoader(Stream(), batch_size=None), IterableSource, None),
+        (ChainDataset([Stream()]), IterableSource, None),
+        (DataLoader(ChainDataset([Stream()]), batch_size=None), IterableSource, None),
+        (ChainDataset([LongStream()]), IterableSource, 10),
         (DataLoader(LongStream(), batch_size=3), IterableSource, 10),
         (DataLoader(TensorDataset(X, Y), batch_size=4, num_workers=1), IterableSource, 10),
         (zip(X, Y, strict=True), IterableSource, None),
