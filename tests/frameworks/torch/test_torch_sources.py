@@ -216,6 +216,19 @@ def test_an_odd_order_with_ids() -> None:
         opened(DataLoader(Pairs(), sampler=[3, 1, 2]), ids=[3, 1])
 
 
+def test_a_loader_of_a_shuffled_stream() -> None:
+    hf = pytest.importorskip("datasets")
+    stream = hf.Dataset.from_dict({"x": list(range(12))}).to_iterable_dataset()
+    shuffled = stream.shuffle()
+    for data in (shuffled, ChainDataset([stream, shuffled])):
+        with pytest.raises(DataError, match=r"random order \(shuffle without a seed\).*ids="):
+            opened(DataLoader(data, batch_size=4))
+    ids = [row["x"] for row in shuffled]
+    batch = whole(opened(DataLoader(shuffled, batch_size=4), ids=ids))
+    assert batch.ids.tolist() == batch.inputs["x"].tolist() == ids
+    assert len(whole(opened(DataLoader(stream.shuffle(seed=3), batch_size=4)))) == 12
+
+
 def test_a_loader_that_would_lose_rows() -> None:
     with pytest.raises(
         DataError, match=r"drop_last=True and would lose the last 1 of 10 rows\. Make it with drop_last=False"
