@@ -27,7 +27,7 @@ from .evaluation import evaluation_mode
 from .exact_rules import exact_rules
 from .experts import all_experts
 from .lengths import Axes, find_lengths, hold_for_other_lengths
-from .modules import FlatModule, weight_bytes
+from .modules import FlatModule, fill_rows, weight_bytes
 from .precision import choose_dtypes, dtype_name, float32_copy, float_dtype, is_half
 
 log = logging.getLogger("fo_onnx_torch")
@@ -53,7 +53,10 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     dtypes = choose_dtypes(module, example)
     if any(d.is_complex for d in dtypes):
         raise ExportError(f"{module.model_name} takes complex numbers, which ONNX Runtime has not.")
+    rows = module.fixed_rows
     tensors = module.to_tensors(example, dtypes)
+    if rows is not None:
+        tensors = [fill_rows(t[:rows], rows) for t in tensors]
     write = _export_script if isinstance(module.model, torch.jit.ScriptModule) else _export_dynamo
     # Until the file is written: its weights are the module's own memory, and the way back to training may change them.
     with quiet("torch"), evaluation_mode(module.model):
@@ -79,9 +82,9 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
             ) from err
     inputs = []
     for name, tensor, axes in zip(module.call.names, tensors, free, strict=True):
-        shape = tuple(None if i in (0, *axes) else d for i, d in enumerate(tensor.shape))
+        shape = (rows, *(None if i in axes else d for i, d in enumerate(tensor.shape) if i))
         inputs.append(TensorSpec(name, dtype_name(tensor.dtype), shape))
-    raw_output = TensorSpec(RAW_OUTPUT, dtype_name(raw.dtype), (None, *raw.shape[1:]))
+    raw_output = TensorSpec(RAW_OUTPUT, dtype_name(raw.dtype), (rows, *raw.shape[1:]))
     return ModelSpec(inputs=tuple(inputs), output=raw_output, name=module.model_name, framework="torch")
 
 
@@ -93,7 +96,8 @@ def _export_dynamo(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
 
     def convert(free: list[Axes]) -> Any:
         auto = torch.export.Dim.AUTO
-        shapes = tuple({0: torch.export.Dim.DYNAMIC} | dict.fromkeys(axes, auto) for axes in free)
+        batch = {0: torch.export.Dim.DYNAMIC} if module.fixed_rows is None else {}
+        shapes = tuple(batch | dict.fromkeys(axes, auto) for axes in free)
         # What is put back includes what was traced, and not computed: a table that the model keeps of its first call.
         with module.left_as_found(), all_experts(module), exact_rules():
             return torch.onnx.export(

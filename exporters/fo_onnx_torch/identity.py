@@ -14,7 +14,7 @@ import torch
 from fo_onnx.plugin_kit import digests
 
 from .detect import captured_values
-from .modules import FunctionModule, as_module
+from .modules import FunctionModule, as_module, fixed_rows_of
 from .tensors import to_numpy
 
 _BOOKKEEPING = frozenset(vars(torch.nn.Module()))
@@ -30,6 +30,9 @@ def _of_model(module: torch.nn.Module) -> Iterator[bytes]:
     if isinstance(module, FunctionModule):
         yield from _of_function(module.function)
         module = module.captured
+    # Programs of torch.export for other numbers of rows are other programs.
+    if (rows := fixed_rows_of(module)) is not None:
+        yield f"{rows} rows".encode()
     # Each part by its path, class and attributes; then the code of all classes, and the weights.
     parts = list(module.named_modules())
     for path, part in parts:

@@ -11,7 +11,7 @@ import torch
 
 from fo_onnx.contracts.batch import Inputs
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
-from fo_onnx.errors import ModelError, first_line
+from fo_onnx.errors import ModelError, OutputError, first_line
 from fo_onnx.plugin_kit.calling import Call, pick_output
 
 from .class_names import class_names_of
@@ -47,6 +47,9 @@ class FlatModule(torch.nn.Module):
         options: The model's name.
         output: The output's name, and the caller's names of the classes.
 
+    Attributes:
+        fixed_rows: The number of rows that the model takes at a time, if that is built into it. Others are run in such parts.
+
     Raises:
         ModelError: Its weights have no values.
     """
@@ -62,18 +65,49 @@ class FlatModule(torch.nn.Module):
                 f"{self.model_name} has weights without values, on the device 'meta'. Load them with "
                 "load_state_dict(…, assign=True) first."
             )
+        self.fixed_rows = fixed_rows_of(self.model)
         # The caller's names take their place.
         self.class_names = class_names_of(self.model) if output.class_names is None else None
         self._output_name = output.output_name
         self.keeper = StateKeeper()
+        # Of parts of a batch: one keeper cannot know what two nested calls wrote to.
+        self._part_keeper = StateKeeper()
         self.call = call_of(model, list(example), lambda call: self._runs(call, example))
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        """Return the raw output (n, …)."""
+        """Return the raw output (n, …).
+
+        Raises:
+            OutputError: It gives no tensor, or not one row per sample for the rows that are built into it.
+        """
+        size = self.fixed_rows
+        # A free number of rows must not be asked for: where the model is traced, it would become a fixed one.
+        return self._run(tensors) if size is None or len(tensors[0]) == size else self._run_parts(tensors, size)
+
+    def _run(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         args, kwargs = self.call.arguments(tensors)
         returned = self.model(*args, **kwargs)
         raw: torch.Tensor = pick_output(returned, self._output_name, self.model_name, torch.is_tensor)
         return raw
+
+    def _run_parts(self, tensors: Sequence[torch.Tensor], size: int) -> torch.Tensor:
+        """Run a batch in parts of `size` rows, the last one filled up with the last row."""
+        parts = []
+        for start in range(0, len(tensors[0]), size):
+            part = [fill_rows(t[start : start + size], size) for t in tensors]
+            # Each part starts from the model's own state, as each batch does.
+            with self._part_keeper.keep(self.model):
+                # The model may keep the tensor and write the next part into it.
+                raw = self._run(part).clone()
+            if raw.shape[:1] != (size,) and size == 1:
+                raw = raw[None]  # a model that squeezes
+            if raw.shape[:1] != (size,):
+                raise OutputError(
+                    f"{self.model_name} gives an output of shape {tuple(raw.shape)} for {size} rows, which are built into it; one row "
+                    f"per sample was expected, shape ({size}, …). Keep the batch axis when the model is exported."
+                )
+            parts.append(raw)
+        return torch.cat(parts)[: len(tensors[0])]
 
     def to_tensors(self, inputs: Inputs, dtypes: Sequence[torch.dtype] | None = None) -> list[torch.Tensor]:
         """Return inputs as tensors on the model's device, in their own dtypes or in those given."""
@@ -109,6 +143,22 @@ def as_module(model: Any) -> torch.nn.Module:
     if isinstance(model, torch.export.ExportedProgram):
         model = model.module()
     return model if isinstance(model, torch.nn.Module) else FunctionModule(model)
+
+
+def fixed_rows_of(module: torch.nn.Module) -> int | None:
+    """Return the number of rows that a program of torch.export takes, if it was exported without a free batch axis."""
+    if not isinstance(module, torch.fx.GraphModule):
+        return None
+    inputs = (n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder")
+    sizes = (t.shape[0] for t in inputs if isinstance(t, torch.Tensor) and t.ndim)
+    fixed = {size for size in sizes if isinstance(size, int)}  # a free one is a symbol
+    return fixed.pop() if len(fixed) == 1 else None
+
+
+def fill_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return a tensor with `rows` rows: copies of its last row are appended to fewer."""
+    missing = rows - len(tensor)
+    return tensor if missing <= 0 else torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])])
 
 
 def device_of(module: torch.nn.Module) -> torch.device:

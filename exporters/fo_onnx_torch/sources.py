@@ -10,7 +10,7 @@ from fo_onnx.contracts.options import DataOptions
 from fo_onnx.contracts.source import Source
 from fo_onnx.errors import DataError
 from fo_onnx.sources.arrays import open_arrays
-from fo_onnx.sources.iterables import IterableSource
+from fo_onnx.sources.iterables import IterableSource, find_length
 from fo_onnx.sources.nested import as_array, leaves
 from fo_onnx.sources.opening import open_builtin, open_sequence
 
@@ -62,9 +62,9 @@ class TorchSources:
             return open_arrays(tuple(data.tensors), options, to_array)
         if isinstance(data, IterableDataset):
             # A DataLoader makes batches of them.
-            return IterableSource(data, options, to_array, length=_length(data), gives_samples=True)
+            return IterableSource(data, options, to_array, length=find_length(data), gives_samples=True)
         if isinstance(data, Dataset):
-            if _length(data) is None:
+            if find_length(data) is None:
                 raise DataError(
                     f"the dataset {type(data).__qualname__} has no length: __len__ and __getitem__ were expected, or "
                     "__iter__ in an IterableDataset."
@@ -80,14 +80,6 @@ def to_array(leaf: Any) -> Array:
     from .tensors import rows_to_numpy
 
     return rows_to_numpy(leaf) if isinstance(leaf, torch.Tensor) else as_array(leaf)
-
-
-def _length(data: Any) -> int | None:
-    # An abstract __len__ raises TypeError or NotImplementedError; torch's Dataset itself has none.
-    try:
-        return len(data)
-    except (TypeError, NotImplementedError):
-        return None
 
 
 def _open_loader(loader: DataLoader[Any], options: DataOptions) -> Source:
@@ -116,7 +108,7 @@ def _open_loader(loader: DataLoader[Any], options: DataOptions) -> Source:
             "results could not be matched with samples. Make it with in_order=True."
         )
     # The length of a sampler of batches counts batches.
-    length = _length(loader.dataset) if in_order else None if sampler is batches else _length(sampler)
+    length = find_length(loader.dataset) if in_order else None if sampler is batches else find_length(sampler)
     _refuse_lost_rows(batches, length)
     return IterableSource(loader, options, to_array, batched=None if batches is None else True, length=length)
 

@@ -40,7 +40,8 @@ class Exporter(Protocol):
     ) -> ModelSpec:
         """Write `model` to `path` as ONNX, with its raw output as the only one and a dynamic batch axis.
 
-        Leaves `model` as it was. Raises `ExportError` naming the operator or the line.
+        If a number of rows is built into `model` itself, the file has it too, and the inputs of the spec say so. Leaves `model` as
+        it was. Raises `ExportError` naming the operator or the line.
         """
 
     def native(

@@ -129,7 +129,7 @@ def _checked(path: Path, spec: ModelSpec, request: RunRequest) -> LoadedOnnx:
     """Parse an export that has no head yet.
 
     Raises:
-        ExportError: It cannot be used, or its batch size is fixed.
+        ExportError: It cannot be used, or its batch size is fixed, and not by the model itself.
     """
     spec = replace(spec, name=request.model_options.model_name or spec.name)
     try:
@@ -139,7 +139,9 @@ def _checked(path: Path, spec: ModelSpec, request: RunRequest) -> LoadedOnnx:
     except FoOnnxError as err:
         raise ExportError(f"the exported file cannot be used: {err}") from err
     # Inputs of text have no dtype and no shape here.
-    fixed = [str(i) for i in graph_inputs(loaded.proto) if i.dtype and i.shape[:1] != (None,)]
+    fixed = [
+        str(i) for i in graph_inputs(loaded.proto) if i.dtype and i.shape[:1] not in ((None,), (spec.fixed_batch,))
+    ]
     if fixed:
         raise ExportError(
             f"the export of {spec.name} has a fixed batch size ({'; '.join(fixed)}); its code depends on the batch's size."

@@ -17,6 +17,7 @@ from .class_labels import find_class_names
 from .elements import ElementParser
 from .fingerprint import fingerprint
 from .nested import Convert, as_array
+from .row_order import require_fixed_order
 
 SAMPLED = 16
 """The first rows that a fingerprint counts, and that always stay in memory for `peek`."""
@@ -34,6 +35,9 @@ class IterableSource(AnnotatedSource):
         batched: Whether an element is a batch; ``None`` lets the first element say.
         length: Number of rows, if the caller knows it.
         gives_samples: Whether elements are samples if neither `batched`, the model nor a label says it.
+
+    Raises:
+        DataError: A stream of Hugging Face that is shuffled without a seed.
     """
 
     sequential = True
@@ -48,6 +52,7 @@ class IterableSource(AnnotatedSource):
         length: int | None = None,
         gives_samples: bool = False,
     ) -> None:
+        require_fixed_order(data, options)
         super().__init__(options, annotate_rows(options))
         self.carried_names = find_class_names(data, options)
         self._data = data
@@ -69,7 +74,7 @@ class IterableSource(AnnotatedSource):
         if length is None and not self._one_pass and isinstance(self._data, Sized):
             self._fill_head(1)
             # The length of what gives batches counts batches.
-            length = None if self._is_batched else len(self._data)
+            length = None if self._is_batched else find_length(self._data)
         limit = self._options.limit
         return length if length is None or limit is None else min(length, limit)
 
@@ -158,6 +163,14 @@ class IterableSource(AnnotatedSource):
         self._fill_head(SAMPLED)
         first = take_rows(iter(self._head), SAMPLED, count_unreadable=True)
         return fingerprint(self.length, first, self._annotations)
+
+
+def find_length(data: Any) -> int | None:
+    """Return the length of data; ``None`` if they have none, or a ``__len__`` that raises, as torch's loaders of streams do."""
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _count_readable(items: list[Item]) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..contracts.batch import Array
 from ..errors import DataError
+from .class_labels import names_of_feature
 from .files import read_label_file, reading_data
 from .label_finder import is_text
 
@@ -143,7 +144,7 @@ def read_labels(labels: Any) -> Labels:
 
     Args:
         labels: An array or a sequence of integers or text, or the path of a `.npy`, `.json` (a list), `.txt` (one label
-            per line) or `.csv` file (one column).
+            per line) or `.csv` file (one column). A column of Hugging Face's says what its integers count.
 
     Raises:
         DataNotFoundError: There is no such file.
@@ -153,6 +154,7 @@ def read_labels(labels: Any) -> Labels:
         path = Path(labels)
         with reading_data(path, "Reading the labels"):
             return to_labels(read_label_file(path))
+    names = names_of_feature(getattr(labels, "features", None))
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu()
     # numpy takes everything else.
@@ -164,4 +166,4 @@ def read_labels(labels: Any) -> Labels:
         raise DataError(f"labels= is a {type(labels).__name__}; one integer per row or a file's path was expected.")
     if isinstance(labels, list | tuple) and values.dtype.kind == "U":
         values = np.array(labels, dtype=object)  # numpy would have made text of integers among text
-    return to_labels(values)
+    return to_labels(values, names=names)

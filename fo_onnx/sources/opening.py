@@ -16,7 +16,7 @@ from .class_labels import find_class_names
 from .elements import ElementParser
 from .files import reading_data
 from .images import ImageFolder, open_images
-from .iterables import IterableSource
+from .iterables import IterableSource, find_length
 from .nested import Convert, as_array
 from .sequences import RowSource
 
@@ -71,7 +71,8 @@ def is_sequence(data: Any) -> bool:
     """Return whether rows can be read by position."""
     if isinstance(data, type | str | bytes | bytearray | dict):
         return False
-    return hasattr(type(data), "__len__") and hasattr(type(data), "__getitem__")
+    has_both = hasattr(type(data), "__len__") and hasattr(type(data), "__getitem__")
+    return has_both and find_length(data) is not None
 
 
 def open_sequence(data: Any, options: DataOptions, convert: Convert = as_array) -> Source:

@@ -438,6 +438,14 @@ def program() -> torch.export.ExportedProgram:
     return torch.export.export(Mlp().eval(), (rows,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
 
 
+def program_of_4_rows() -> Case:
+    """What torch.export gives of a net without a free number of rows."""
+    net = Mlp().eval()
+    exported = torch.export.export(net, (torch.from_numpy(normal(4, 8)),))
+    # The truth is the net itself, which takes any number.
+    return Case(exported, normal(ROWS, 8), lambda _, rows: net(rows))
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "mlp": lambda: Case(Mlp().eval(), normal(ROWS, 8)),
     "cnn": lambda: Case(warmed(Cnn(), images(64, seed=9)), images(ROWS)),

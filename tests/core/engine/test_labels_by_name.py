@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,11 +197,14 @@ def test_datasets_with_class_labels(tmp_path: Path) -> None:
     def x_of(row: Any) -> Any:
         return row["x"]
 
-    forms = [data, data.to_iterable_dataset(), data.with_format("numpy")]
+    stream = data.to_iterable_dataset()
+    forms = [data, stream, stream.batch(50), stream.filter(lambda row: True), data.with_format("numpy")]
+    forms += [hf.concatenate_datasets([data, data])]
     with contextlib.suppress(ImportError):
-        from torch.utils.data import DataLoader, Subset
+        from torch.utils.data import ChainDataset, ConcatDataset, DataLoader, Subset
 
         forms += [DataLoader(data.with_format("torch"), batch_size=32), Subset(data, range(200))]
+        forms += [ConcatDataset([data, Subset(data, range(9))]), ChainDataset([stream, stream])]
     for rows in forms:
         assert accuracy(rows, class_names=ORDER[::-1], input_getter=x_of) == 1
     assert accuracy(tmp_path / "x.parquet", class_names=ORDER[::-1]) == 1
@@ -209,11 +212,22 @@ def test_datasets_with_class_labels(tmp_path: Path) -> None:
     assert fo.generate(model, data, input_getter=x_of, labels=False, output="logits").labels is None
 
 
+def test_a_column_of_class_labels() -> None:
+    hf = pytest.importorskip("datasets")
+    data = hf.Dataset.from_dict(
+        {"label": CODES.tolist()}, features=hf.Features({"label": hf.ClassLabel(names=list(ORDER))})
+    )
+    for labels in (data["label"], data.with_format("numpy")["label"]):
+        assert accuracy(X, labels=labels, class_names=ORDER[::-1]) == 1
+    # A list does not say what it counts: they are numbers of columns.
+    assert accuracy(X, labels=data["label"][:], class_names=ORDER[::-1]) == (CODES == BEST).mean()
+
+
 class Folder:
     """Like a dataset of torchvision over class folders."""
 
-    def __init__(self, target_transform: Callable[[int], int] | None = None) -> None:
-        self.class_to_idx = {name: i for i, name in enumerate(ORDER)}
+    def __init__(self, target_transform: Callable[[int], int] | None = None, order: Sequence[str] = ORDER) -> None:
+        self.class_to_idx = {name: i for i, name in enumerate(order)}
         self.target_transform = target_transform
 
     def __len__(self) -> int:
@@ -232,6 +246,45 @@ def test_datasets_with_class_to_idx() -> None:
     assert fo.generate(model, Folder(), output="logits", progress=False).class_names == ORDER
     # A target_transform makes numbers of columns of them.
     assert accuracy(Folder(lambda label: 2 - label), class_names=ORDER[::-1]) == 1
+
+
+def test_concatenated_datasets() -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+
+    class Wrapper(torch_data.Dataset):
+        def __init__(self, dataset: Any) -> None:
+            self.dataset = dataset
+
+        def __len__(self) -> int:
+            return len(self.dataset)
+
+        def __getitem__(self, i: int) -> Any:
+            return self.dataset[i]
+
+    two = torch_data.ConcatDataset([torch_data.Subset(Folder(), range(150)), Folder()])
+    # A part that says nothing counts as the others do.
+    mixed = torch_data.ConcatDataset([list(zip(X, CODES.tolist(), strict=True)), Folder()])
+    for rows in (torch_data.ConcatDataset([Folder()]), two, torch_data.DataLoader(two, batch_size=32), mixed):
+        assert accuracy(rows, class_names=ORDER[::-1]) == 1
+    # What a class of the user's does to labels is not known: they are numbers of columns.
+    assert accuracy(Wrapper(Folder()), class_names=ORDER) == (CODES == BEST).mean()
+
+
+@pytest.mark.parametrize(
+    ("order", "difference"),
+    [
+        (ORDER[::-1], f"0 is '{ORDER[0]}' in one and '{ORDER[-1]}' in another"),
+        (ORDER[:2], "2 is .* in one and no class in another"),
+    ],
+)
+def test_concatenated_datasets_that_count_differently(order: Sequence[str], difference: str) -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+    rows = torch_data.ConcatDataset([Folder(), Folder(order=order)])
+    with pytest.raises(DataError, match=rf"{difference}\. .* with labels= .* labels=False"):
+        accuracy(rows, class_names=ORDER)
+    names = [ORDER[code] for code in CODES.tolist()]
+    assert accuracy(rows, class_names=ORDER, labels=2 * names) == (CODES == BEST).mean()
+    assert fo.generate(model, rows, labels=False, output="logits", progress=False).labels is None
 
 
 # Verbs that want no labels, and runs that are resumed ---------------------------------------------------------------

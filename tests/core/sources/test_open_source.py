@@ -34,6 +34,11 @@ class OnlyIter:
         return iter(X)
 
 
+class NoLength(OldSequence):
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
@@ -53,6 +58,7 @@ class OnlyIter:
         (range(3), RowSource),
         (OldSequence(), RowSource),
         (OnlyIter(), IterableSource),
+        (NoLength(), IterableSource),
         (iter(X), IterableSource),
         (zip(X, range(4), strict=True), IterableSource),
         ({"a": 1}.values(), IterableSource),

@@ -27,6 +27,7 @@ from fo_onnx_torch.tensors import to_numpy, to_tensor  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import (  # noqa: E402
     BatchSampler,
+    ChainDataset,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -93,6 +94,10 @@ def whole(source: Source) -> Batch:
         (DataLoader(Pairs(), batch_size=3), IterableSource, 10),
         (DataLoader(Pairs(), batch_size=None), IterableSource, 10),
         (DataLoader(Stream(), batch_size=3), IterableSource, None),
+        (DataLoader(Stream(), batch_size=None), IterableSource, None),
+        (ChainDataset([Stream()]), IterableSource, None),
+        (DataLoader(ChainDataset([Stream()]), batch_size=None), IterableSource, None),
+        (ChainDataset([LongStream()]), IterableSource, 10),
         (DataLoader(LongStream(), batch_size=3), IterableSource, 10),
         (DataLoader(TensorDataset(X, Y), batch_size=4, num_workers=1), IterableSource, 10),
         (zip(X, Y, strict=True), IterableSource, None),
@@ -209,6 +214,19 @@ def test_an_odd_order_with_ids() -> None:
     assert (source.length, len(whole(source))) == (None, 3)
     with pytest.raises(DataError, match="ids= has 2 entries, but the data have 3 rows"):
         opened(DataLoader(Pairs(), sampler=[3, 1, 2]), ids=[3, 1])
+
+
+def test_a_loader_of_a_shuffled_stream() -> None:
+    hf = pytest.importorskip("datasets")
+    stream = hf.Dataset.from_dict({"x": list(range(12))}).to_iterable_dataset()
+    shuffled = stream.shuffle()
+    for data in (shuffled, ChainDataset([stream, shuffled])):
+        with pytest.raises(DataError, match=r"random order \(shuffle without a seed\).*ids="):
+            opened(DataLoader(data, batch_size=4))
+    ids = [row["x"] for row in shuffled]
+    batch = whole(opened(DataLoader(shuffled, batch_size=4), ids=ids))
+    assert batch.ids.tolist() == batch.inputs["x"].tolist() == ids
+    assert len(whole(opened(DataLoader(stream.shuffle(seed=3), batch_size=4)))) == 12
 
 
 def test_a_loader_that_would_lose_rows() -> None:
