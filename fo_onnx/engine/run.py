@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..runtime.opened import OpenedModel
 from ..runtime.tuning import first_rows
-from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load, target_format
+from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load
 from . import metadata, resume
 from .bounded_source import read_bounded
 from .labels import LabelMapper
@@ -213,7 +213,7 @@ class Run:
         if not isinstance(result.meta.get("identity"), dict):
             raise StoreExistsError(f"{out} is there already, and holds no record of its run. Choose another name.")
         changes = resume.changes_in_words(result.meta["identity"], self._identity)
-        if not changes and (difference := self._describe_other_rows(result, out)) is not None:
+        if not changes and (difference := self._describe_other_rows(result)) is not None:
             changes = [f"the model gives other rows: {difference}"]
         if changes:
             raise StoreExistsError(
@@ -222,7 +222,7 @@ class Run:
         log.info("%s is finished already", out)
         return result
 
-    def _describe_other_rows(self, result: Distributions, out: Path) -> str | None:
+    def _describe_other_rows(self, result: Distributions) -> str | None:
         """Return how the model's rows differ from those of a finished result that came about in the same way."""
         opened, plan = self._opened, self._opened.plan
         now = {"kind": opened.runners[0].kind, "device": opened.runners[0].device, "batch_size": plan.batch_size}
@@ -230,14 +230,8 @@ class Run:
         if then.get("switched_at") is not None or any(then.get(key) != value for key, value in now.items()):
             return None
         first = read_bounded(first_batches, self._source, plan.batch_size)
-        rows, form = result.slice(0, len(first)), target_format(out)
-        ids = rows.ids
-        if form is not None and not form.keeps_everything:
-            # Without ids rows are those of the data in order, if none is left out.
-            if len(result) != self._source.length:
-                return None
-            ids = first.ids[: len(rows)]
-        return describe_other_rows(opened, opened.runners, first, Columns(ids=ids, probs=rows.probs))
+        rows = result.slice(0, len(first))
+        return describe_other_rows(opened, opened.runners, first, Columns(ids=rows.ids, probs=rows.probs))
 
     def _meta(self, stats: RunStats, folder: RunFolder | None = None) -> dict[str, Any]:
         """Return the record of the run; of one in a folder, its earlier parts included."""
