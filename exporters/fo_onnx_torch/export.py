@@ -7,6 +7,7 @@ single output.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import re
 import traceback
@@ -132,7 +133,7 @@ def _export_script(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
     args, kwargs = module.call.arguments(tensors)
     with module.left_as_found(), _without_graph_log():
         torch.onnx.export(
-            module.model,
+            _copy_with_code(module.model),
             (*args, kwargs) if kwargs else args,
             str(path),
             input_names=list(module.call.names),
@@ -142,6 +143,18 @@ def _export_script(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
             dynamo=False,
         )
     return [()] * len(tensors)
+
+
+def _copy_with_code(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of a ScriptModule that has its own code, which the older exporter rewrites in place: it inlines all calls.
+
+    A deep copy shares its code with the original, as all modules do that were scripted from one class.
+    """
+    buffer = io.BytesIO()
+    torch.jit.save(module, buffer)
+    buffer.seek(0)
+    copied: torch.nn.Module = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
+    return copied
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ def command(source: Path, target: Path, overwrite: bool) -> None:
     if dists.meta.get("complete") is False:
         say(f"{source} is an unfinished run; its {len(dists)} finished rows are converted.")
     if form is not None and not form.keeps_everything:
-        say(f"{form.suffix} keeps the distributions and meta, without ids, labels and logits.")
+        say(f"{form.suffix} keeps ids, distributions and meta, without labels and logits.")
     store.save(dists, target, overwrite=overwrite)
     size_bytes = size_of(target)
     document = {

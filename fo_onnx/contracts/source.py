@@ -20,7 +20,8 @@ class Source(Protocol):
         columns_named: Whether `class_names` may be taken for the columns of a model that names none: so it is where the
             numbers of labels are the data's own, which models are trained on, and not with text labels.
         sequential: Whether reading from a position reads all rows before it, as with iterables.
-        in_memory: Whether a batch is a mere slice, so that reading ahead would cost more than it brings.
+        in_memory: Whether all rows lie in memory, so that it costs little to read them again.
+        is_sliced: Whether a batch is a mere slice of arrays, so that reading ahead would cost more than it brings.
         assumed_batch: The inputs of the first element of an iterable, if only its number of axes says that it is a batch.
         preprocessing: What is done to a row before the model gets it, as JSON types; empty where nothing is.
     """
@@ -39,6 +40,8 @@ class Source(Protocol):
     def sequential(self) -> bool: ...
     @property
     def in_memory(self) -> bool: ...
+    @property
+    def is_sliced(self) -> bool: ...
     @property
     def assumed_batch(self) -> Inputs | None: ...
     @property

@@ -112,7 +112,7 @@ class Pipeline:
         with begin(None) as control, bar as self._bar:
             self._begun = time.monotonic()
             batches, checks = self._read_batches(self._batch_size, self._start), self.spot_checks
-            if not self._source.in_memory:
+            if not self._source.is_sliced:
                 batches = read_ahead(batches)
             try:
                 try:

@@ -1,20 +1,14 @@
-"""What a resumed run must have in common with the one begun: model, options, and the rows that are finished.
+"""What a resumed run must have in common with the one begun: model and options. Rows are compared by `finished_rows`.
 
-Digests of all rows, as the model gets them, are kept with the run. A resumed run compares them: all of those
-that are finished where rows lie in memory, or are read in order and so are read anyway; else those of a sample. The model runs
-the first finished rows again.
+The model runs the first finished rows again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..contracts.batch import Batch
 from ..contracts.options import RunOptions, positive_int
@@ -24,12 +18,8 @@ from ..contracts.source import Source
 from ..errors import DataError, OptionError, ResumeError, StoreError, first_line
 from ..runtime.opened import OpenedModel
 from ..runtime.tuning import BatchPlan
-from ..sources.fingerprint import row_digests
-from ..store import InputDigests, RunFolder, differences
-from .labels import batch_positions
+from ..store import RunFolder, differences
 from .rerun_rows import describe_other_rows
-
-SAMPLED_ROWS, COMPARED_ROWS = 32, 4096
 
 _WORDS = {
     "model.sha256": "the model (its weights or its code)",
@@ -48,8 +38,6 @@ _WORDS = {
     "options.precision": "the precision",
 }
 _DIGESTS = ("model.sha256", "data.fingerprint")
-Relabel = Callable[[Batch], "NDArray[np.int64] | None"]
-"""Gives the labels of a batch as columns of the model."""
 
 
 def changes_in_words(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -103,38 +91,6 @@ def require_same_run(folder: RunFolder, now: Mapping[str, Any], source: Source, 
         )
 
 
-def require_same_rows(folder: RunFolder, source: Source, first: Batch, relabel: Relabel) -> None:
-    """Compare the finished rows of a run with the source, as far as that is possible without reading all of it.
-
-    Args:
-        folder: The run.
-        source: The rows.
-        first: The first of them.
-        relabel: Makes columns of the model of labels.
-
-    Raises:
-        ResumeError: Inputs, ids or labels of finished rows changed; names how many, and the first one by position.
-    """
-    changed: dict[str, list[int]] = {"the input or the label": [], "the id": [], "the label": []}
-    finished = folder.finished_inputs(0, folder.position)
-    if finished is not None:
-        changed["the input or the label"] = _changed_inputs(source, first, finished)
-    rows, begin = folder.finished_rows(), 0
-    for shard in folder.journal.shards if rows is not None else ():
-        assert rows is not None
-        stored = rows.read(begin, begin + shard.rows, ("ids", "labels"))
-        begin += shard.rows
-        ids, labels = source.annotations(shard.start, shard.stop)
-        at = _places(stored.ids, ids)
-        if (at < 0).any():
-            changed["the id"] += (shard.start + np.flatnonzero(at < 0)).tolist()
-        elif labels is not None and stored.labels is not None:
-            columns = relabel(Batch(ids, {}, labels, shard.start))
-            assert columns is not None
-            changed["the label"] += (shard.start + at[columns[at] != stored.labels]).tolist()
-    _refuse_changes(folder, changed, sampled=None if source.in_memory else "the input or the label")
-
-
 def require_same_model(folder: RunFolder, opened: OpenedModel, first: Batch) -> None:
     """Run the finished ones among the first rows again.
 
@@ -163,131 +119,6 @@ def choose_resumed_runners(folder: RunFolder | None, opened: OpenedModel) -> Seq
     ):
         return opened.runners
     return (opened.open_native(),)
-
-
-def _changed_inputs(source: Source, first: Batch, finished: NDArray[np.uint64]) -> list[int]:
-    """Return positions of finished rows that are others now: of all in memory, else of the first rows and of a sample.
-
-    Of rows that are read in order the others are compared when they are read.
-    """
-    if source.in_memory:
-        batches = takewhile(lambda batch: batch.start < len(finished), source.batches(COMPARED_ROWS))
-        return [p for batch in batches for p in _changed_rows(finished, batch.start, _digests(source, batch))]
-    changed = _changed_rows(finished, first.start, _digests(source, first))
-    if source.sequential:
-        return changed
-    # Others than the first rows cost a reading each.
-    readable = first.stop + np.flatnonzero(finished[first.stop :])
-    spread = np.linspace(0, len(readable) - 1, min(SAMPLED_ROWS, len(readable))).round().astype(int)
-    return changed + [p for p in readable[np.unique(spread)].tolist() if _digest_at(source, p) != finished[p]]
-
-
-def _changed_rows(finished: NDArray[np.uint64], start: int, digests: NDArray[np.uint64]) -> list[int]:
-    """Return the positions from `start` on whose digests are others now.
-
-    A row whose digest was 0 could not be read then: it has no distribution, and may have been mended.
-    """
-    then = finished[start : start + len(digests)]
-    changed: list[int] = (start + np.flatnonzero((digests[: len(then)] != then) & (then != 0))).tolist()
-    return changed
-
-
-def _digests(source: Source, batch: Batch) -> NDArray[np.uint64]:
-    """Return the digests of all positions that a batch accounts for; 0 for a row that could not be read."""
-    digests = np.zeros(batch.stop - batch.start, dtype=np.uint64)
-    if len(batch):
-        columns = dict(batch.inputs)
-        # Labels count if only reading the rows tells them.
-        if batch.labels is not None and source.annotations(batch.start, batch.start)[1] is None:
-            columns["its label"] = batch.labels
-        digests[np.asarray(batch_positions(batch)) - batch.start] = row_digests(columns)
-    return digests
-
-
-def _digest_at(source: Source, position: int) -> np.uint64:
-    """Return the digest of one row; 0 if it cannot be read."""
-    batches = source.batches(1, position)
-    try:
-        batch = next(batches, None)
-    except DataError:
-        return np.uint64(0)
-    finally:
-        if isinstance(batches, Generator):
-            batches.close()
-    return np.uint64(0) if batch is None else _digests(source, batch)[0]
-
-
-def _places(stored: Any, ids: Any) -> NDArray[np.int64]:
-    """Return where each stored id is among those of all positions of a shard; −1 for one that is not there.
-
-    The positions of bad rows are not kept, so rows are looked up by their ids.
-    """
-    if len(stored) == len(ids):
-        same: NDArray[np.bool_] = np.asarray(stored) == np.asarray(ids)
-        return np.where(same, np.arange(len(ids)), -1)
-    place = {row_id: at for at, row_id in enumerate(ids.tolist())}
-    return np.array([place.get(row_id, -1) for row_id in stored.tolist()], dtype=np.int64)
-
-
-def _refuse_changes(folder: RunFolder, changed: Mapping[str, Sequence[int]], *, sampled: str | None = None) -> None:
-    """Raise a `ResumeError` if finished rows changed; of what was sampled it is said that there may be more."""
-    said = [
-        f"{what} of {'at least ' if what == sampled else ''}{len(positions)} row{'' if len(positions) == 1 else 's'} changed, "
-        f"first at row {min(positions)}"
-        for what, positions in changed.items()
-        if positions
-    ]
-    if said:
-        raise ResumeError(
-            f"Resuming {folder.path}: rows that are finished are others now: {'; '.join(said)}. Give the data it was begun "
-            "with, or begin anew with overwrite=True."
-        )
-
-
-def digested_batches(source: Source, inputs: InputDigests, folder: RunFolder) -> Callable[[int, int], Iterator[Batch]]:
-    """Return what reads batches and keeps their rows' digests; if rows are read in order, finished ones are compared, too.
-
-    Args:
-        source: The source.
-        inputs: Takes the digests of rows that are not finished.
-        folder: The run.
-
-    Returns:
-        What stands in place of ``source.batches``.
-    """
-
-    def batches(size: int, start: int) -> Iterator[Batch]:
-        finished = folder.finished_inputs(0, start) if start and source.sequential else None
-        position = start if finished is None else 0
-        for batch in source.batches(size, position):
-            position = batch.stop
-            digests = _digests(source, batch)
-            if finished is not None and batch.start < start:
-                _refuse_changes(folder, {"the input or the label": _changed_rows(finished, batch.start, digests)})
-                if batch.stop <= start:
-                    continue
-                batch, digests = cut_batch(batch, start), digests[start - batch.start :]
-            inputs.put(batch.start, digests)
-            yield batch
-        if position < start:
-            raise ResumeError(
-                f"Resuming {folder.path}: {start} rows are finished, but the data end after {position} rows now. Give the "
-                "data it was begun with, or begin anew with overwrite=True."
-            )
-
-    return batches
-
-
-def cut_batch(batch: Batch, start: int) -> Batch:
-    """Return the rest of a batch from position `start` on."""
-    rest = np.asarray(batch_positions(batch), dtype=np.int64) >= start
-    return Batch(
-        batch.ids[rest],
-        {name: array[rest] for name, array in batch.inputs.items()},
-        None if batch.labels is None else batch.labels[rest],
-        max(start, batch.start),
-        tuple(b for b in batch.bad if b.position >= start),
-    )
 
 
 def recorded_run(folder: RunFolder, run: RunOptions) -> tuple[RunOptions, BatchPlan]:

@@ -28,8 +28,8 @@ from ..errors import (
 )
 from ..runtime.opened import OpenedModel
 from ..runtime.tuning import first_rows
-from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load, target_format
-from . import metadata, resume
+from ..store import MANIFEST, InputDigests, MemorySink, RunFolder, RunSink, load
+from . import finished_rows, metadata, resume
 from .bounded_source import read_bounded
 from .labels import LabelMapper
 from .pipeline import Pipeline, RunStats
@@ -158,7 +158,7 @@ class Run:
         with folder:
             self._require_same_beginning(folder)
             inputs = InputDigests()
-            read_batches = resume.digested_batches(self._source, inputs, folder)
+            read_batches = finished_rows.digested_batches(self._source, inputs, folder)
             pipeline = Pipeline(
                 self._opened, self._source, self._labels, self._data, self._run, self._output, folder, read_batches
             )
@@ -187,7 +187,7 @@ class Run:
         """Raise a `ResumeError` if the data or the model are not those of the rows that are finished."""
         if folder.position:
             first = read_bounded(first_batches, self._source, self._opened.plan.batch_size)
-            read_bounded(resume.require_same_rows, folder, self._source, first, self._labels.map)
+            read_bounded(finished_rows.require_same_rows, folder, self._source, first, self._labels.map)
             resume.require_same_model(folder, self._opened, first)
 
     def _layout(self) -> dict[str, Any]:
@@ -213,8 +213,11 @@ class Run:
         if not isinstance(result.meta.get("identity"), dict):
             raise StoreExistsError(f"{out} is there already, and holds no record of its run. Choose another name.")
         changes = resume.changes_in_words(result.meta["identity"], self._identity)
-        if not changes and (difference := self._describe_other_rows(result, out)) is not None:
-            changes = [f"the model gives other rows: {difference}"]
+        if not changes:
+            first = read_bounded(first_batches, self._source, self._opened.plan.batch_size)
+            changes = read_bounded(finished_rows.find_changed_rows, result, self._source, first, self._labels.map)
+            if not changes and (difference := self._describe_other_rows(result, first)) is not None:
+                changes = [f"the model gives other rows: {difference}"]
         if changes:
             raise StoreExistsError(
                 f"{out} is the finished result of another run: {'; '.join(changes)}. overwrite=True replaces it."
@@ -222,22 +225,15 @@ class Run:
         log.info("%s is finished already", out)
         return result
 
-    def _describe_other_rows(self, result: Distributions, out: Path) -> str | None:
+    def _describe_other_rows(self, result: Distributions, first: Batch) -> str | None:
         """Return how the model's rows differ from those of a finished result that came about in the same way."""
         opened, plan = self._opened, self._opened.plan
         now = {"kind": opened.runners[0].kind, "device": opened.runners[0].device, "batch_size": plan.batch_size}
         then = {**(result.meta.get("runner") or {}), **(result.meta.get("engine") or {})}
         if then.get("switched_at") is not None or any(then.get(key) != value for key, value in now.items()):
             return None
-        first = read_bounded(first_batches, self._source, plan.batch_size)
-        rows, form = result.slice(0, len(first)), target_format(out)
-        ids = rows.ids
-        if form is not None and not form.keeps_everything:
-            # Without ids rows are those of the data in order, if none is left out.
-            if len(result) != self._source.length:
-                return None
-            ids = first.ids[: len(rows)]
-        return describe_other_rows(opened, opened.runners, first, Columns(ids=ids, probs=rows.probs))
+        rows = result.slice(0, len(first))
+        return describe_other_rows(opened, opened.runners, first, Columns(ids=rows.ids, probs=rows.probs))
 
     def _meta(self, stats: RunStats, folder: RunFolder | None = None) -> dict[str, Any]:
         """Return the record of the run; of one in a folder, its earlier parts included."""

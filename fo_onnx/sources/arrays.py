@@ -30,7 +30,7 @@ WHOLE_BYTES = 16 << 20
 class ArraySource(PositionalSource):
     """Slices of arrays (n, …) by name, of equal length; the user's functions are not applied."""
 
-    in_memory = True
+    in_memory = is_sliced = True
 
     def __init__(self, inputs: dict[str, Array], annotations: RowAnnotations, options: DataOptions) -> None:
         super().__init__(common_length(inputs.items(), None), options, annotations)

@@ -20,7 +20,7 @@ from .fingerprint import fingerprint
 class AnnotatedSource(ABC):
     """The facts that every source states, as in `fo_onnx.contracts.Source`."""
 
-    in_memory = False
+    in_memory = is_sliced = False
     sequential = False
     assumed_batch: Inputs | None = None
     carried_names: tuple[str, ...] | None = None

@@ -89,6 +89,7 @@ def open_sequence(data: Any, options: DataOptions, convert: Convert = as_array) 
             return IterableSource(data, options, convert, batched=True)
     source = RowSource(data.__getitem__, len(data), options, annotate_rows(options), convert)
     source.carried_names = find_class_names(data, options)
+    source.in_memory = type(data) in (list, tuple) and options.transform is None and options.input_getter is None
     return source
 
 

@@ -17,7 +17,7 @@ from .fingerprint import fingerprint
 class TableSource(ArrowSource):
     """The rows of an Arrow table; its columns are chosen and read as those of a Parquet file."""
 
-    in_memory = True
+    in_memory = is_sliced = True
 
     def __init__(self, table: pa.Table, options: DataOptions) -> None:
         """Take a table; see `ArrowSource`."""

@@ -76,7 +76,7 @@ def save(distributions: Distributions, path: str | Path, *, overwrite: bool = Fa
 
     Args:
         distributions: The rows; read in parts, and checked as they are read.
-        path: The target. ``.npy`` holds the distributions and meta alone.
+        path: The target. ``.npy`` holds ids, distributions and meta alone.
         overwrite: Whether a target that is there may be replaced.
 
     Returns:

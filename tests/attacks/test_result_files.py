@@ -155,6 +155,7 @@ def long_header(head: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode()
 
 
+RECORD = np.frombuffer(json.dumps(META).encode(), np.uint8)
 NPY = {
     "negative": text(npy("(-2, -2)", body=bytes(16))),
     "empty but huge": text(npy(f"(0, {2**70})")),
@@ -170,6 +171,12 @@ NPY = {
     "meta of 10^12 bytes": text(saved(PROBS) + npy(f"({10**12},)", "'|u1'", b"{}")),
     "meta that is deep": text(saved(PROBS) + saved(np.frombuffer(DEEP.encode(), np.uint8))),
     "meta of objects": lambda path: path.write_bytes(saved(PROBS) + pickled(path)),
+    "ids of no Unicode": text(saved(PROBS) + npy(f"({N},)", "'<U1'", b"\xff\xff\xff\x7f" * N) + saved(RECORD)),
+    "ids of 10^12 letters": text(saved(PROBS) + npy(f"({N},)", f"'<U{10**12}'", bytes(64)) + saved(RECORD)),
+    "ids of no letters": text(saved(PROBS) + npy(f"({N},)", "'<U0'") + saved(RECORD)),
+    "ids that are cut short": text(saved(PROBS) + npy(f"({N},)", "'<i8'", bytes(8 * N - 1))),
+    "ids that are there twice": text(saved(PROBS) + saved(np.zeros(N, np.int64)) + saved(RECORD)),
+    "ids without a record": text(saved(PROBS) + saved(np.arange(N))),
     "40 million rows of holes": sparse(npy(f"({4 * 10**7}, 3)"), 48 * 10**7 + len(npy(f"({4 * 10**7}, 3)"))),
 }
 

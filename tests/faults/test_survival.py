@@ -247,6 +247,64 @@ def test_one_changed_row_among_the_finished_ones_is_seen_in_arrays(model, tmp_pa
     assert len(fo.generate(model, mended, out=out, resume=True)) == 1000
 
 
+def test_one_changed_row_is_seen_in_a_list_of_pairs(model, tmp_path):
+    """It lies in memory, so that all finished rows are compared, with their labels."""
+    x, out, labels = np.load(data_file(tmp_path, 1000)), tmp_path / "d.parquet", np.arange(1000) % CLASSES
+    pairs = list(zip(x, labels.tolist(), strict=True))
+    stopped_pairs = [*pairs[:700], (x[700] * np.nan, 0), *pairs[701:]]
+    with pytest.raises(fo.DataError, match="row 700 .*resume=True"):
+        fo.generate(model, stopped_pairs, out=out, batch_size=16)
+    for changed in ((x[300] + 1, labels[300]), (x[300], (labels[300] + 1) % CLASSES)):
+        with pytest.raises(ResumeError, match=r"the input or the label of 1 row changed, first at row 300\."):
+            fo.generate(model, [*pairs[:300], changed, *pairs[301:]], out=out, resume=True)
+    # A row that is still to come fails when it is run, and the rows before it are kept.
+    with pytest.raises(fo.DataError, match="row 700 .*resume=True"):
+        fo.generate(model, [*pairs[:700], (None, 0), *pairs[701:]], out=out, resume=True)
+    done = fo.generate(model, pairs, out=out, resume=True)
+    assert (done.labels == labels).all()
+    assert (done.probs == fo.generate(model, x, batch_size=16).probs).all()
+
+
+class Pairs(list):
+    """Pairs that are read one by one."""
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ""])
+@pytest.mark.parametrize(
+    ("kind", "seen"),
+    [
+        pytest.param(list, [3, 300], id="a list"),
+        pytest.param(Pairs, [3], id="read one by one"),
+    ],
+)
+@pytest.mark.parametrize("skipped", [False, True], ids=["all rows", "a skipped row"])
+def test_changed_labels_of_a_finished_result(kind, seen, skipped, suffix, model, tmp_path):
+    """Only reading a row tells its label."""
+    x, labels = np.load(data_file(tmp_path, 1000)), np.arange(1000) % CLASSES
+    x[1] *= np.nan if skipped else 1
+    options = {"out": tmp_path / f"d{suffix}", "batch_size": 16, "on_error": "skip"}
+    first = fo.generate(model, kind(zip(x, labels.tolist(), strict=True)), **options)
+    again = fo.generate(model, kind(zip(x, labels.tolist(), strict=True)), resume=True, **options)
+    assert again.equals(first)
+    for row in seen:
+        relabelled = labels.copy()
+        relabelled[[row, 600]] = (relabelled[[row, 600]] + 1) % CLASSES
+        count = "2 rows" if kind is list else r"at least \d rows?"
+        with pytest.raises(fo.StoreError, match=rf"another run: the label of {count} changed, first at row {row}\."):
+            fo.generate(model, kind(zip(x, relabelled.tolist(), strict=True)), resume=True, **options)
+    assert (fo.load(options["out"]).labels == first.labels).all()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_one_changed_id_of_a_finished_result(suffix, model, tmp_path):
+    x, out, ids = np.load(data_file(tmp_path, 5000)), tmp_path / f"d{suffix}", [f"i{i}" for i in range(5000)]
+    first = fo.generate(model, x, ids=ids, out=out)
+    assert fo.generate(model, x, ids=ids, out=out, resume=True).equals(first)
+    for row in (3, 4998):
+        with pytest.raises(fo.StoreError, match=rf"another run: the id of 1 row changed, first at row {row}\."):
+            fo.generate(model, x, ids=[*ids[:row], "other", *ids[row + 1 :]], out=out, resume=True)
+
+
 def test_changed_rows_among_the_first_are_seen_in_data_that_are_read_row_by_row(model, tmp_path):
     """Others are seen in a sample, since each costs a reading; so the number is said to be the least."""
     x, out = np.load(data_file(tmp_path, 1000)), tmp_path / "d.parquet"

@@ -13,13 +13,13 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from ...distributions.columns import COLUMNS, Array, Rows, read_chunks
+from ...distributions.columns import COLUMNS, Rows, read_chunks
 from ...errors import StoreError
 from ...guards.array_files import read_npz
 from ..files import OutputFile
 from ..schema import FOR_LARGE_RESULTS, decode_meta, encode_meta
 from .file_rows import to_rows
-from .npy import encode_header
+from .npy import choose_dtype, encode_header
 
 _RATIO = 100
 """An .npz is read whole. Distributions deflate to a half or a third, seldom below a hundredth."""
@@ -33,29 +33,12 @@ def write_result(rows: Rows, meta: Mapping[str, Any], file: OutputFile) -> None:
         with archive.open("meta.npy", "w", force_zip64=True) as member:
             member.write(encode_header(text.dtype, ()) + text.tobytes())
         for column in layout.columns:
-            dtype = _choose_dtype(rows, column)
+            dtype = choose_dtype(rows, column, "npz")
             with archive.open(f"{column}.npy", "w", force_zip64=True) as member:
                 member.write(encode_header(dtype, layout.shape(column, rows.length)))
                 for part in read_chunks(rows, (column,)):
                     values = np.ascontiguousarray(getattr(part, column).astype(dtype, copy=False))
                     member.write(values.reshape(-1).view(np.uint8).data)
-
-
-def _choose_dtype(rows: Rows, column: str) -> np.dtype[Any]:
-    if column in ("probs", "logits"):
-        return np.dtype("<f4")
-    if column == "labels" or rows.layout.id_kind == "int":
-        return np.dtype("<i8")
-    # numpy's text has one width for all ids.
-    longest = 1
-    for part in read_chunks(rows, ("ids",)):
-        for text in cast(Array, part.ids).tolist():
-            if text.endswith("\0"):
-                raise StoreError(
-                    f"Writing npz: numpy's text cannot hold the NUL at the end of the id {text!r}; use Parquet or JSON."
-                )
-            longest = max(longest, len(text))
-    return np.dtype(f"<U{longest}")
 
 
 def read_result(path: Path) -> tuple[Rows, dict[str, Any]]:

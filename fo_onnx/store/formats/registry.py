@@ -22,7 +22,7 @@ class Format:
         suffix: With its dot.
         write: Writes all rows and meta into an open file, in passes over the rows.
         read: Returns rows and meta; `open` is its border.
-        keeps_everything: Whether ids, labels and logits are kept, and not the distributions and meta alone.
+        keeps_everything: Whether labels and logits are kept, and not ids, distributions and meta alone.
     """
 
     suffix: str

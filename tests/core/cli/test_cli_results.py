@@ -120,7 +120,7 @@ def test_convert_keeps_everything(run, work: Path, suffix: str) -> None:
 def test_convert_says_what_npy_loses(run, work: Path) -> None:
     result = run("convert", "d.parquet", "o.npy")
     assert result.exit_code == 0
-    assert result.stderr == "fo-onnx: .npy keeps the distributions and meta, without ids, labels and logits.\n"
+    assert result.stderr == "fo-onnx: .npy keeps ids, distributions and meta, without labels and logits.\n"
     assert np.array_equal(np.load("o.npy"), fo_onnx.load("d.parquet").probs)
 
 

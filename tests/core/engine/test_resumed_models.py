@@ -103,11 +103,15 @@ def test_a_finished_result_of_a_model_that_changed_out_of_sight(model_and_change
 
 
 @pytest.mark.parametrize("name", ["d.parquet", "d.npy"])
-def test_a_finished_result_with_bad_rows_is_what_it_was(name, tmp_path):
-    """A file without ids does not say which rows these are."""
-    options = {"out": tmp_path / name, "on_error": "skip", "ids": [f"sample {i}" for i in range(1000)]}
-    first = fo.generate(scaled, Rows(3), **options)
-    assert (fo.generate(scaled, Rows(3), resume=True, **options).probs == first.probs).all()
+def test_a_finished_result_with_bad_rows_is_what_it_was(name, model_and_change, tmp_path):
+    (model, change), ids = model_and_change, [f"sample {i}" for i in range(1000)]
+    options = {"out": tmp_path / name, "on_error": "skip", "ids": ids}
+    first = fo.generate(model, Rows(3), **options)
+    assert list(first) == list(fo.load(tmp_path / name)) == ids[:3] + ids[4:]
+    assert (fo.generate(model, Rows(3), resume=True, **options).probs == first.probs).all()
+    change()
+    with pytest.raises(fo.StoreError, match="the model gives other rows: row 0 "):
+        fo.generate(model, Rows(3), resume=True, **options)
 
 
 def test_one_engine_over_both_parts(model_and_change, tmp_path):

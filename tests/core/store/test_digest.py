@@ -88,6 +88,19 @@ def test_every_change_of_an_npy_is_seen(tmp_path):
     assert any(p.startswith(ROWS_CHANGED) for p in check(path).problems)
 
 
+@pytest.mark.parametrize("text", [False, True], ids=["int ids", "text ids"])
+@pytest.mark.parametrize("change", ["an id", "two ids swapped", "two rows swapped"])
+def test_every_change_of_ids_in_an_npy_is_seen(text, change, tmp_path):
+    arrays = {name: values for name, values in columns(text).items() if name in ("ids", "probs")}
+    path = save(Distributions(**arrays), tmp_path / "d.npy")
+    record = path.read_bytes().rpartition(b"\x93NUMPY")[2]
+    name, act = CHANGES[change]
+    act(arrays[name])
+    rows, magic, _ = save(Distributions(**arrays), tmp_path / "other.npy").read_bytes().rpartition(b"\x93NUMPY")
+    path.write_bytes(rows + magic + record)
+    assert any(p.startswith(ROWS_CHANGED) for p in check(path).problems)
+
+
 CHANGED_RECORDS = {
     "a class name": lambda meta: meta["model"]["class_names"].__setitem__(0, "cow"),
     "two class names swapped": lambda meta: meta["model"]["class_names"].reverse(),

@@ -181,7 +181,7 @@ def test_files_of_other_programs_that_are_read_are_not_ours(tmp_path, monkeypatc
 # ------------------------------------------------------------------------------------------------------------ .npy
 
 
-def test_npy_is_the_distributions_for_numpy_and_keeps_meta_for_us(tmp_path):
+def test_npy_is_the_distributions_for_numpy_and_keeps_ids_and_meta_for_us(tmp_path):
     labels = np.arange(500) % 4
     meta = {"model": {"name": "net", "class_names": list("abcd")}, "identity": {"a": [1]}, "user": {"b": 2}}
     d = Distributions.from_rows(Distributions(PROBS, ids=[f"i{i}" for i in range(500)], labels=labels).source, meta)
@@ -190,15 +190,53 @@ def test_npy_is_the_distributions_for_numpy_and_keeps_meta_for_us(tmp_path):
     assert np.array_equal(np.load(path, mmap_mode="r"), PROBS)
     found = load(path)
     assert np.array_equal(found.probs, PROBS)
-    assert found.ids.tolist() == list(range(500))
+    assert found.ids.tolist() == [f"i{i}" for i in range(500)]
     assert found.labels is None
     assert found.class_names == tuple("abcd")
     assert {k: found.meta[k] for k in ("identity", "user")} == {"identity": {"a": [1]}, "user": {"b": 2}}
     assert found.meta["data"] | {"length": 500} == {
-        "length": 500, "id_kind": "int", "labels": False, "logits": False, "classes": 4,
+        "length": 500, "id_kind": "str", "labels": False, "logits": False, "classes": 4,
     }  # fmt: skip
     assert found.metrics()["accuracy"] == d.metrics()["accuracy"]
     assert check(path).problems == []
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param(np.delete(np.arange(501), 1), id="a row is left out"),
+        pytest.param(np.arange(500)[::-1], id="another order"),
+        pytest.param(np.arange(500) + np.iinfo(np.int64).min, id="far from 0"),
+        pytest.param([f"é{i}" for i in range(500)], id="text"),
+    ],
+)
+@pytest.mark.parametrize("count", [500, 1, 0])
+def test_an_npy_keeps_the_ids_of_its_rows(ids, count, tmp_path):
+    path = save(Distributions(PROBS[:count], ids=ids[:count]), tmp_path / "d.npy")
+    assert load(path).ids.tolist() == list(ids[:count])
+    assert check(path).problems == []
+    with path.open("rb") as file:
+        assert np.array_equal(np.load(file), PROBS[:count])
+        if count > 1:
+            assert np.load(file, allow_pickle=False).tolist() == list(ids[:count])
+    again = save(load(path), tmp_path / "again.npy")
+    assert load(again).equals(load(path))
+
+
+def test_an_npy_of_an_older_version_has_no_ids(tmp_path):
+    """Those of rows by position are not written, so that such a file is what it was."""
+    path = save(Distributions(PROBS), tmp_path / "d.npy")
+    with path.open("rb") as file:
+        assert np.array_equal(np.load(file), PROBS)
+        assert b'"schema":1' in np.load(file).tobytes()
+        assert file.read() == b""
+    assert load(path).ids.tolist() == list(range(500))
+
+
+def test_numpy_has_no_text_that_ends_in_nul(tmp_path):
+    with pytest.raises(StoreError, match=r"Writing npy: .* the NUL at the end of the id 'a\\x00'; use Parquet or JSON"):
+        save(Distributions(PROBS[:1], ids=["a\0"]), tmp_path / "d.npy")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_follows_the_rows_of_an_npy_must_be_a_record(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from torch_nets import scripted
 
 import fo_onnx as fo
 
@@ -135,6 +137,43 @@ def test_a_cached_export_of_a_model_that_changed_out_of_sight_is_not_used(model_
     assert after.meta["engine"]["export"] == "new"
     np.testing.assert_allclose(after.probs, answer(model), atol=1e-6)
     assert np.abs(after.probs - before.probs).max() > 0.1
+
+
+def traced(net: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an LSTM's checks of shapes are traced as they come out
+        return torch.jit.trace(net, torch.zeros(2, 4))
+
+
+def frozen(net: nn.Module) -> nn.Module:
+    return torch.jit.freeze(scripted(net))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.linear = nn.LSTM(2, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.cell(x.reshape(-1, 2, 2))[0][:, -1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("compiled", [scripted, traced, frozen], ids=lambda how: how.__name__)
+@pytest.mark.parametrize("net", [lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), Recurrent])
+def test_a_script_module_is_resumed_after_its_first_export(compiled, net, monkeypatch, tmp_path) -> None:
+    """torch's exporter of scripts rewrites their code; all that are scripted from one class share it."""
+    monkeypatch.setenv("FO_ONNX_CACHE_DIR", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    plain, out = net().eval(), tmp_path / "d.parquet"
+    model, same, code = compiled(plain), compiled(plain), compiled(plain).code
+    with pytest.raises(fo.DataError, match=r"resume=True"):
+        fo.generate(model, Rows(broken=700), out=out)
+    assert model.code == same.code == compiled(plain).code == code
+    resumed = fo.generate(model, Rows(), out=out, resume=True)
+    assert resumed.meta["runner"]["kind"] == "onnx"
+    np.testing.assert_allclose(resumed.probs, answer(plain), atol=1e-6)
+    assert fo.generate(same, Rows(), out=out, resume=True).equals(resumed)
 
 
 class FailsOnLongTexts(nn.Module):
