@@ -32,6 +32,8 @@ _REFUSES_CHANNELS = re.compile(r"channel|depth|axis|axes|dimension|shape", re.IG
 _REFUSES_AXES = re.compile(r"channel|depth|ax[ei]s|dim|shape|size|rank|feature|matri|column", re.IGNORECASE)
 _TAKES_IDS = re.compile("scalar types: Long, Int")
 """How torch's tables refuse what is not int64."""
+_TAKES_FIXED_ROWS = re.compile(r"Guard failed: .*\.size\(\)\[0\] == (\d+)")
+"""How programs of torch.export refuse another number of rows than the one that is built in."""
 _REFUSES_DTYPE = re.compile(
     r"dtype|(scalar|input|result|has) type|type promoting|not implemented for|floating", re.IGNORECASE
 )
@@ -207,6 +209,12 @@ def _run_batch(model: RawModel, batch: Inputs, output: OutputOptions) -> NDArray
 
 def _advise(batch: Inputs, refusal: str) -> str:
     """Return what to do about rows that a model refuses, by what it says and by the rows' dtypes and shapes."""
+    fixed_rows = _TAKES_FIXED_ROWS.search(refusal)
+    if fixed_rows is not None:
+        return (
+            f"A part of the model is a program of torch.export for {fixed_rows[1]} rows: export it with a free batch axis, "
+            "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), or give the program itself as the model."
+        )
     for pattern, kinds, dtype in ((_TAKES_IDS, "fiub", "int64"), (_REFUSES_DTYPE, "iub", "float32")):
         others = [name for name, array in batch.items() if array.dtype.kind in kinds and array.dtype != dtype]
         if others and pattern.search(refusal):

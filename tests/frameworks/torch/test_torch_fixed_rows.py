@@ -163,3 +163,11 @@ def test_a_program_that_does_not_keep_the_batch_axis(runner: str) -> None:
         fo.OutputError, match=r"shape \(2, 8\) for 4 rows, which are built into it; .* expected, shape \(4, …\)"
     ):
         fo.generate(export(Flattens(), zeros()), X, runner=runner)
+
+
+def test_a_program_within_another_module() -> None:
+    net = nn.Sequential(export(Mlp(), zeros()).module(), nn.ReLU())
+    with pytest.raises(
+        fo.DataError, match=r"a program of torch\.export for 4 rows: export it with a free batch axis, dynamic"
+    ):
+        fo.generate(net, X)
