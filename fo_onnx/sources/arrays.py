@@ -15,8 +15,10 @@ from ..errors import DataError
 from .annotations import RowAnnotations, annotate_rows
 from .base import PositionalSource
 from .batching import Item, Rows
+from .class_labels import names_of_feature
 from .elements import ElementParser
 from .fingerprint import fingerprint
+from .label_finder import find_label_name
 from .labels import to_labels
 from .nested import Convert, as_array, common_length, leaves, make_sliceable, map_leaves, named_leaves, parts_of
 from .sequences import RowSource
@@ -95,7 +97,9 @@ def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) ->
     columns = map_leaves(data, lambda leaf: _to_column(leaf, convert), lists_are_leaves=True)
     parser = ElementParser(options, convert)
     values = parser.take_labels(columns)
-    labels = None if values is None or options.labels is not None else to_labels(values, "the data's labels")
+    labels = None
+    if values is not None and options.labels is None:
+        labels = to_labels(values, "the data's labels", _names_of_column(data, options))
     annotations = annotate_rows(options, labels=labels)
     if options.input_getter is None and options.transform is None:
         inputs = parser.take_inputs(columns)
@@ -106,6 +110,12 @@ def open_arrays(data: Any, options: DataOptions, convert: Convert = as_array) ->
     return RowSource(
         lambda position: map_leaves(columns, lambda column: column[position]), length, options, annotations, convert
     )
+
+
+def _names_of_column(data: Any, options: DataOptions) -> tuple[str, ...] | None:
+    """Return what the labels in a dict of columns count, if one of Hugging Face's says it."""
+    label = find_label_name(list(data), options) if isinstance(data, Mapping) else None
+    return None if label is None else names_of_feature(getattr(data[label], "features", None))
 
 
 def _take_ids(data: Any, options: DataOptions) -> tuple[Any, DataOptions]:

@@ -287,6 +287,21 @@ def test_concatenated_datasets_that_count_differently(order: Sequence[str], diff
     assert fo.generate(model, rows, labels=False, output="logits", progress=False).labels is None
 
 
+def test_a_column_of_class_labels_beside_arrays() -> None:
+    hf = pytest.importorskip("datasets")
+    column = hf.Dataset.from_dict(
+        {"label": CODES.tolist()}, features=hf.Features({"label": hf.ClassLabel(names=list(ORDER))})
+    )["label"]
+    dists = fo.generate(
+        lambda columns: model(columns["x"]),
+        {"x": X, "label": column},
+        class_names=ORDER[::-1],
+        output="logits",
+        progress=False,
+    )
+    assert dists.metrics()["accuracy"] == 1
+
+
 # Verbs that want no labels, and runs that are resumed ---------------------------------------------------------------
 
 

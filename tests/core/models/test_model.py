@@ -86,7 +86,7 @@ def test_an_output_transform_sees_the_raw_output_of_our_files_too(tmp_path):
 def test_other_class_names_than_the_files_are_refused(tmp_path):
     path = ours(tmp_path, names=("a", "b", "c", "d"))
     assert fo.generate(path, rows(3), class_names=["a", "b", "c", "d"]).class_names == ("a", "b", "c", "d")
-    with pytest.raises(fo.OptionError, match=r"given \['b', 'a', 'c', 'd'\], exported \['a', 'b', 'c', 'd'\].*align"):
+    with pytest.raises(fo.OptionError, match=r"given \['b', 'a', 'c', 'd'\], its own \['a', 'b', 'c', 'd'\].*align"):
         fo.generate(path, rows(3), class_names=["b", "a", "c", "d"])
 
 
