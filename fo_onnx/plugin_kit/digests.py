@@ -2,7 +2,7 @@
 
 A model is identified by its name, its weights and its own code, one level deep. Nothing is followed into containers that
 change, globals or other objects: an export from the cache is compared with the model on its rows anyway. Plain values that
-the model's own code assigns while it is called do not count (`names_assigned_in_calls`).
+the model's own code assigns while it is called do not count (`without_assigned`).
 """
 
 from __future__ import annotations
