@@ -120,7 +120,7 @@ def _of_object(holder: Any) -> Iterator[bytes]:
             yield from digests.of_callable(method.python_function)
     is_own = not digests.is_library(kind.__module__)
     private = "_" if is_layer(holder) else "_self_"
-    for name, value in sorted(vars(holder).items()):
+    for name, value in sorted(digests.without_assigned(vars(holder), kind).items()):
         # Keras puts wrappers around methods of each layer, and functions for its training.
         if hasattr(kind, name) or name in _SET_BY_KERAS:
             continue

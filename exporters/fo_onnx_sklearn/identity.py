@@ -88,6 +88,6 @@ def _reduce(value: Any) -> Iterator[Any]:
     # A function of C is pickled by its name alone.
     for part in (reduced, getattr(value, "__module__", None)) if isinstance(reduced, str) else reduced:
         if isinstance(part, dict) and is_estimator(value):
-            yield {k: v for k, v in part.items() if k not in WITHOUT_EFFECT}
+            yield {k: v for k, v in digests.without_assigned(part, type(value)).items() if k not in WITHOUT_EFFECT}
         else:
             yield list(part) if isinstance(part, Iterator) else part

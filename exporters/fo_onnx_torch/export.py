@@ -130,19 +130,33 @@ def _export_dynamo(module: FlatModule, tensors: list[torch.Tensor], path: Path, 
 def _export_script(module: FlatModule, tensors: list[torch.Tensor], path: Path, opset: int) -> list[Axes]:
     """Write the file of a ScriptModule, which has no Python to trace: only the older exporter reads its graph."""
     _require_opset(min(opset, SCRIPT_OPSET), opset)
-    args, kwargs = module.call.arguments(tensors)
+    args, names = _order_by_position(module, tensors)
     with module.left_as_found(), _without_graph_log():
         torch.onnx.export(
             _copy_with_code(module.model),
-            (*args, kwargs) if kwargs else args,
+            args,
             str(path),
-            input_names=list(module.call.names),
+            input_names=names,
             output_names=[RAW_OUTPUT],
             opset_version=opset,
             dynamic_axes={n: {0: "batch"} for n in (*module.call.names, RAW_OUTPUT)},
             dynamo=False,
         )
     return [()] * len(tensors)
+
+
+def _order_by_position(module: FlatModule, tensors: list[torch.Tensor]) -> tuple[tuple[Any, ...], list[str]]:
+    """Return the arguments of a ScriptModule as the older exporter takes them, by position, and their names in this order."""
+    args, kwargs = module.call.arguments(tensors)
+    script: Any = module.model
+    places = script._c._get_method("forward").schema.arguments[1:]
+    values = {**dict(zip((place.name for place in places), args, strict=False)), **kwargs}
+    if missing := [place.name for place in places if place.name not in values]:
+        raise ExportError(
+            f"torch.onnx.export needs all arguments of a ScriptModule, and {missing[0]!r} of {module.model_name} is not given."
+        )
+    names = [name for place in places for name in module.call.names if name.split(".")[0] == place.name]
+    return tuple(values[place.name] for place in places), names if kwargs else list(module.call.names)
 
 
 def _copy_with_code(module: torch.nn.Module) -> torch.nn.Module:

@@ -70,7 +70,7 @@ def _of_script(compiled: Any) -> Iterator[bytes]:
 
 def _of_attributes(module: torch.nn.Module) -> Iterator[bytes]:
     """Yield the attributes of a module that are no weights: numbers, text, tensors, functions; and its hooks."""
-    for name, value in sorted(vars(module).items()):
+    for name, value in sorted(digests.without_assigned(vars(module), type(module)).items()):
         if name not in _BOOKKEEPING:
             yield name.encode()
             yield from _of_value(value)

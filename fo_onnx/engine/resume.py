@@ -74,9 +74,11 @@ def require_same_run(folder: RunFolder, now: Mapping[str, Any], source: Source, 
         begun["data"].pop(key, None)
         current["data"].pop(key, None)
     if changed := changes_in_words(begun, current):
+        is_model = _WORDS["model.sha256"] in changed
+        advice = " (a model that adds up arrays over its calls must be made anew)" if is_model else ""
         raise ResumeError(
             f"Resuming {folder.path}: the run was begun with something else: {'; '.join(changed)}. Give what it was begun "
-            "with, or begin anew with overwrite=True."
+            f"with{advice}, or begin anew with overwrite=True."
         )
     if source.length is not None and source.length < folder.position:
         raise ResumeError(

@@ -1,18 +1,20 @@
 """Digests of arrays and of Python code, of which the frameworks make the identity of a model.
 
 A model is identified by its name, its weights and its own code, one level deep. Nothing is followed into containers that
-change, globals or other objects: an export from the cache is compared with the model on its rows anyway.
+change, globals or other objects: an export from the cache is compared with the model on its rows anyway. Plain values that
+the model's own code assigns while it is called do not count (`without_assigned`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -22,6 +24,8 @@ from numpy.typing import NDArray
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _CHUNK_BYTES = 1 << 24
+_CALLS = ("__call__", "forward", "call", "predict", "predict_proba", "decision_function")
+"""The methods by which models are called."""
 
 
 def sha256_of(parts: Iterable[bytes]) -> str:
@@ -91,7 +95,7 @@ def of_callable(function: Any) -> Iterator[bytes]:
         yield from _of_named(function.keywords)
     elif inspect.ismethod(function):
         yield from of_callable(function.__func__)
-        yield from _of_attributes(function.__self__)
+        yield from _of_attributes(function.__self__, function.__name__)
     elif inspect.isfunction(function):
         yield from _of_function(function)
     else:
@@ -102,27 +106,61 @@ def of_callable(function: Any) -> Iterator[bytes]:
         yield from of_callable(wrapped)
 
 
-def _of_attributes(owner: Any) -> Iterator[bytes]:
-    """Yield a class, or that of an object, with its code, and the object's attributes that are plain values or arrays."""
+def _of_attributes(owner: Any, *methods: str) -> Iterator[bytes]:
+    """Yield a class, or that of an object, with its code, and the object's attributes that are plain values or arrays.
+
+    `methods` are called besides those that every model may have.
+    """
     kind = owner if inspect.isclass(owner) else type(owner)
     yield qualified_name(kind).encode()
-    yield from of_class_code(kind.__mro__)
+    yield from of_class_code(kind.__mro__, *methods)
     if kind is not owner:
-        yield from _of_named(getattr(owner, "__dict__", {}))
+        yield from _of_named(without_assigned(getattr(owner, "__dict__", {}), kind, *methods))
 
 
-def of_class_code(classes: Iterable[type]) -> Iterator[bytes]:
+def of_class_code(classes: Iterable[type], *methods: str) -> Iterator[bytes]:
     """Yield the functions and plain constants of classes; those of libraries are known by their versions."""
-    for kind in dict.fromkeys(classes):
-        if is_library(kind.__module__):
-            continue
+    own = [kind for kind in dict.fromkeys(classes) if not is_library(kind.__module__)]
+    for kind in own:
         yield qualified_name(kind).encode()
+        # A method of a class below may count in one above.
+        assigned = _names_assigned([k for k in own if issubclass(k, kind) or issubclass(kind, k)], methods)
         for name, value in sorted(vars(kind).items()):
-            if is_plain(value) and not name.startswith("__"):
+            if is_plain(value) and not name.startswith("__") and name not in assigned:
                 yield from (name.encode(), of_constant(value))
             for function in _functions_in(value):
                 yield name.encode()
                 yield from of_callable(function)
+
+
+def without_assigned(attributes: Mapping[str, Any], kind: type, *methods: str) -> dict[str, Any]:
+    """Return the attributes of an object of a class without plain values that its own code assigns while it is called.
+
+    Such a value, a count of calls or a time, is another one after each call, and no part of the model.
+    """
+    assigned = _names_assigned([base for base in kind.__mro__ if not is_library(base.__module__)], methods)
+    return {name: value for name, value in attributes.items() if name not in assigned or not is_plain(value)}
+
+
+def _names_assigned(classes: Sequence[type], methods: Iterable[str]) -> set[str]:
+    """Return the attributes that methods of classes assign which are called, or which these call in turn."""
+    names: set[str] = set()
+    pending, known = {*_CALLS, *methods}, {"__init__"}
+    while pending:
+        name = pending.pop()
+        known.add(name)
+        for function in (f for kind in classes for f in _functions_in(vars(kind).get(name))):
+            code = getattr(inspect.unwrap(function), "__code__", None)
+            if code is not None:
+                names |= _stored_names(code, "STORE_ATTR")
+                pending |= set(code.co_names) - known
+    return names
+
+
+def _stored_names(code: CodeType, operation: str) -> set[str]:
+    """Return the names that a function, or one within it, stores to by an operation of the bytecode."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname == operation}
+    return names.union(*(_stored_names(inner, operation) for inner in code.co_consts if inspect.iscode(inner)))
 
 
 def is_plain(value: Any, deepest: int = 8) -> bool:
@@ -165,9 +203,12 @@ def _of_function(function: FunctionType) -> Iterator[bytes]:
     for default in function.__defaults__ or ():
         yield from of_value(default)
     closure = {}
+    # What is `nonlocal` in the function is another value after each call.
+    assigned = _stored_names(function.__code__, "STORE_DEREF")
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # a name that is not bound yet
-            closure[name] = cell.cell_contents
+            if name not in assigned or not is_plain(cell.cell_contents):
+                closure[name] = cell.cell_contents
     yield from _of_named((function.__kwdefaults__ or {}) | closure)
 
 

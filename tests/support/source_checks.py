@@ -71,6 +71,7 @@ def check_facts(source: Source, room: Room, data: Data) -> None:
     assert source.id_kind == ("int" if isinstance(room.kind.ids(data)[0], int) else "str")
     assert source.has_labels == (room.labels(data) is not None)
     assert isinstance(source.in_memory, bool)
+    assert isinstance(source.is_sliced, bool)
     assert isinstance(source.sequential, bool)
     assert isinstance(source.preprocessing, dict)
 

@@ -247,3 +247,81 @@ def test_a_file_that_samples_is_resumed(tmp_path):
     with pytest.warns(UserWarning, match="row by row"):
         stop(file, tmp_path / "d.parquet", output="logits")
     assert len(fo.generate(file, Rows(), out=tmp_path / "d.parquet", resume=True, output="logits")) == 1000
+
+
+class Counting:
+    """Notes in itself how it is called."""
+
+    seen = 0
+
+    def __init__(self):
+        self.calls, self.weights = 0, WEIGHTS.copy()
+
+    def __call__(self, x):
+        self._note(x)
+        Counting.seen += 1
+        return softmax(x @ self.weights)
+
+    def predict(self, x):
+        return self(x)
+
+    def _note(self, x):
+        self.calls += 1
+        self.last_size = len(x)
+
+
+def counting_closure():
+    calls, weights = 0, WEIGHTS.copy()
+
+    def model(x):
+        nonlocal calls
+        calls += 1
+        return softmax(x @ weights)
+
+    model.weights = weights
+    return model
+
+
+@pytest.mark.parametrize("name", ["d.parquet", "folder"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(Counting, id="an object"),
+        pytest.param(lambda: Counting().predict, id="a method"),
+        pytest.param(counting_closure, id="a closure"),
+    ],
+)
+def test_a_model_that_counts_its_calls_is_resumed(make, name, tmp_path):
+    model, out = make(), tmp_path / name
+    weights = (model.__self__ if hasattr(model, "__self__") else model).weights
+    stop(model, out)
+    # A small change of its weights is one, of which no row says much.
+    weights[0, 0] += 1e-6
+    with pytest.raises(fo.ResumeError, match=r"begun with something else: the model \(its weights or its code\)"):
+        fo.generate(model, Rows(), out=out, resume=True)
+    weights[:] = WEIGHTS
+    resumed = fo.generate(model, Rows(), out=out, resume=True)
+    assert (resumed.probs == fo.generate(model, X).probs).all()
+    assert fo.generate(model, Rows(), out=out, resume=True).equals(resumed)
+
+
+class Averaging:
+    """Adds up arrays over its calls."""
+
+    def __init__(self):
+        self.total = np.zeros(6)
+
+    def __call__(self, x):
+        self.total += x.sum(axis=0)
+        return softmax(x @ WEIGHTS)
+
+
+def test_a_model_that_adds_up_arrays_is_resumed_if_it_is_made_anew(tmp_path):
+    model, out = Averaging(), tmp_path / "d.parquet"
+    stop(model, out)
+    with pytest.raises(
+        fo.ResumeError,
+        match=r"the model \(its weights .* it was begun with \(a model that adds up arrays .* made anew\), or",
+    ):
+        fo.generate(model, Rows(), out=out, resume=True)
+    assert len(fo.generate(Averaging(), Rows(), out=out, resume=True)) == 1000

@@ -163,3 +163,66 @@ def test_classes_of_libraries_count_by_their_versions() -> None:
 def test_the_same_in_another_process() -> None:
     program = f"import {__name__} as t\nprint([t.sha256_of(t.of_callable(make(1.0))) for make in t.CALLABLES.values()])"
     assert run_python(program, hash_seed=1) == run_python(program, hash_seed=2)
+
+
+class Base:
+    calls, scale = 0, 2.0
+
+
+class Noting(Base):
+    """Assigns while it is called, and elsewhere."""
+
+    def __init__(self, value: float) -> None:
+        self.value, self.last, self.calls_here = value, np.zeros(2), 0
+
+    def __call__(self, x: Any) -> Any:
+        def note() -> None:
+            self.last_time = x
+
+        note()
+        Base.calls += 1
+        self.last = np.full(2, x)
+        return self._multiply(x)
+
+    def _multiply(self, x: Any) -> Any:
+        self.calls_here += 1
+        return x * self.value * self.scale
+
+    def set_value(self, value: float) -> None:
+        self.value = value
+
+
+def test_plain_values_that_are_assigned_in_calls_do_not_count() -> None:
+    noting = Noting(1.0)
+    noting.last = np.full(2, 3)
+    known = sha256_of(of_callable(noting))
+    noting(3)
+    assert Base.calls == noting.calls_here == 1
+    assert sha256_of(of_callable(noting)) == known
+    # Others do, and so do arrays.
+    noting.set_value(2.0)
+    assert sha256_of(of_callable(noting)) != known
+    noting.set_value(1.0)
+    noting(4)
+    assert sha256_of(of_callable(noting)) != known
+
+
+def test_what_is_nonlocal_does_not_count() -> None:
+    def make(scale: float) -> Any:
+        calls, rows = 0, np.zeros(2)
+
+        def model(x: Any) -> Any:
+            nonlocal calls, rows
+            calls += 1
+            rows = rows + x
+            return x * scale
+
+        return model
+
+    model = make(2.0)
+    known = sha256_of(of_callable(model))
+    model(0)
+    assert sha256_of(of_callable(model)) == known
+    assert sha256_of(of_callable(make(3.0))) != known
+    model(1)
+    assert sha256_of(of_callable(model)) != known

@@ -341,3 +341,26 @@ def test_another_process_finds_the_same_of_functions_and_modules() -> None:
         f"for model in {models}:\n    print(fingerprint(eval(model)))\n"
     )
     assert run_python(program).split() == here
+
+
+class Counting(keras.Model):
+    """Counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.calls, self.factor = layers.Dense(3), 0, 2.0
+
+    def call(self, x: Any) -> Any:
+        self.calls += 1
+        return self.out(x) * self.factor
+
+
+def test_a_count_of_calls_does_not_count() -> None:
+    net = Counting()
+    net(np.zeros((2, 4), np.float32))
+    known, calls = fingerprint(net), net.calls
+    net(np.zeros((2, 4), np.float32))
+    assert net.calls > calls
+    assert fingerprint(net) == known
+    net.factor = 3.0
+    assert fingerprint(net) != known

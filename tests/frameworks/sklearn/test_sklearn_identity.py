@@ -161,3 +161,25 @@ def test_equal_in_another_process() -> None:
         "print([t.fingerprint(make(1.0)) for make in t.OWN.values()])"
     )
     assert run_python(program, hash_seed=1) == run_python(program, hash_seed=2)
+
+
+class Counting(linear_model.LogisticRegression):
+    """Counts how often it is asked, for itself and for its class."""
+
+    seen = 0
+
+    def predict_proba(self, x: Any) -> Any:
+        self.calls = getattr(self, "calls", 0) + 1
+        Counting.seen += 1
+        return super().predict_proba(x)
+
+
+def test_a_count_of_calls_does_not_count() -> None:
+    x = grid(60)
+    model = pipeline.make_pipeline(preprocessing.StandardScaler(), Counting()).fit(x, np.arange(60) % 3)
+    known = fingerprint(model)
+    model.predict_proba(x)
+    assert model[-1].calls == Counting.seen == 1
+    assert fingerprint(model) == known
+    shift(model[-1].coef_)
+    assert fingerprint(model) != known

@@ -14,7 +14,7 @@ from fo_onnx.distributions.probabilities import total_variation
 torch = pytest.importorskip("torch")
 from fo_onnx_torch.detect import signature_of  # noqa: E402
 from torch import nn  # noqa: E402
-from torch_nets import Mlp, make, normal, scaled, tokens, truth  # noqa: E402
+from torch_nets import Mlp, make, normal, scaled, scripted, tokens, truth  # noqa: E402
 
 ROWS = 40
 
@@ -159,3 +159,38 @@ def test_an_exported_program_takes_columns_by_name_however_it_was_called(by_keyw
     for data in ({"x": x, "y": y}, {"y": y, "x": x}):
         dists = fo.generate(program, data, runner=runner, output="logits", progress=False)
         np.testing.assert_allclose(dists.probs, expected, atol=1e-6)
+
+
+class Pooled(nn.Module):
+    """As `Classifies`, of which each input must be there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Classifies()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.net(input_ids, attention_mask)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("order", [("input_ids", "attention_mask"), ("attention_mask", "input_ids")])
+def test_a_script_module_takes_columns_by_name_in_any_order(order: tuple[str, str]) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    columns = {
+        "input_ids": rng.integers(0, 100, (ROWS, 6)),
+        "attention_mask": rng.integers(0, 2, (ROWS, 6)).astype(np.float32) + 0.1,
+    }
+    net = Pooled().eval()
+    dists = fo.generate(scripted(net), {name: columns[name] for name in order}, runner="onnx")
+    with torch.no_grad():
+        expected = torch.softmax(net(*map(torch.from_numpy, columns.values())), 1)
+    np.testing.assert_allclose(dists.probs, expected.numpy(), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_script_module_needs_all_its_arguments_to_become_onnx() -> None:
+    with pytest.raises(
+        fo.ExportError, match=r"needs all arguments of a ScriptModule, and 'attention_mask' of .* is not given"
+    ):
+        fo.generate(scripted(Classifies().eval()), np.zeros((ROWS, 6), np.int64), runner="onnx")

@@ -42,6 +42,26 @@ class Decorated(Holding):
         return self.out(x) * 4
 
 
+class Counting(Holding):
+    """Counts its calls, for itself and for its class."""
+
+    seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        Counting.seen += 1
+        return self.out(x) * self.value
+
+
+def test_a_count_of_calls_does_not_count() -> None:
+    net = nn.Sequential(Counting(2.0))
+    known = fingerprint(net)
+    net(torch.zeros(2, 4))
+    assert fingerprint(net) == known
+    net[0].value = 3.0
+    assert fingerprint(net) != known
+
+
 class Buffered(nn.Module):
     def __init__(self) -> None:
         super().__init__()
