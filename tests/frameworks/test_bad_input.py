@@ -301,7 +301,7 @@ OPTIONS: dict[str, Case] = {
     "class names, one text": (lambda m, t: gen(m.linear, ROWS, class_names="abc"), fo.OptionError, ValueError,
         ["class_names must be a sequence of text"]),
     "class names other than the model's": (lambda m, t: gen(m.named, ROWS, class_names=["a", "c", "b"]), fo.OptionError,
-        ValueError, ["given ['a', 'c', 'b'], exported ['a', 'b', 'c']", "Distributions.align()"]),
+        ValueError, ["given ['a', 'c', 'b'], its own ['a', 'b', 'c']", "Distributions.align()"]),
     "device unknown": (lambda m, t: gen(m.named, ROWS, device="gpu7x"), fo.OptionError, ValueError,
         ["device='gpu7x' is not known; known are auto, cpu, cuda, cuda:N"]),
     "no device": (lambda m, t: gen(m.named, ROWS, device=[]), fo.OptionError, ValueError,
