@@ -25,7 +25,7 @@ from fo_onnx.plugin_kit.graph_checks import tensor_spec, unknown_operators
 from ..flat_function import RAW_OUTPUT, abstract_inputs
 from ..jaxpr.half_precision import in_float32
 from .converter import open_jax2onnx
-from .indices import clamp_indices, clamps_indices
+from .indices import clamp_indices, clamps_indices, holds_lookups
 from .pools import all_graphs, narrow_pools
 
 EXTERNAL_DATA_BYTES = 1_800_000_000
@@ -72,7 +72,8 @@ def write_onnx(
             )  # fmt: skip
             _require_usable(proto, traced, opset)
             narrow_pools(proto.graph)
-            if clamps_indices(jax.make_jaxpr(in_float32(function))(*shapes).jaxpr):
+            # The model is traced once more only if it looks something up.
+            if holds_lookups(proto.graph) and clamps_indices(jax.make_jaxpr(in_float32(function))(*shapes).jaxpr):
                 clamp_indices(proto.graph)
             _widen_inputs(proto.graph, inputs, traced)
             _save(proto, path)

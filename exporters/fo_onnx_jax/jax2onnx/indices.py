@@ -27,24 +27,37 @@ def clamps_indices(jaxpr: Any) -> bool:
     return bool(modes) and all(mode in _CLAMPS for mode in modes)
 
 
+def holds_lookups(graph: onnx.GraphProto) -> bool:
+    """Return whether there is a Gather from a weight by computed indices, in `graph` or in a graph within."""
+    sizes = _weight_shapes(graph)
+    return any(_is_lookup(node, sizes) for inner in all_graphs(graph) for node in inner.node)
+
+
 def clamp_indices(graph: onnx.GraphProto) -> None:
     """Clamp the indices of each Gather from a weight, in `graph` and in the graphs within."""
-    sizes = {t.name: tuple(t.dims) for inner in all_graphs(graph) for t in inner.initializer}
+    sizes = _weight_shapes(graph)
     for inner in reversed(list(all_graphs(graph))):
         nodes = [part for node in inner.node for part in _clamp_gather(node, sizes)]
         del inner.node[:]
         inner.node.extend(nodes)
 
 
+def _weight_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    return {t.name: tuple(t.dims) for inner in all_graphs(graph) for t in inner.initializer}
+
+
+def _is_lookup(node: onnx.NodeProto, sizes: dict[str, tuple[int, ...]]) -> bool:
+    return node.op_type == "Gather" and node.input[0] in sizes and node.input[1] not in sizes
+
+
 def _clamp_gather(node: onnx.NodeProto, sizes: dict[str, tuple[int, ...]]) -> list[onnx.NodeProto]:
     """Return what stands for `node`: itself, after its indices were clamped if it takes rows of a weight by computed ones."""
-    if node.op_type != "Gather" or node.input[0] not in sizes or node.input[1] in sizes:
+    if not _is_lookup(node, sizes):
         return [node]
     axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
     last = sizes[node.input[0]][axis] - 1
     prefix = f"{node.output[0]}/index"
-    bounds = [f"{prefix}_{name}" for name in ("first", "last", "wide", "least", "clamped")]
-    first, most, wide, least, clamped = bounds
+    first, most, wide, least, clamped = (f"{prefix}_{name}" for name in ("first", "last", "wide", "least", "clamped"))
     gather = onnx.NodeProto()
     gather.CopyFrom(node)
     gather.input[1] = clamped

@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 from fo_onnx_jax.export import choose_route
 from fo_onnx_jax.jax2onnx.export import write_onnx
-from fo_onnx_jax.jax2onnx.indices import clamp_indices, clamps_indices
+from fo_onnx_jax.jax2onnx.indices import clamp_indices, clamps_indices, holds_lookups
 from fo_onnx_jax.jax2onnx.pools import narrow_pools
 from onnx import TensorProto, helper, numpy_helper
 
@@ -104,6 +104,11 @@ POOLS = {
 }
 
 
+def test_a_pool_looks_nothing_up():
+    shape, *window = POOLS["dilated"]
+    assert not holds_lookups(pool_as_written(shape, *window).graph)
+
+
 @pytest.mark.parametrize("name", POOLS)
 def test_pools_over_many_axes_run_and_are_right(name):
     shape, *window = POOLS[name]
@@ -170,6 +175,7 @@ def test_indices_are_clamped_as_jax_does():
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 3])], [numpy_helper.from_array(TABLE, "table")],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    assert holds_lookups(model.graph)
     clamp_indices(model.graph)
     expected = np.asarray(jax.lax.gather(
         TABLE, -x[:, None], jax.lax.GatherDimensionNumbers((1,), (0,), (0,)), (1, 3), mode="clip"
