@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fo_onnx.contracts.batch import Inputs
-from fo_onnx.contracts.exporter import Devices
+from fo_onnx.contracts.exporter import Devices, NativePath
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.runner import RawModel
 from fo_onnx.contracts.spec import InputSignature, ModelSpec
@@ -70,6 +71,15 @@ class JaxExporter:
         from .native import open_native
 
         return open_native(model, example, device, options, output)
+
+    def native_paths(
+        self, model: Any, example: Inputs, options: ModelOptions, output: OutputOptions
+    ) -> Sequence[NativePath]:
+        """Return ``jax.jit``."""
+        _require_jax()
+        from .native_paths import native_paths
+
+        return native_paths(model, example, options, output)
 
     def fingerprint(self, model: Any, example: Inputs | None = None) -> str:
         """Return a digest of the model's name, program and weights."""

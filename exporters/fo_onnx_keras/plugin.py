@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fo_onnx.contracts.batch import Inputs
-from fo_onnx.contracts.exporter import Devices
+from fo_onnx.contracts.exporter import Devices, NativePath
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.runner import RawModel
 from fo_onnx.contracts.spec import InputSignature, ModelSpec
@@ -92,6 +93,14 @@ class KerasExporter:
         else:
             from .delegate import open_native
         return open_native(model, example, device, options, output)
+
+    def native_paths(
+        self, model: Any, example: Inputs, options: ModelOptions, output: OutputOptions
+    ) -> Sequence[NativePath]:
+        """Return ``predict``, ``tf.function`` and XLA, as far as the model and its backend have them."""
+        from .native_paths import native_paths
+
+        return native_paths(model, example, options, output)
 
     def fingerprint(self, model: Any, example: Inputs) -> str:
         """Return a digest of the weights of the model, its configuration and its own code."""

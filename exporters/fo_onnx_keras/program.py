@@ -52,7 +52,7 @@ class Program:
     keys: tuple[str, ...]
     declared: tuple[Declared, ...]
     output_name: str | None
-    _arguments: Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+    arguments: Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
     keeps_float64: bool = False
 
     def __call__(self, tensors: Sequence[Any], is_tensor: Callable[[Any], bool], target: Any = None) -> Any:
@@ -66,7 +66,7 @@ class Program:
         Raises:
             OutputError: It gives no tensor, or several of which none is meant.
         """
-        args, keywords = self._arguments(tensors)
+        args, keywords = self.arguments(tensors)
         # Keras leaves the argument out where a layer does not take it.
         if is_layer(self.model) or takes_training(self.model):
             keywords = {**keywords, "training": False}

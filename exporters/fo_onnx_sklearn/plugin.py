@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fo_onnx.contracts.batch import Inputs
-from fo_onnx.contracts.exporter import Devices
+from fo_onnx.contracts.exporter import Devices, NativePath
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.runner import RawModel
 from fo_onnx.contracts.spec import InputSignature, ModelSpec
@@ -59,6 +60,14 @@ class SklearnExporter:
         from .native import open_native
 
         return open_native(model, example, device, options, output)
+
+    def native_paths(
+        self, model: Any, example: Inputs, options: ModelOptions, output: OutputOptions
+    ) -> Sequence[NativePath]:
+        """Return ``predict_proba``."""
+        from .native_paths import native_paths
+
+        return native_paths(model, example, options, output)
 
     def fingerprint(self, model: Any, example: Inputs) -> str:
         """Return a digest of the estimator's class, parameters and fitted state."""

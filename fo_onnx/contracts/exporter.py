@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from .batch import Inputs
+from .batch import Array, Inputs
 from .options import ModelOptions, OutputOptions
 from .runner import RawModel
 from .spec import InputSignature, ModelSpec
@@ -18,7 +21,7 @@ class Exporter(Protocol):
     """One framework. Found by entry point (group ``fo_onnx.exporters``).
 
     What only some frameworks offer stands in the protocols below, which are looked for with `isinstance`: `OpensFiles`,
-    `LoadsWeights`, `BindsParams`, `PrefersNative`.
+    `LoadsWeights`, `BindsParams`, `PrefersNative`, `OffersNativePaths`.
 
     Attributes:
         name: The framework's name, as in ``framework=``.
@@ -103,3 +106,30 @@ class PrefersNative(Protocol):
 
         It is not asked with ``runner="onnx"``.
         """
+
+
+RunsRows = Callable[[Inputs, int], Array]
+"""Runs rows in batches of a size, the second argument, and returns the raw output (n, …)."""
+
+
+@dataclass(frozen=True)
+class NativePath:
+    """A way to run a model that an expert of its framework would write by hand, for a benchmark.
+
+    Attributes:
+        name: What it is called: ``"torch.compile"``.
+        open: Prepares it, which may take long, and gives what runs rows. The model is left as it was in the end.
+    """
+
+    name: str
+    open: Callable[[], AbstractContextManager[RunsRows]]
+
+
+@runtime_checkable
+class OffersNativePaths(Protocol):
+    """An exporter that knows the quick ways of its framework to run a model."""
+
+    def native_paths(
+        self, model: Any, example: Inputs, options: ModelOptions, output: OutputOptions
+    ) -> Sequence[NativePath]:
+        """Return the ways to run `model`, the plain one first."""

@@ -1,0 +1,120 @@
+"""The ways to run a model over the same rows: the framework's own, a plain loop over ONNX Runtime, and this package."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contracts.batch import Inputs, cut_inputs
+from ..contracts.exporter import NativePath, OffersNativePaths
+from ..contracts.options import ModelOptions, OutputOptions
+from ..contracts.spec import ModelSpec
+from ..distributions.probabilities import apply_head
+from ..engine import Engine
+from ..models.onnx_model import OnnxModel
+from ..models.resolve import ResolvedModel
+from ..runtime.devices import cpu_cores, placements
+from ..runtime.session import Session, available_providers
+from .result import ENGINE
+
+Probs = NDArray[np.float32]
+RunsAll = Callable[[Inputs, int | None], Probs]
+"""Runs rows, in batches of a size if the path takes one, and returns their distributions."""
+ONNX_RUNTIME = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class BenchPath:
+    """One way to run the model.
+
+    Attributes:
+        name: What it is called.
+        takes_batches: Whether the batch size is chosen for it.
+        open: Prepares it and gives what runs rows.
+    """
+
+    name: str
+    takes_batches: bool
+    open: Callable[[], contextlib.AbstractContextManager[RunsAll]]
+
+
+def native_paths(
+    resolved: ResolvedModel, example: Inputs, options: ModelOptions, output: OutputOptions, spec: ModelSpec
+) -> list[BenchPath]:
+    """Return the framework's own ways; none for a file.
+
+    Args:
+        resolved: The model.
+        example: Some rows.
+        options: How it is opened.
+        output: What its output means.
+        spec: The model with the decision on its output.
+    """
+    if resolved.plugin is None or not isinstance(resolved.plugin, OffersNativePaths):
+        return []
+    paths = resolved.plugin.native_paths(resolved.model, example, options, output)
+    return [BenchPath(path.name, True, functools.partial(_open_native, path, spec)) for path in paths]
+
+
+def onnx_runtime_path(model: OnnxModel) -> BenchPath:
+    """Return a loop as one writes it by hand: one session over all cores, the softmax in numpy."""
+    return BenchPath(ONNX_RUNTIME, True, functools.partial(_open_session, model))
+
+
+def engine_path(model: OnnxModel) -> BenchPath:
+    """Return this package's own way, which cuts batches itself."""
+    return BenchPath(ENGINE, False, functools.partial(_open_engine, model))
+
+
+@contextlib.contextmanager
+def _open_native(path: NativePath, spec: ModelSpec) -> Iterator[RunsAll]:
+    assert spec.output_kind is not None
+    kind = spec.output_kind
+    with path.open() as run:
+
+        def run_all(inputs: Inputs, batch_size: int | None) -> Probs:
+            assert batch_size is not None
+            return np.asarray(apply_head(run(inputs, batch_size), kind, spec.temperature)[0], np.float32)
+
+        yield run_all
+
+
+@contextlib.contextmanager
+def _open_session(model: OnnxModel) -> Iterator[RunsAll]:
+    placement = placements("cpu", "float32", available_providers())[0]
+    session = Session(model.path, Path(model.path).parent, placement, cpu_cores(), model.spec.name)
+    output = model.logits_output or model.probs_output
+    assert output is not None
+    kind = "probs" if model.logits_output is None else model.spec.output_kind
+    names = [tensor.name for tensor in model.spec.inputs]
+    dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in model.spec.inputs}
+
+    def run_all(inputs: Inputs, batch_size: int | None) -> Probs:
+        assert batch_size is not None
+        assert kind is not None
+        parts = []
+        for batch in cut_inputs(dict(zip(names, inputs.values(), strict=True)), batch_size):
+            feed = {name: array.astype(dtypes[name], copy=False) for name, array in batch.items()}
+            parts.append(apply_head(session.run([output], feed)[0], kind, model.spec.temperature)[0])
+        return np.concatenate(parts).astype(np.float32, copy=False)
+
+    yield run_all
+
+
+@contextlib.contextmanager
+def _open_engine(model: OnnxModel) -> Iterator[RunsAll]:
+    with Engine(model) as engine:
+        yield lambda inputs, batch_size: engine.generate(_as_data(inputs), progress=False).probs
+
+
+def _as_data(inputs: Inputs) -> object:
+    """Return inputs as a user gives them: one array, a tuple of them by position, or a dict by name."""
+    if all(name.isdecimal() for name in inputs):
+        return tuple(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))
+    return dict(inputs)
