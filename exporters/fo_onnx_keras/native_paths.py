@@ -15,7 +15,6 @@ from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.plugin_kit.calling import pick_output
 from fo_onnx.plugin_kit.paths import in_batches
 
-
 from .detect import TENSORFLOW, backend_of
 from .program import Program, make_program
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..contracts.batch import Inputs, cut_inputs
 from ..contracts.exporter import NativePath, OffersNativePaths
 from ..contracts.options import ModelOptions, OutputOptions
-from ..contracts.spec import ModelSpec
+from ..contracts.spec import OutputKind
 from ..distributions.probabilities import apply_head
 from ..engine import Engine
 from ..models.onnx_model import OnnxModel
@@ -45,7 +45,7 @@ class BenchPath:
 
 
 def native_paths(
-    resolved: ResolvedModel, example: Inputs, options: ModelOptions, output: OutputOptions, spec: ModelSpec
+    resolved: ResolvedModel, example: Inputs, options: ModelOptions, kind: OutputKind, temperature: float
 ) -> list[BenchPath]:
     """Return the framework's own ways; none for a file.
 
@@ -53,13 +53,13 @@ def native_paths(
         resolved: The model.
         example: Some rows.
         options: How it is opened.
-        output: What its output means.
-        spec: The model with the decision on its output.
+        kind: What its output means.
+        temperature: Of the softmax.
     """
     if resolved.plugin is None or not isinstance(resolved.plugin, OffersNativePaths):
         return []
-    paths = resolved.plugin.native_paths(resolved.model, example, options, output)
-    return [BenchPath(path.name, True, functools.partial(_open_native, path, spec)) for path in paths]
+    paths = resolved.plugin.native_paths(resolved.model, example, options, OutputOptions())
+    return [BenchPath(path.name, True, functools.partial(_open_native, path, kind, temperature)) for path in paths]
 
 
 def onnx_runtime_path(model: OnnxModel) -> BenchPath:
@@ -73,14 +73,12 @@ def engine_path(model: OnnxModel) -> BenchPath:
 
 
 @contextlib.contextmanager
-def _open_native(path: NativePath, spec: ModelSpec) -> Iterator[RunsAll]:
-    assert spec.output_kind is not None
-    kind = spec.output_kind
+def _open_native(path: NativePath, kind: OutputKind, temperature: float) -> Iterator[RunsAll]:
     with path.open() as run:
 
         def run_all(inputs: Inputs, batch_size: int | None) -> Probs:
             assert batch_size is not None
-            return np.asarray(apply_head(run(inputs, batch_size), kind, spec.temperature)[0], np.float32)
+            return np.asarray(apply_head(run(inputs, batch_size), kind, temperature)[0], np.float32)
 
         yield run_all
 
@@ -110,10 +108,10 @@ def _open_session(model: OnnxModel) -> Iterator[RunsAll]:
 @contextlib.contextmanager
 def _open_engine(model: OnnxModel) -> Iterator[RunsAll]:
     with Engine(model) as engine:
-        yield lambda inputs, batch_size: engine.generate(_as_data(inputs), progress=False).probs
+        yield lambda inputs, batch_size: engine.generate(as_data(inputs), progress=False).probs
 
 
-def _as_data(inputs: Inputs) -> object:
+def as_data(inputs: Inputs) -> object:
     """Return inputs as a user gives them: one array, a tuple of them by position, or a dict by name."""
     if all(name.isdecimal() for name in inputs):
         return tuple(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))
