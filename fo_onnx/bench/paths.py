@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contracts.batch import Inputs, cut_inputs
-from ..contracts.exporter import NativePath, OffersNativePaths
+from ..contracts.exporter import NativePath, OffersNativePaths, RunsRows
 from ..contracts.options import ModelOptions, OutputOptions
+from ..contracts.runner import RawModel
 from ..contracts.spec import OutputKind
 from ..distributions.probabilities import apply_head
 from ..engine import Engine
 from ..models.onnx_model import OnnxModel
 from ..models.resolve import ResolvedModel
+from ..plugin_kit.paths import in_batches
 from ..runtime.devices import cpu_cores, placements
 from ..runtime.session import Session, available_providers
 from .result import ENGINE
@@ -47,7 +49,7 @@ class BenchPath:
 def native_paths(
     resolved: ResolvedModel, example: Inputs, options: ModelOptions, kind: OutputKind, temperature: float
 ) -> list[BenchPath]:
-    """Return the framework's own ways; none for a file.
+    """Return the framework's own ways, at least the plain one; none for a file.
 
     Args:
         resolved: The model.
@@ -56,9 +58,14 @@ def native_paths(
         kind: What its output means.
         temperature: Of the softmax.
     """
-    if resolved.plugin is None or not isinstance(resolved.plugin, OffersNativePaths):
+    plugin = resolved.plugin
+    if plugin is None:
         return []
-    paths = resolved.plugin.native_paths(resolved.model, example, options, OutputOptions())
+    if isinstance(plugin, OffersNativePaths):
+        paths = plugin.native_paths(resolved.model, example, options, OutputOptions())
+    else:
+        plain = functools.partial(plugin.native, resolved.model, example, "auto", options, OutputOptions())
+        paths = [NativePath(plugin.name, functools.partial(_open_plain, plain))]
     return [BenchPath(path.name, True, functools.partial(_open_native, path, kind, temperature)) for path in paths]
 
 
@@ -70,6 +77,15 @@ def onnx_runtime_path(model: OnnxModel) -> BenchPath:
 def engine_path(model: OnnxModel) -> BenchPath:
     """Return this package's own way, which cuts batches itself."""
     return BenchPath(ENGINE, False, functools.partial(_open_engine, model))
+
+
+@contextlib.contextmanager
+def _open_plain(open_model: Callable[[], RawModel]) -> Iterator[RunsRows]:
+    model = open_model()
+    try:
+        yield in_batches(model.forward)
+    finally:
+        model.close()
 
 
 @contextlib.contextmanager
