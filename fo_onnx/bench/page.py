@@ -37,7 +37,10 @@ def write_page(result: BenchResult, title: str) -> str:
 
 
 def _throughput_bars(result: BenchResult) -> str:
-    rows = [(p.name, *(result.rows / f(p.seconds) for f in (statistics.median, max, min))) for p in result.timed]
+    rows = [
+        (p.name, result.rows / statistics.median(p.seconds), result.rows / max(p.seconds), result.rows / min(p.seconds))
+        for p in result.timed
+    ]
     return _bars(rows, limit=result.limit_rows_per_s)
 
 

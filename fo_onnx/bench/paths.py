@@ -69,9 +69,9 @@ def native_paths(
     return [BenchPath(path.name, True, functools.partial(_open_native, path, kind, temperature)) for path in paths]
 
 
-def onnx_runtime_path(model: OnnxModel) -> BenchPath:
+def onnx_runtime_path(model: OnnxModel, kind: OutputKind, temperature: float) -> BenchPath:
     """Return a loop as one writes it by hand: one session over all cores, the softmax in numpy."""
-    return BenchPath(ONNX_RUNTIME, True, functools.partial(_open_session, model))
+    return BenchPath(ONNX_RUNTIME, True, functools.partial(_open_session, model, kind, temperature))
 
 
 def engine_path(model: OnnxModel) -> BenchPath:
@@ -100,22 +100,21 @@ def _open_native(path: NativePath, kind: OutputKind, temperature: float) -> Iter
 
 
 @contextlib.contextmanager
-def _open_session(model: OnnxModel) -> Iterator[RunsAll]:
+def _open_session(model: OnnxModel, kind: OutputKind, temperature: float) -> Iterator[RunsAll]:
     placement = placements("cpu", "float32", available_providers())[0]
     session = Session(model.path, Path(model.path).parent, placement, cpu_cores(), model.spec.name)
-    output = model.logits_output or model.probs_output
-    assert output is not None
-    kind = "probs" if model.logits_output is None else model.spec.output_kind
+    # A file of others has no head yet; one of ours without logits gives distributions.
+    output = model.logits_output or model.probs_output or model.spec.output.name
+    meaning: OutputKind = "probs" if output == model.probs_output else kind
     names = [tensor.name for tensor in model.spec.inputs]
     dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in model.spec.inputs}
 
     def run_all(inputs: Inputs, batch_size: int | None) -> Probs:
         assert batch_size is not None
-        assert kind is not None
         parts = []
         for batch in cut_inputs(dict(zip(names, inputs.values(), strict=True)), batch_size):
             feed = {name: array.astype(dtypes[name], copy=False) for name, array in batch.items()}
-            parts.append(apply_head(session.run([output], feed)[0], kind, model.spec.temperature)[0])
+            parts.append(apply_head(session.run([output], feed)[0], meaning, temperature)[0])
         return np.concatenate(parts).astype(np.float32, copy=False)
 
     yield run_all

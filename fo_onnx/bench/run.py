@@ -190,7 +190,7 @@ def _list_paths(
     """Return the paths to run, native ones first."""
     ways = native_paths(resolved, rows, options, reference.kind, reference.temperature)
     if exported is not None:
-        ways += [onnx_runtime_path(exported), engine_path(exported)]
+        ways += [onnx_runtime_path(exported, reference.kind, reference.temperature), engine_path(exported)]
     known = [way.name for way in ways]
     unknown = [name for name in names or () if name not in known]
     if unknown:
