@@ -16,7 +16,7 @@ from ..version import __version__
 from .limits import Machine
 
 
-def describe_environment(resolved: ResolvedModel, machine: Machine) -> dict[str, Any]:
+def describe_environment(resolved: ResolvedModel, machine: Machine, device: str) -> dict[str, Any]:
     """Return machine, versions, precision, model and commit, as JSON types."""
     model = resolved.onnx.spec.name if resolved.onnx is not None else type(resolved.model).__name__
     return {
@@ -24,7 +24,7 @@ def describe_environment(resolved: ResolvedModel, machine: Machine) -> dict[str,
         "cores": cpu_cores(),
         "flops_per_s": machine.flops_per_s,
         "bytes_per_s": machine.bytes_per_s,
-        "device": "cpu",
+        "device": device,
         "precision": "float32",
         "model": model,
         "versions": {
@@ -48,5 +48,5 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """Return the commit of the folder that the benchmark runs in, if it is one of git's."""
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    completed = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return completed.stdout.strip() or None

@@ -1,7 +1,7 @@
 """How fast a model could run at most on this machine: its floating-point operations and bytes, and what the machine has shown.
 
 Counted are the products and sums of matrix products, convolutions, recurrent layers and attention, and one operation per
-number that any other node gives. Bytes are the weights and the inputs and outputs of the graph, each once per batch.
+number that any other node gives. Bytes are the rows, and the weights once per batch.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ class Work:
 
     Attributes:
         flops: Floating-point operations per row.
+        weight_bytes: Bytes of the weights.
         uncounted: Kinds of nodes whose shapes could not be inferred, so that they are not in it.
     """
 
     flops: float
+    weight_bytes: int
     uncounted: tuple[str, ...]
 
 
@@ -48,6 +50,11 @@ class Machine:
 
     flops_per_s: float
     bytes_per_s: float
+
+    def limit_rows_per_s(self, flops_per_row: float, bytes_per_row: float) -> float:
+        """Return the most rows per second that both rates allow."""
+        seconds = max(flops_per_row / self.flops_per_s, bytes_per_row / self.bytes_per_s)
+        return 1 / seconds if seconds else math.inf
 
 
 def count_work(proto: onnx.ModelProto, row: Mapping[str, tuple[int, ...]], rows: int = 8) -> Work:
@@ -66,7 +73,12 @@ def count_work(proto: onnx.ModelProto, row: Mapping[str, tuple[int, ...]], rows:
             uncounted.add(node.op_type)
         else:
             total += flops
-    return Work(total / rows, tuple(sorted(uncounted)))
+    weight_bytes = sum(
+        math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in proto.graph.initializer
+        if tensor.data_type != TensorProto.STRING
+    )
+    return Work(total / rows, weight_bytes, tuple(sorted(uncounted)))
 
 
 def _infer_shapes(proto: onnx.ModelProto, inputs: Shapes) -> dict[str, tuple[int, ...]]:
@@ -174,12 +186,11 @@ COPIED_BYTES = 256 << 20
 LEAST_RUNS = 5
 
 
-def measure_machine() -> Machine:
+def measure_machine(device: str = "cpu") -> Machine:
     """Return the best rates of this machine: a matrix product in ONNX Runtime, and copies of memory, over all cores."""
     cores = cpu_cores()
-    session = Session(
-        _matrix_product(), Path(), placements("cpu", "float32", available_providers())[0], cores, "a matrix product"
-    )
+    placement = placements(device, "float32", available_providers())[0]
+    session = Session(_matrix_product(), Path(), placement, cores, "a matrix product")
     x = np.random.default_rng(0).normal(size=(MATRIX, MATRIX)).astype(np.float32)
     seconds = _least_seconds(lambda: session.run(["y"], {"x": x}))
     return Machine(MULTIPLY_AND_ADD * MATRIX**3 / seconds, _measure_bandwidth(cores))

@@ -31,7 +31,7 @@ def write_page(result: BenchResult, title: str) -> str:
         f"<p>{html.escape(_describe(result))}</p>",
     ]
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<!doctype html><!-- fo-onnx bench --><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{''.join(parts)}</html>\n"
     )
 

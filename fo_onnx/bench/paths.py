@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from ..models.onnx_model import OnnxModel
 from ..models.resolve import ResolvedModel
 from ..plugin_kit.paths import in_batches
 from ..runtime.devices import cpu_cores, placements
+from ..runtime.inputs import InputBinder
 from ..runtime.session import Session, available_providers
 from .result import ENGINE
 
@@ -31,6 +33,23 @@ RunsAll = Callable[[Inputs, int | None], Probs]
 ONNX_RUNTIME = "onnxruntime"
 
 
+def _describe_nothing() -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class RunningPath:
+    """A path that is open.
+
+    Attributes:
+        run: Runs rows.
+        describe: Returns how it ran, as JSON types, if it decides on that itself.
+    """
+
+    run: RunsAll
+    describe: Callable[[], Mapping[str, Any]] = _describe_nothing
+
+
 @dataclass(frozen=True)
 class BenchPath:
     """One way to run the model.
@@ -38,16 +57,23 @@ class BenchPath:
     Attributes:
         name: What it is called.
         takes_batches: Whether the batch size is chosen for it.
-        open: Prepares it and gives what runs rows.
+        is_native: Whether it is the framework's own.
+        open: Prepares it.
     """
 
     name: str
     takes_batches: bool
-    open: Callable[[], contextlib.AbstractContextManager[RunsAll]]
+    is_native: bool
+    open: Callable[[], contextlib.AbstractContextManager[RunningPath]]
 
 
 def native_paths(
-    resolved: ResolvedModel, example: Inputs, options: ModelOptions, kind: OutputKind, temperature: float
+    resolved: ResolvedModel,
+    example: Inputs,
+    options: ModelOptions,
+    meaning: OutputOptions,
+    kind: OutputKind,
+    temperature: float,
 ) -> list[BenchPath]:
     """Return the framework's own ways, at least the plain one; none for a file.
 
@@ -55,28 +81,31 @@ def native_paths(
         resolved: The model.
         example: Some rows.
         options: How it is opened.
-        kind: What its output means.
+        meaning: Which output is meant.
+        kind: What it means.
         temperature: Of the softmax.
     """
     plugin = resolved.plugin
     if plugin is None:
         return []
     if isinstance(plugin, OffersNativePaths):
-        paths = plugin.native_paths(resolved.model, example, options, OutputOptions())
+        paths = plugin.native_paths(resolved.model, example, options, meaning)
     else:
-        plain = functools.partial(plugin.native, resolved.model, example, "auto", options, OutputOptions())
+        plain = functools.partial(plugin.native, resolved.model, example, "auto", options, meaning)
         paths = [NativePath(plugin.name, functools.partial(_open_plain, plain))]
-    return [BenchPath(path.name, True, functools.partial(_open_native, path, kind, temperature)) for path in paths]
+    return [
+        BenchPath(path.name, True, True, functools.partial(_open_native, path, kind, temperature)) for path in paths
+    ]
 
 
-def onnx_runtime_path(model: OnnxModel, kind: OutputKind, temperature: float) -> BenchPath:
+def onnx_runtime_path(model: OnnxModel, kind: OutputKind, temperature: float, device: str) -> BenchPath:
     """Return a loop as one writes it by hand: one session over all cores, the softmax in numpy."""
-    return BenchPath(ONNX_RUNTIME, True, functools.partial(_open_session, model, kind, temperature))
+    return BenchPath(ONNX_RUNTIME, True, False, functools.partial(_open_session, model, kind, temperature, device))
 
 
-def engine_path(model: OnnxModel) -> BenchPath:
-    """Return this package's own way, which cuts batches itself."""
-    return BenchPath(ENGINE, False, functools.partial(_open_engine, model))
+def engine_path(model: Any, device: str, arguments: Mapping[str, Any]) -> BenchPath:
+    """Return this package's own way with the user's model, which cuts batches itself."""
+    return BenchPath(ENGINE, False, False, functools.partial(_open_engine, model, device, arguments))
 
 
 @contextlib.contextmanager
@@ -89,41 +118,54 @@ def _open_plain(open_model: Callable[[], RawModel]) -> Iterator[RunsRows]:
 
 
 @contextlib.contextmanager
-def _open_native(path: NativePath, kind: OutputKind, temperature: float) -> Iterator[RunsAll]:
+def _open_native(path: NativePath, kind: OutputKind, temperature: float) -> Iterator[RunningPath]:
     with path.open() as run:
 
         def run_all(inputs: Inputs, batch_size: int | None) -> Probs:
             assert batch_size is not None
             return np.asarray(apply_head(run(inputs, batch_size), kind, temperature)[0], np.float32)
 
-        yield run_all
+        yield RunningPath(run_all)
 
 
 @contextlib.contextmanager
-def _open_session(model: OnnxModel, kind: OutputKind, temperature: float) -> Iterator[RunsAll]:
-    placement = placements("cpu", "float32", available_providers())[0]
+def _open_session(model: OnnxModel, kind: OutputKind, temperature: float, device: str) -> Iterator[RunningPath]:
+    placement = placements(device, "float32", available_providers())[0]
     session = Session(model.path, Path(model.path).parent, placement, cpu_cores(), model.spec.name)
-    # A file of others has no head yet; one of ours without logits gives distributions.
-    output = model.logits_output or model.probs_output or model.spec.output.name
-    meaning: OutputKind = "probs" if output == model.probs_output else kind
-    names = [tensor.name for tensor in model.spec.inputs]
-    dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in model.spec.inputs}
+    output, meaning = choose_output(model, kind)
+    binder = InputBinder(model.spec)
 
     def run_all(inputs: Inputs, batch_size: int | None) -> Probs:
         assert batch_size is not None
-        parts = []
-        for batch in cut_inputs(dict(zip(names, inputs.values(), strict=True)), batch_size):
-            feed = {name: array.astype(dtypes[name], copy=False) for name, array in batch.items()}
-            parts.append(apply_head(session.run([output], feed)[0], meaning, temperature)[0])
+        parts = [
+            apply_head(session.run([output], batch)[0], meaning, temperature)[0]
+            for batch in cut_inputs(binder.bind(inputs), batch_size)
+        ]
         return np.concatenate(parts).astype(np.float32, copy=False)
 
-    yield run_all
+    yield RunningPath(run_all)
 
 
 @contextlib.contextmanager
-def _open_engine(model: OnnxModel) -> Iterator[RunsAll]:
-    with Engine(model) as engine:
-        yield lambda inputs, batch_size: engine.generate(as_data(inputs), progress=False).probs
+def _open_engine(model: Any, device: str, arguments: Mapping[str, Any]) -> Iterator[RunningPath]:
+    with Engine(model, device=device, **arguments) as engine:
+        runner: dict[str, Any] = {}
+
+        def run_all(inputs: Inputs, batch_size: int | None) -> Probs:
+            dists = engine.generate(as_data(inputs), progress=False)
+            runner.update(dists.meta["runner"])
+            return dists.probs
+
+        yield RunningPath(run_all, lambda: dict(runner))
+
+
+def choose_output(model: OnnxModel, kind: OutputKind) -> tuple[str, OutputKind]:
+    """Return the output that a loop of one's own reads, and what it means.
+
+    A file of others has no head yet; one of ours without logits gives distributions.
+    """
+    output = model.logits_output or model.probs_output or model.spec.output.name
+    return output, "probs" if output == model.probs_output else kind
 
 
 def as_data(inputs: Inputs) -> object:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FoOnnxError, reading
+from ..guards.limits import check_regular
 from .turns import Ratio, Verdict, ratio_of
 
 SCHEMA = 1
+_DOING = "reading the results of a benchmark in"
 ENGINE = "fo-onnx"
 """The name of this package's own path."""
 SAME_KEYS = ("processor", "cores", "device", "precision", "model", "rows")
@@ -29,6 +31,7 @@ class PathResult:
 
     Attributes:
         name: The path: ``"torch eager"``, ``"fo-onnx"``.
+        is_native: Whether it is the framework's own.
         seconds: Of each turn, over all rows; empty if the path failed.
         batch_size: The best of the sizes that were tried; ``None`` if the path chooses itself.
         by_batch: Rows per second by batch size, of the short runs that chose it.
@@ -36,10 +39,12 @@ class PathResult:
         first_row_s: Seconds of a batch of one row.
         max_tv: Largest total variation of its rows from those of the reference.
         peak_bytes: Peak memory of a process that runs it alone; ``None`` if that was not measured.
+        details: How it ran, if it decides on that itself: for fo-onnx the record of its runner.
         error: Why it failed; ``None`` if it did not.
     """
 
     name: str
+    is_native: bool = False
     seconds: tuple[float, ...] = ()
     batch_size: int | None = None
     by_batch: Mapping[str, float] = field(default_factory=dict)
@@ -47,6 +52,7 @@ class PathResult:
     first_row_s: float | None = None
     max_tv: float | None = None
     peak_bytes: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
 
     def rows_per_s(self, rows: int) -> float | None:
@@ -63,8 +69,9 @@ class BenchResult:
         paths: The paths, native ones first.
         null: The ratio of the first path that ran over itself: how far from 1 a ratio lies by chance.
         export_s: Seconds to export and compare the model; ``None`` for a file.
-        flops_per_row: Floating-point operations; ``None`` if the graph was not there.
-        limit_rows_per_s: Rows per second that the machine's best rate allows for these.
+        flops_per_row: Floating-point operations; ``None`` if there was no graph to count them in.
+        bytes_per_row: Bytes that have to be moved: the row, and its share of the weights that a batch reads.
+        limit_rows_per_s: Rows per second that the machine's best rates allow for these.
         environment: Machine, versions, precision, commit.
         not_tried: Paths that were left out, with the reason.
     """
@@ -74,6 +81,7 @@ class BenchResult:
     null: Ratio | None
     export_s: float | None
     flops_per_row: float | None
+    bytes_per_row: float | None
     limit_rows_per_s: float | None
     environment: Mapping[str, Any]
     not_tried: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +114,7 @@ class BenchResult:
 
     def rows_until_paid(self) -> float | None:
         """Return from how many rows on the export has paid for itself against the best native path; ``None`` if never."""
-        native = [p for p in self.timed if p.name not in (ENGINE, "onnxruntime", "openvino")]
+        native = [p for p in self.timed if p.is_native]
         own = next((p for p in self.timed if p.name == ENGINE), None)
         if own is None or not native or self.export_s is None:
             return None
@@ -118,22 +126,22 @@ class BenchResult:
         """Return the result as JSON types."""
         return {"schema": SCHEMA, **asdict(self), "environment": dict(self.environment)}
 
-    def write(self, path: Path) -> Path:
-        """Write the result as JSON. Returns the path."""
-        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
-        return path
+    def to_json(self) -> str:
+        """Return the result as the text of a file, which `read_result` reads."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
 
 
 def read_result(path: Path) -> BenchResult:
-    """Read what `BenchResult.write` wrote.
+    """Read a file that `BenchResult.to_json` gave.
 
     Raises:
         BenchError: There is no such file, or it is no result of a benchmark of this version.
     """
-    if not path.is_file():
-        raise BenchError(f"reading the results of a benchmark: there is no file {path}.")
-    with reading(path, BenchError, "reading the results of a benchmark in"):
-        values = json.loads(path.read_text())
+    if not path.exists():
+        raise BenchError(f"{_DOING} {path}: there is no such file.")
+    with reading(path, BenchError, _DOING):
+        check_regular(path, BenchError, _DOING)
+        values = json.loads(path.read_bytes())
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise BenchError(
                 f"{path} holds no results of a benchmark in the form {SCHEMA}; fo-onnx bench --json writes them."
@@ -145,6 +153,7 @@ def read_result(path: Path) -> BenchResult:
             null=None if null is None else Ratio.from_dict(null),
             export_s=values["export_s"],
             flops_per_row=values["flops_per_row"],
+            bytes_per_row=values["bytes_per_row"],
             limit_rows_per_s=values["limit_rows_per_s"],
             environment=values["environment"],
             not_tried=values["not_tried"],

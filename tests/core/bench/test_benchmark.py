@@ -9,8 +9,7 @@ import pytest
 from array_framework import Pair, PairExporter, pairs  # noqa: F401 a fixture
 from onnx_files import WEIGHTS, linear, rows
 
-from fo_onnx.bench.result import BenchError
-from fo_onnx.bench.run import run
+from fo_onnx.bench import BenchError, run
 from fo_onnx.contracts.exporter import NativePath
 from fo_onnx.plugin_kit.paths import in_batches
 
