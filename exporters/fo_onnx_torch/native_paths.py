@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,10 +31,18 @@ def native_paths(model: Any, example: Inputs, options: ModelOptions, output: Out
     ]
 
 
+def _compile(module: FlatModule) -> Callable[..., Any]:
+    with warnings.catch_warnings():
+        # Its compiler is imported now, and uses what torch itself calls deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        compiled: Callable[..., Any] = torch.compile(module)
+    return compiled
+
+
 @contextlib.contextmanager
 def _open(module: FlatModule, dtypes: Sequence[torch.dtype], *, is_compiled: bool) -> Iterator[RunsRows]:
     with evaluation_mode(module.model), module.keeper.keep(module.model), torch.inference_mode():
-        call = torch.compile(module) if is_compiled else module
+        call = _compile(module) if is_compiled else module
         device = device_of(module)
 
         def step(batch: Inputs) -> Array:

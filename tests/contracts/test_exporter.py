@@ -6,6 +6,7 @@ purpose.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import pickle
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 from exporter_framework import ExportCase, Framework
 
+from fo_onnx.contracts.exporter import OffersNativePaths
 from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.runner import RawModel
 from fo_onnx.errors import ExportError, RunError
@@ -176,6 +178,20 @@ def check_signature(framework: Framework, case: ExportCase, folder: Path) -> Non
     assert signature is None or len(signature.required) == len(case.inputs)
 
 
+def check_native_paths(framework: Framework, case: ExportCase, folder: Path) -> None:
+    model = case.make()
+    expected, before = framework.answer(model, case.inputs), framework.snapshot(model)
+    assert isinstance(framework.exporter, OffersNativePaths)
+    paths = framework.exporter.native_paths(model, case.inputs, ModelOptions(), OutputOptions())
+    assert [path.name for path in paths] == framework.native_paths
+    for path in paths:
+        with path.open() as run:
+            # Whole batches, and a last one of two rows.
+            rows = run(case.inputs, 7)
+        np.testing.assert_allclose(rows, expected, atol=1e-5, err_msg=path.name)
+        assert framework.snapshot(model) == before, f"{path.name} changed the model"
+
+
 FILE_CHECKS: list[Callable[[Framework, ExportCase, Path], None]] = [
     check_one_raw_output, check_dynamic_batch, check_spec, check_file_gives_the_raw_output,
 ]  # fmt: skip
@@ -197,6 +213,17 @@ def test_contract(framework: Framework, check: Any, tmp_path: Path) -> None:
     for name, case in framework.cases.items():
         (tmp_path / name).mkdir()
         check(framework, case, tmp_path / name)
+
+
+def test_native_paths(framework: Framework, tmp_path: Path) -> None:
+    # One model, since compilers take their time.
+    check_native_paths(framework, next(iter(framework.cases.values())), tmp_path)
+
+
+def test_a_wrong_native_path_is_caught(framework: Framework, tmp_path: Path) -> None:
+    wrong = dataclasses.replace(framework, exporter=OffersShiftedRows(framework.exporter))
+    with pytest.raises(AssertionError, match="Not equal"):
+        check_native_paths(wrong, next(iter(wrong.cases.values())), tmp_path)
 
 
 def test_a_model_that_cannot_be_exported(framework: Framework, tmp_path: Path) -> None:
@@ -333,6 +360,19 @@ class Samples(WrongNative):
     def change(self, raw: Any, inputs: Any) -> Any:
         found = raw.forward(inputs)
         return found + np.random.default_rng().normal(0, 1e-7, found.shape)
+
+
+class OffersShiftedRows(Wrapped):
+    def native_paths(self, *arguments: Any) -> Any:
+        def shifted(path: Any) -> Any:
+            @contextlib.contextmanager
+            def open_path() -> Any:
+                with path.open() as run:
+                    yield lambda inputs, size: np.roll(run(inputs, size), 1, axis=0)
+
+            return dataclasses.replace(path, open=open_path)
+
+        return [shifted(path) for path in self._right.native_paths(*arguments)]
 
 
 MUTANTS = {

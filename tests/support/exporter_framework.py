@@ -38,6 +38,7 @@ class Framework:
         answer: The framework's own raw output (n, k) of a model in evaluation mode, float64.
         snapshot: Everything of a model that must stay as it is, as something comparable.
         change_one_weight: Changes a model a little.
+        native_paths: Names of the ways that it offers for a benchmark.
         remade: A line of Python that defines ``make`` of the first case in a fresh process.
     """
 
@@ -50,4 +51,5 @@ class Framework:
     answer: Callable[[Any, dict[str, np.ndarray]], np.ndarray]
     snapshot: Callable[[Any], Any]
     change_one_weight: Callable[[Any], None]
+    native_paths: list[str]
     remade: str

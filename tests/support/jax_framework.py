@@ -99,5 +99,6 @@ FRAMEWORK = Framework(
     answer=answer,
     snapshot=snapshot,
     change_one_weight=change_one_weight,
+    native_paths=["jax.jit"],
     remade="from jax_framework import net as make",
 )

@@ -115,5 +115,6 @@ FRAMEWORK = Framework(
     answer=answer,
     snapshot=snapshot,
     change_one_weight=change_one_weight,
+    native_paths=["Keras predict", "tf.function", "tf.function, XLA"],
     remade="from keras_framework import net as make",
 )

@@ -71,5 +71,6 @@ FRAMEWORK = Framework(
     answer=answer,
     snapshot=pickle.dumps,
     change_one_weight=change_one_weight,
+    native_paths=["predict_proba"],
     remade="from sklearn_framework import linear as make",
 )

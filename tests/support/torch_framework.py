@@ -96,5 +96,6 @@ FRAMEWORK = Framework(
     answer=answer,
     snapshot=snapshot,
     change_one_weight=change_one_weight,
+    native_paths=["torch eager", "torch.compile"],
     remade="from torch_framework import net as make",
 )
