@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-core check test-all coverage bench clean
+.PHONY: demo test test-core check test-all coverage bench bench-all clean
 
 demo: .venv/.user
 	$(BIN)/fo-onnx demo
@@ -29,8 +29,11 @@ coverage: .venv/.dev
 	$(BIN)/python tests/coverage/table.py --write
 
 bench: .venv/.dev
-	$(BIN)/python -m benchmarks.bench_engine
+	$(BIN)/python -m benchmarks.bench_models
 	$(BIN)/python -m benchmarks.bench_import
+
+bench-all: .venv/.dev
+	$(BIN)/python -m benchmarks.bench_models --all
 
 # Removes what these targets make, and nothing else that may lie there.
 clean:

@@ -289,11 +289,11 @@ def main() -> None:
             more[name] = {"first_s": found["first_s"], "max_tv": found["max_tv"], "memory_mb": memory}
             engine, former = (float(np.median(s)) for s in (timed.a_s, timed.b_s))
             print(
-                f"{name:<22}{former:>8.2f}{engine:>8.2f}{timed.ratio:>7.2f}  ({timed.ratios[0]:.2f} to {timed.ratios[-1]:.2f})   "
+                f"{name:<22}{former:>8.2f}{engine:>8.2f}{timed.ratio.median:>7.2f}  ({timed.ratio.low:.2f} to {timed.ratio.high:.2f})   "
                 f"{found['first_s']:>9.2f}{memory['former']:>9.0f}{memory['engine']:>9.0f}", flush=True,
             )  # fmt: skip
-            if timed.ratio < LIMITS.get(name, 1.0):
-                slow.append(f"{name} ({timed.ratio:.2f})")
+            if timed.ratio.median < LIMITS.get(name, 1.0):
+                slow.append(f"{name} ({timed.ratio.median:.2f})")
     path = write("guide", comparisons, turns=arguments.turns, rows=more)
     print(f"written to {path.name}; {environment()['processor']}")
     if slow:

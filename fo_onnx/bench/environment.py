@@ -20,8 +20,7 @@ def describe_environment(resolved: ResolvedModel, machine: Machine, device: str)
     """Return machine, versions, precision, model and commit, as JSON types."""
     model = resolved.onnx.spec.name if resolved.onnx is not None else type(resolved.model).__name__
     return {
-        "processor": _processor(),
-        "cores": cpu_cores(),
+        **describe_machine(),
         "flops_per_s": machine.flops_per_s,
         "bytes_per_s": machine.bytes_per_s,
         "device": device,
@@ -34,8 +33,12 @@ def describe_environment(resolved: ResolvedModel, machine: Machine, device: str)
             "onnxruntime": str(runtime().__version__),
             **({} if resolved.plugin is None else resolved.plugin.versions()),
         },
-        "commit": _commit(),
     }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the processor, the cores that may be used, and the commit of the folder that the benchmark runs in."""
+    return {"processor": _processor(), "cores": cpu_cores(), "commit": _commit()}
 
 
 def _processor() -> str:

@@ -4,110 +4,101 @@ from __future__ import annotations
 
 import html
 import statistics
-from collections.abc import Sequence
 
+from .plots import Bar, Points, draw_bars, draw_lines
 from .report import advise, write_table
-from .result import BenchResult
+from .result import ENGINE, BenchResult, PathResult
 
-WIDTH, BAR, LABEL = 720, 26, 170
-_COLOURS = ("#2f6db3", "#d9822b", "#4c9a52", "#9b59b6", "#b33a3a", "#5d6d7e")
+MARK = "<!-- fo-onnx bench -->"
+"""What each page and table of a benchmark begins with."""
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 960px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; } td, th { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left; }
-svg text { font: 12px system-ui, sans-serif; fill: #333; } figure { margin: 1.5em 0; overflow-x: auto; }
-@media (prefers-color-scheme: dark) { body { background: #181a1b; color: #ddd; } svg text { fill: #ccc; } td, th { border-color: #444; } }
+svg text { fill: #333; } figure { margin: 1.5em 0; overflow-x: auto; }
+@media (prefers-color-scheme: dark) {
+  body { background: #181a1b; color: #ddd; } svg text { fill: #ccc; } svg line { stroke: #eee; } td, th { border-color: #444; }
+}
 """
 
 
 def write_page(result: BenchResult, title: str) -> str:
-    """Return the page: the sentence, the table, throughput with its spread, throughput by batch size, memory."""
+    """Return the page: the sentence, the table, and the plots."""
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{html.escape(advise(result))}</p>",
         _table(write_table(result)),
-        _figure("Rows per second, median, lowest and highest turn", _throughput_bars(result)),
-        _figure("Rows per second by batch size", _batch_lines(result)),
-        _figure("Peak memory, MB", _memory_bars(result)),
-        f"<p>{html.escape(_describe(result))}</p>",
+        _figure(
+            "Rows per second: median, lowest and highest turn. The dashed line is the machine's limit, if it is in view.",
+            draw_bars(throughput_bars(result), mark=result.limit_rows_per_s),
+        ),
+        _figure("Rows per second by batch size", draw_lines(_rates_by_batch(result))),
+        _figure("Peak memory of a process that runs the path alone, MB", draw_bars(memory_bars(result))),
+        _figure(
+            "Seconds for a number of rows, from the trained model on: opening, compiling, exporting, running",
+            draw_lines(_seconds_by_rows(result), is_log=True),
+        ),
+        f"<p>{html.escape(describe(result))}</p>",
     ]
     return (
-        f'<!doctype html><!-- fo-onnx bench --><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<!doctype html>{MARK}<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{''.join(parts)}</html>\n"
     )
 
 
-def _throughput_bars(result: BenchResult) -> str:
-    rows = [
-        (p.name, result.rows / statistics.median(p.seconds), result.rows / max(p.seconds), result.rows / min(p.seconds))
+def throughput_bars(result: BenchResult) -> list[Bar]:
+    """Return the throughput of each path that was timed, in rows per second."""
+    return [
+        Bar(
+            p.name, result.rows / statistics.median(p.seconds), result.rows / max(p.seconds),
+            result.rows / min(p.seconds), i,
+        )
+        for i, p in enumerate(result.timed)
+    ]  # fmt: skip
+
+
+def memory_bars(result: BenchResult) -> list[Bar]:
+    """Return the peak memory of each path of which it was measured, in MB."""
+    sizes = [(i, p.name, p.peak_bytes / 2**20) for i, p in enumerate(result.timed) if p.peak_bytes is not None]
+    return [Bar(name, size, size, size, i) for i, name, size in sizes]
+
+
+def describe(result: BenchResult) -> str:
+    """Return what was measured on: rows, machine, versions, commit."""
+    env = result.environment
+    versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())
+    commit = f"; commit {env['commit']}" if env.get("commit") else ""
+    return (
+        f"{result.rows:,} rows a turn, on {env['cores']} cores of {env['processor']}, {env['device']}, {env['precision']}; "
+        f"{versions}{commit}."
+    )
+
+
+def _rates_by_batch(result: BenchResult) -> dict[str, Points]:
+    return {
+        p.name: sorted((float(size), rate) for size, rate in p.by_batch.items())
         for p in result.timed
-    ]
-    return _bars(rows, limit=result.limit_rows_per_s)
+        if len(p.by_batch) > 1
+    }
 
 
-def _memory_bars(result: BenchResult) -> str:
-    sizes = [(p.name, p.peak_bytes / 2**20) for p in result.timed if p.peak_bytes is not None]
-    return _bars([(name, size, size, size) for name, size in sizes])
+def _seconds_by_rows(result: BenchResult) -> dict[str, Points]:
+    """Return how long the best native path and fo-onnx take for so many rows, each with what comes before the first row."""
+    native = [p for p in result.timed if p.is_native]
+    own = next((p for p in result.timed if p.name == ENGINE), None)
+    if not native or own is None:
+        return {}
+    best = min(native, key=lambda p: statistics.median(p.seconds))
+    paid = result.rows_until_paid() or result.rows
+    counts = [paid * 10.0**power for power in (-2, -1.5, -1, -0.5, 0, 0.5, 1)]
 
+    def points(path: PathResult, before_s: float) -> Points:
+        per_row = statistics.median(path.seconds) / result.rows
+        return [(count, before_s + count * per_row) for count in counts]
 
-def _bars(rows: Sequence[tuple[str, float, float, float]], limit: float | None = None) -> str:
-    """Return horizontal bars: name, value, and the lowest and highest as a line; the limit is a dashed line if it is in view."""
-    if not rows:
-        return ""
-    largest = max(high for _, _, _, high in rows) * 1.15
-    scale = (WIDTH - LABEL - 90) / largest
-    parts = []
-    for i, (name, value, low, high) in enumerate(rows):
-        y = i * (BAR + 8) + 4
-        middle = y + BAR / 2
-        parts.append(
-            f'<text x="{LABEL - 8}" y="{middle + 4}" text-anchor="end">{html.escape(name)}</text>'
-            f'<rect x="{LABEL}" y="{y}" width="{value * scale:.1f}" height="{BAR}" fill="{_COLOURS[i % len(_COLOURS)]}"/>'
-            f'<line x1="{LABEL + low * scale:.1f}" x2="{LABEL + high * scale:.1f}" y1="{middle}" y2="{middle}" stroke="#111" '
-            f'stroke-width="2"/><text x="{LABEL + high * scale + 6:.1f}" y="{middle + 4}">{value:,.0f}</text>'
-        )
-    height = len(rows) * (BAR + 8) + 8
-    if limit is not None and limit < largest:
-        x = LABEL + limit * scale
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}" stroke="#b33a3a" stroke-dasharray="4 3"/>')
-    return _svg(height, parts)
-
-
-def _batch_lines(result: BenchResult) -> str:
-    """Return throughput by batch size, both logarithmic by position, a line for each path."""
-    paths = [p for p in result.timed if len(p.by_batch) > 1]
-    if not paths:
-        return ""
-    sizes = sorted({int(size) for p in paths for size in p.by_batch})
-    largest = max(rate for p in paths for rate in p.by_batch.values()) * 1.1
-    height, left, right = 240, 70, WIDTH - 170
-    x_of = {size: left + i * (right - left) / max(len(sizes) - 1, 1) for i, size in enumerate(sizes)}
-    parts = [f'<text x="{x_of[size]:.0f}" y="{height - 6}" text-anchor="middle">{size}</text>' for size in sizes]
-    parts += [
-        f'<text x="{left - 10}" y="{_height_of(part * largest, largest, height) + 4:.0f}" text-anchor="end">{part * largest:,.0f}</text>'
-        for part in (0.25, 0.5, 0.75, 1.0)
-    ]
-    for i, path in enumerate(paths):
-        colour = _COLOURS[i % len(_COLOURS)]
-        points = [
-            (x_of[int(size)], _height_of(rate, largest, height))
-            for size, rate in sorted(path.by_batch.items(), key=lambda item: int(item[0]))
-        ]
-        parts.append(
-            f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
-        )
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        parts.append(
-            f'<text x="{right + 12}" y="{points[-1][1] + 4:.1f}" style="fill:{colour}">{html.escape(path.name)}</text>'
-        )
-    return _svg(height, parts)
-
-
-def _height_of(value: float, largest: float, height: int) -> float:
-    return height - 30 - value / largest * (height - 50)
-
-
-def _svg(height: float, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" role="img">{"".join(parts)}</svg>'
+    return {
+        best.name: points(best, best.open_s or 0.0),
+        ENGINE: points(own, (result.export_s or 0.0) + (own.open_s or 0.0)),
+    }
 
 
 def _figure(title: str, svg: str) -> str:
@@ -125,11 +116,3 @@ def _table(markdown: str) -> str:
         for tag, row in zip(tags, rows, strict=True)
     )
     return f"<table>{body}</table>{text}"
-
-
-def _describe(result: BenchResult) -> str:
-    env = result.environment
-    versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())
-    return (
-        f"{result.rows:,} rows a turn, on {env['cores']} cores of {env['processor']}, {env['precision']}; {versions}."
-    )

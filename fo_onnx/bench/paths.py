@@ -149,14 +149,14 @@ def _open_session(model: OnnxModel, kind: OutputKind, temperature: float, device
 @contextlib.contextmanager
 def _open_engine(model: Any, device: str, arguments: Mapping[str, Any]) -> Iterator[RunningPath]:
     with Engine(model, device=device, **arguments) as engine:
-        runner: dict[str, Any] = {}
+        record: dict[str, Any] = {}
 
         def run_all(inputs: Inputs, batch_size: int | None) -> Probs:
             dists = engine.generate(as_data(inputs), progress=False)
-            runner.update(dists.meta["runner"])
+            record.update(dists.meta["engine"] | dists.meta["runner"])
             return dists.probs
 
-        yield RunningPath(run_all, lambda: dict(runner))
+        yield RunningPath(run_all, lambda: dict(record))
 
 
 def choose_output(model: OnnxModel, kind: OutputKind) -> tuple[str, OutputKind]:

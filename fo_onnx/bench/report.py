@@ -37,7 +37,7 @@ def advise(result: BenchResult) -> str:
         text += f", {result.ratio(best.name, second.name).median:.2f} times as fast as {second.name}"
     paid = result.rows_until_paid()
     if best.name == ENGINE and paid is not None:
-        text += f"; its export of {result.export_s:.1f} s has paid for itself from {_round(paid):,} rows on"
+        text += f"; its export of {result.export_s:.1f} s has paid for itself from {round_rows(paid):,} rows on"
     left_out = [*(p.name for p in result.paths if p.error is not None), *result.not_tried]
     rest = f"Not timed: {', '.join(left_out)}." if left_out else "Nothing was left out."
     return f"{text}. {rest}"
@@ -95,6 +95,6 @@ def _wider(one: Ratio | None, other: Ratio | None) -> Ratio:
     return Ratio(1.0, min([1.0, *(r.low for r in ratios)]), max([1.0, *(r.high for r in ratios)]))
 
 
-def _round(rows: float) -> int:
+def round_rows(rows: float) -> int:
     """Return a number of rows to two digits."""
     return int(float(f"{rows:.2g}"))

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from ..errors import OptionError, StoreError
 from ..store import files
-from .page import write_page
+from .page import MARK, write_page
 from .report import advise, write_table
 from .result import BenchError, BenchResult, read_result
 
 SUFFIXES = {".json": "results", ".md": "a table", ".html": "a page with plots"}
-MARK = "<!-- fo-onnx bench -->\n"
 _DOING = "writing the results of a benchmark"
 
 
@@ -46,7 +45,7 @@ def save(result: BenchResult, path: Path, title: str) -> None:
     if path.suffix == ".json":
         text = result.to_json()
     elif path.suffix == ".md":
-        text = f"{MARK}{write_table(result)}\n\n{advise(result)}\n"
+        text = f"{MARK}\n{write_table(result)}\n\n{advise(result)}\n"
     else:
         text = write_page(result, title)
     with files.work_folder(path, _DOING) as folder:
@@ -63,4 +62,4 @@ def holds_results(path: Path) -> bool:
             return False
         return True
     with path.open("rb") as file:
-        return MARK.strip().encode() in file.read(len(MARK) + 20)
+        return MARK.encode() in file.read(len(MARK) + 20)

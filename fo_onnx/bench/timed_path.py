@@ -84,7 +84,7 @@ def cut_rows(inputs: Inputs, paths: Sequence[TimedPath], rows: int | None, large
     if rows is not None:
         return inputs
     few = next(cut_inputs(inputs, largest))
-    slowest = max(_seconds(path.call(few)) for path in paths) / count_rows(few)
+    slowest = max(min(_seconds(path.call(few)) for _ in range(3)) for path in paths) / count_rows(few)
     wanted = max(int(TURN_S / slowest) // largest, 1) * largest
     return next(cut_inputs(inputs, min(wanted, count_rows(inputs))))
 

@@ -1,0 +1,203 @@
+"""The nets in torch: written out, or of transformers' configurations, with weights from a seed.
+
+The two for digits are trained for some epochs. The others are warmed up (running means) and their logits are spread, since
+the rows of a net that is freshly made hardly differ, and each comparison would pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import rows
+
+EPOCHS = 12
+
+
+def _mlp() -> nn.Module:
+    net = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, rows.CLASSES))
+    return _trained(net, rows.digits(28)[0].reshape(-1, 784))
+
+
+def _cnn() -> nn.Module:
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 64, rows.CLASSES),
+    )  # fmt: skip
+    return _trained(net, np.repeat(rows.digits(32)[0][:, None], 3, axis=1))
+
+
+def _convolve(channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(channels, width, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(width))
+
+
+class Residual(nn.Module):
+    """A residual block: two convolutions 3×3, or a bottleneck with four times as many channels in the end."""
+
+    def __init__(self, channels: int, width: int, stride: int, *, is_bottleneck: bool) -> None:
+        super().__init__()
+        out = 4 * width if is_bottleneck else width
+        if is_bottleneck:
+            parts = [
+                _convolve(channels, width, 1),
+                nn.ReLU(),
+                _convolve(width, width, 3, stride),
+                nn.ReLU(),
+                _convolve(width, out, 1),
+            ]
+        else:
+            parts = [_convolve(channels, width, 3, stride), nn.ReLU(), _convolve(width, out, 3)]
+        self.residual = nn.Sequential(*parts)
+        is_same = stride == 1 and channels == out
+        self.shortcut = nn.Identity() if is_same else _convolve(channels, out, 1, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the sum of both ways."""
+        return torch.relu(self.shortcut(x) + self.residual(x))
+
+
+def _resnet(blocks: Sequence[int], *, is_bottleneck: bool, side: int) -> nn.Module:
+    """Return a ResNet (He et al. 2015) with the stem for ImageNet."""
+    parts: list[nn.Module] = [_convolve(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    channels = 64
+    for stage, count in enumerate(blocks):
+        width = 64 << stage
+        for block in range(count):
+            stride = 2 if stage and not block else 1
+            parts.append(Residual(channels, width, stride, is_bottleneck=is_bottleneck))
+            channels = 4 * width if is_bottleneck else width
+    parts += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, rows.CLASSES)]
+    return _spread(nn.Sequential(*parts), rows.images(64, side))
+
+
+class Inverted(nn.Module):
+    """An inverted residual block: wide in the middle, with a convolution per channel."""
+
+    def __init__(self, channels: int, out: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = channels * expansion
+        expand = [_convolve(channels, wide, 1), nn.ReLU6()] if expansion > 1 else []
+        self.residual = nn.Sequential(
+            *expand, _convolve(wide, wide, 3, stride, wide), nn.ReLU6(), _convolve(wide, out, 1)
+        )
+        self.adds = stride == 1 and channels == out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the block's output, added to its input if they have one shape."""
+        return x + self.residual(x) if self.adds else self.residual(x)
+
+
+MOBILE_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+"""Expansion, channels, blocks, stride (Sandler et al. 2018, table 2)."""
+
+
+def _mobilenet() -> nn.Module:
+    parts: list[nn.Module] = [_convolve(3, 32, 3, 2), nn.ReLU6()]
+    channels = 32
+    for expansion, out, count, stride in MOBILE_STAGES:
+        for block in range(count):
+            parts.append(Inverted(channels, out, stride if block == 0 else 1, expansion))
+            channels = out
+    parts += [
+        _convolve(channels, 1280, 1),
+        nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(1280, rows.CLASSES),
+    ]
+    return _spread(nn.Sequential(*parts), rows.images(64, 96))
+
+
+def _vit() -> nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768, num_labels=rows.CLASSES
+    )
+    return _spread(ViTForImageClassification(config), rows.images(16, 224))
+
+
+def _bert() -> nn.Module:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        vocab_size=rows.VOCABULARY, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024,
+        num_labels=rows.CLASSES,
+    )  # fmt: skip
+    return _spread(BertForSequenceClassification(config), rows.tokens(16))
+
+
+class Recurrent(nn.Module):
+    """An LSTM whose last state is classified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(rows.FEATURES, 128, batch_first=True)
+        self.classifier = nn.Linear(128, rows.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the last step."""
+        return self.classifier(self.lstm(x)[0][:, -1])
+
+
+def _trained(net: nn.Module, samples: np.ndarray) -> nn.Module:
+    """Return the net, trained on the digits."""
+    x, y = torch.from_numpy(np.ascontiguousarray(samples)), torch.from_numpy(rows.digits(28)[1])
+    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+    order = torch.Generator().manual_seed(0)
+    for _ in range(EPOCHS):
+        for chosen in torch.randperm(len(x), generator=order).split(64):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(net(x[chosen]), y[chosen]).backward()
+            optimiser.step()
+    return net.eval()
+
+
+def _spread(net: nn.Module, samples: np.ndarray) -> nn.Module:
+    """Return the net with warm running means and logits that differ from row to row."""
+    x = torch.from_numpy(samples)
+    with torch.no_grad():
+        for _ in range(3):
+            net.train()(x)
+        logits = net.eval()(x)
+        last = [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
+        last.weight *= rows.scale_of(getattr(logits, "logits", logits))
+    return net
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "resnet18": functools.partial(_resnet, (2, 2, 2, 2), is_bottleneck=False, side=64),
+    "resnet50": functools.partial(_resnet, (3, 4, 6, 3), is_bottleneck=True, side=64),
+    "mobilenet": _mobilenet,
+    "vit": _vit,
+    "bert": _bert,
+    "lstm": lambda: _spread(Recurrent(), rows.sequences(64)),
+}
+
+
+@functools.cache
+def _make(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return NETS[name]()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in NETS:
+        raise AttributeError(name)
+    return _make(name)
