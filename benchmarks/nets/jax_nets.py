@@ -13,6 +13,8 @@ import numpy as np
 
 from . import rows
 
+LAST = "classifier"
+
 
 class Mlp(nn.Module):
     """A multilayer perceptron 784-256-10."""
@@ -20,7 +22,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
         """Return the logits."""
-        return nn.Dense(rows.CLASSES)(nn.relu(nn.Dense(256)(x)))
+        return nn.Dense(rows.CLASSES, name=LAST)(nn.relu(nn.Dense(256)(x)))
 
 
 class Cnn(nn.Module):
@@ -31,7 +33,7 @@ class Cnn(nn.Module):
         """Return the logits."""
         for width in (16, 32):
             x = nn.max_pool(nn.relu(nn.Conv(width, (3, 3))(x)), (2, 2), (2, 2))
-        return nn.Dense(rows.CLASSES)(x.reshape(x.shape[0], -1))
+        return nn.Dense(rows.CLASSES, name=LAST)(x.reshape(x.shape[0], -1))
 
 
 class Residual(nn.Module):
@@ -64,7 +66,7 @@ class ResNet(nn.Module):
         for stage, count in enumerate(self.blocks):
             for block in range(count):
                 x = Residual(64 << stage, 2 if stage and not block else 1)(x)
-        return nn.Dense(rows.CLASSES)(x.mean((1, 2)))
+        return nn.Dense(rows.CLASSES, name=LAST)(x.mean((1, 2)))
 
 
 class Vit(nn.Module):
@@ -78,17 +80,16 @@ class Vit(nn.Module):
         for _ in range(12):
             x = x + nn.MultiHeadDotProductAttention(3)(nn.LayerNorm()(x))
             x = x + nn.Dense(192)(nn.gelu(nn.Dense(768)(nn.LayerNorm()(x))))
-        return nn.Dense(rows.CLASSES)(nn.LayerNorm()(x).mean(1))
+        return nn.Dense(rows.CLASSES, name=LAST)(nn.LayerNorm()(x).mean(1))
 
 
 def _bound(module: nn.Module, samples: np.ndarray) -> Any:
     """Return the module with its weights, whose logits differ from row to row."""
     variables = module.init(jax.random.key(0), jnp.asarray(samples[:2]))
-    scale = rows.scale_of(module.apply(variables, jnp.asarray(samples)))
+    mean, scale = rows.spread_of(module.apply(variables, jnp.asarray(samples)))
     params = dict(variables["params"])
-    last = sorted((name for name in params if name.startswith("Dense_")), key=lambda name: int(name[6:]))[-1]
-    # The classifier is the last layer that is made, and the only one of the outermost module that gives classes.
-    params[last] = {**params[last], "kernel": params[last]["kernel"] * scale}
+    kernel, bias = params[LAST]["kernel"], params[LAST]["bias"]
+    params[LAST] = {"kernel": kernel * scale, "bias": (bias - mean) * scale}
     return functools.partial(module.apply, {**variables, "params": params})
 
 

@@ -85,7 +85,8 @@ def _spread(net: Any, samples: np.ndarray) -> Any:
         net(samples, training=True)
     last = net.layers[-1]
     kernel, bias = last.get_weights()
-    last.set_weights([kernel * rows.scale_of(net(samples, training=False)), bias])
+    mean, scale = rows.spread_of(net(samples, training=False))
+    last.set_weights([kernel * scale, (bias - mean) * scale])
     return net
 
 

@@ -61,6 +61,8 @@ def _noisy(samples: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
     return chosen
 
 
-def scale_of(logits: Any) -> float:
-    """Return the factor at which logits of a random net spread by 3, so that its rows differ."""
-    return float(3 / np.std(np.asarray(logits)))
+def spread_of(logits: Any) -> tuple[NDArray[np.float32], float]:
+    """Return what is taken from a random net's logits, by class, and the factor after it, so that rows differ and no class wins all."""
+    logits = np.asarray(logits)
+    mean = logits.mean(axis=0)
+    return mean, float(3 / np.std(logits - mean))

@@ -175,7 +175,9 @@ def _spread(net: nn.Module, samples: np.ndarray) -> nn.Module:
             net.train()(x)
         logits = net.eval()(x)
         last = [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
-        last.weight *= rows.scale_of(getattr(logits, "logits", logits))
+        mean, scale = rows.spread_of(getattr(logits, "logits", logits))
+        last.weight *= scale
+        last.bias.copy_((last.bias - torch.from_numpy(mean)) * scale)
     return net
 
 

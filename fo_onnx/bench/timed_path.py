@@ -93,12 +93,12 @@ def choose_batch_size(path: TimedPath, inputs: Inputs) -> TimedPath:
     """Return the path with the quickest of its batch sizes."""
     if path.batch_sizes == (None,):
         return path
-    some = next(cut_inputs(inputs, max(size or 1 for size in path.batch_sizes)))
+    sample = next(cut_inputs(inputs, max(size or 1 for size in path.batch_sizes)))
     rates: dict[str, float] = {}
     for size in path.batch_sizes:
         sized = replace(path, result=replace(path.result, batch_size=size))
-        _seconds(sized.call(some))
-        rates[str(size)] = count_rows(some) / min(_seconds(sized.call(some)) for _ in range(3))
+        _seconds(sized.call(sample))
+        rates[str(size)] = count_rows(sample) / min(_seconds(sized.call(sample)) for _ in range(3))
     best = int(max(rates, key=lambda size: rates[size]))
     return replace(path, result=replace(path.result, batch_size=best, by_batch=rates))
 
