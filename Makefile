@@ -33,7 +33,7 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_import
 
 bench-all: .venv/.dev
-	$(BIN)/python -m benchmarks.bench_models --all
+	$(BIN)/python -m benchmarks.bench_models --all --docs
 
 # Removes what these targets make, and nothing else that may lie there.
 clean:

@@ -25,6 +25,7 @@ from fo_onnx.bench.environment import describe_machine
 from fo_onnx.bench.report import round_rows
 from fo_onnx.bench.result import ENGINE
 
+from .docs_page import write_docs
 from .nets import rows
 
 RESULTS = Path(__file__).parent / "results" / "models"
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--case", action="append", help="only this one: resnet18-torch; may be repeated")
     parser.add_argument("--again", action="store_true", help="also those whose results are there")
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--docs", action="store_true", help="write the results into docs/benchmarks.md")
     parser.add_argument("--gpu", action="store_true", help="in ONNX Runtime on CUDA, with rows for one large GPU")
     chosen = parser.parse_args()
     device = "cuda" if chosen.gpu else "cpu"
@@ -215,7 +217,11 @@ def main() -> None:
             if error is not None:
                 failures[case] = error
     results = [(case, read_result(case.path(device))) for case in cases if case not in failures]
-    print(summarise(results))
+    table = summarise(results)
+    print(table)
+    if chosen.docs and results:
+        titled = [(f"{case.net.title}, {case.framework}", result) for case, result in results]
+        print(f"written to {write_docs(titled, table, 'make bench-all' if chosen.all else 'make bench')}")
     if failures:
         sys.exit(f"failed: {', '.join(f'{case.name}-{case.framework}' for case in failures)}")
 
