@@ -7,6 +7,7 @@ models are run, it must be this user's own: what belongs to somebody else, or ma
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -170,6 +171,7 @@ def _whole_key(key: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
+@functools.cache
 def _processor() -> str:
     """Return the processor's name; the home folder, and with it the cache, may be shared by unlike machines."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
