@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import time
@@ -162,8 +163,11 @@ def _time(opened: OpenedModel, batches: Iterator[Batch], count: int) -> float:
 
 def _key(request: RunRequest, loaded: LoadedOnnx) -> dict[str, Any]:
     """Return what a measured plan depends on besides the machine."""
+    # What was fused or quantised since the file was read counts too.
+    operators = [f"{node.domain} {node.op_type}" for node in loaded.proto.graph.node]
     return {
         "model": loaded.model.sha256,
+        "operators": hashlib.sha256("\n".join(operators).encode()).hexdigest(),
         "precision": request.run.precision,
         "onnxruntime": runtime().__version__,
         "rows": [[name, str(array.dtype), array.shape[1:]] for name, array in request.example.items()],

@@ -29,8 +29,8 @@ NEAR = 0.9
 MOST_FINALISTS, LEAST_ROUNDS, MOST_ROUNDS = 3, 3, 5
 MARGIN, HASTY_MARGIN = 1.05, 1.2
 """How much faster than the rule's plan another one must be in the median of the rounds, and also in each of them but one of
-five: one loop against itself in turns gave medians of 0.97 to 1.03 on two cores. The second holds where the budget was over
-before the third round."""
+five. One loop against itself in turns gave medians of 0.97 to 1.01 on two idle cores, and of 0.96 to 1.07 on two busy ones. The
+second holds where the budget was over before the third round."""
 
 TimeBatches = Callable[[BatchPlan, int], float]
 """Runs so many batches of a plan, and returns the seconds that they took."""

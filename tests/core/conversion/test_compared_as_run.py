@@ -48,7 +48,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def time_turn(opened: OpenedModel, batches: Iterator[Batch], count: int) -> float:
         seen.append(len(next(batches)))
-        rate = {(8, 2): 200, (8, 1): 300}.get((seen[-1], opened.plan.sessions), 100)
+        rate = {(8, 2): 2000, (8, 1): 3000}.get((seen[-1], opened.plan.sessions), 1000)
         return count * seen[-1] / rate
 
     monkeypatch.setattr(measured_plan, "_time", time_turn)

@@ -42,7 +42,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
         for runner in opened.runners:
             assert runner.run(batch.inputs).probs.shape[0] == len(batch)
         seen.append((len(batch), plan.sessions, plan.threads, plan.spinning))
-        rate = 200 if (len(batch), plan.sessions) == (FASTEST, 2) else 100
+        rate = 2000 if (len(batch), plan.sessions) == (FASTEST, 2) else 1000
         return count * len(batch) / rate
 
     monkeypatch.setattr(measured_plan, "_time", time_turn)
@@ -78,8 +78,8 @@ def test_a_long_run_is_cut_as_was_fastest(turns: list[Turn], path: Path) -> None
     rates = {cut(rate): rate["rows_per_s"] for rate in found["measured"]}
     assert {size for size, *_ in rates} >= {1, 2, 4, 8, 16, 32, 64, 128, 256}
     assert (8, 1, 2, True) in rates
-    assert rates[FASTEST, 2, 1, False] == 200
-    assert rates[256, 2, 1, False] == 100
+    assert rates[FASTEST, 2, 1, False] == 2000
+    assert rates[256, 2, 1, False] == 1000
     json.dumps(found)
 
 
