@@ -1,4 +1,4 @@
-"""How a run is cut and spread, and how that is recorded and given back as ``tuning=``."""
+"""The plan of a run, by which it is cut and spread, as it is recorded and given back by ``tuning=``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RECORDED = (*MOST, "spinning", "chosen", "measured")
 
 @dataclass(frozen=True)
 class MeasuredRate:
-    """How fast one way to cut and spread was.
+    """The rate at which rows ran, cut and spread in one way.
 
     Attributes:
         batch_size: Rows per run of the model.
@@ -34,14 +34,15 @@ class MeasuredRate:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How a run is cut and spread.
+    """The way in which a run is cut and spread.
 
     Attributes:
         batch_size: Rows per run of the model.
         sessions: Sessions side by side.
         threads: Threads within each.
-        spinning: Whether threads within a session spin while they wait for work; a session of one thread has none that could.
-        reason: How it was chosen: ``"by rule"``, ``"measured"``, ``"as recorded"``, ``"batch size given"``, or what else fixes it.
+        spinning: Whether threads within a session spin while they wait for work; with one thread there are none.
+        reason: How it was chosen: ``"by rule"``, ``"measured"``, ``"as recorded"``, ``"batch size given"``, or what else
+            fixes it.
         measured: The rates that were compared, if they were.
     """
 

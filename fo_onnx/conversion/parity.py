@@ -36,14 +36,14 @@ Head = Callable[[NDArray[Any], int], Floats]
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the original gives for the rows of a comparison, and what it depends on besides them.
+    """Distributions that the original gives for the rows of a comparison, and what they depend on besides the rows.
 
     Attributes:
         probs: (n, k) its distributions.
         alone: (m, k) those of the first rows in batches of one; ``None`` if it does not take them, or samples.
         samples: Whether it gives other rows each time.
-        dependence: What a row depends on besides its input, in one sentence; ``None`` if on nothing. `probs` hold at any batch
-            size then.
+        dependence: What a row depends on besides its input, in one sentence; ``None`` if on nothing. `probs` hold at any
+            batch size then.
         noise: What it differs by between batch sizes, as the largest total variation of a row.
     """
 

@@ -1,4 +1,4 @@
-"""The plan of a run that is long enough to be worth a search: measured on its first rows, or as it was measured before."""
+"""The plan of a run that is long enough for a search: measured on its first rows, or as it was measured before."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ from .workers import Failure, run_in_threads
 log = logging.getLogger("fo_onnx.engine")
 KIND = "batch-plan"
 BATCH_S = 5e-5
-"""What a run does with a batch beside running the model: reading, checking and writing took 40 to 60 µs for small rows in
-memory, with a processor at 2.1 GHz."""
+"""Added for each batch: reading, checking and writing one took 40 to 60 µs, for small rows in memory."""
 REST_S = 0.01
 """Between turns, so that threads which still spin for the last one do not slow the next one down."""
 
@@ -40,8 +39,8 @@ REST_S = 0.01
 def recall_plan(request: RunRequest, loaded: LoadedOnnx, candidates: list[Placement]) -> RunRequest:
     """Return the request with the plan that was measured before for such rows on this machine, if there is one.
 
-    A run that is short by rule is cut by rule, as it was before anything was measured. A plan that was chosen in haste does not hold
-    for longer runs.
+    A run that is short by rule is cut by rule, as it was before anything was measured. A plan that was chosen in haste
+    does not hold for longer runs.
     """
     if not _is_open(request) or [p.provider for p in candidates] != ["CPUExecutionProvider"]:
         return request

@@ -1,4 +1,4 @@
-"""What was measured on this machine, kept between processes: small records in the user's cache, by kind and key.
+"""Records of what was measured on this machine, kept between processes in the user's cache, by kind and key.
 
 A measurement is no result. What hinders it is logged, and whoever asks for it measures again. As a record decides how
 models are run, it must be this user's own: what belongs to somebody else, or may be written by others, is not taken.
@@ -63,8 +63,8 @@ class Measurements:
 
         Args:
             kind: What was measured: lower-case letters, digits and hyphens.
-            key: What it depends on, as JSON types. The processor, the number of usable cores and the version of fo-onnx belong
-                to every key.
+            key: What it depends on, as JSON types. The processor, the number of usable cores and the version of fo-onnx
+                belong to every key.
         """
         key = _whole_key(key)
         path = self.folder / _file_name(kind, key)

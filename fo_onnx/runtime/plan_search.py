@@ -1,4 +1,4 @@
-"""The search for the fastest way to cut and spread a run, from the rule's plan on. It decides; `measured_plan` measures.
+"""The search for the fastest way to cut and spread a run. It decides; `measured_plan` measures.
 
 Batch sizes are tried from one row up, in the sessions of the rule's plan, and the best of them in other sessions. What
 comes near the best is then run in turns with the rule's plan. A plan takes its place only if it is clearly faster.
@@ -17,20 +17,20 @@ from ..contracts.batch_plan import BatchPlan, MeasuredRate
 LEAST_RUN_S = 2.0
 """A run that takes less than this by rule is cut by rule."""
 LEAST_BUDGET_S, BUDGET_SHARE = 2.0, 0.05
-"""What the search may cost: 5% of the run by rule, and 2 s in any case."""
+"""The search may cost 5% of the run by rule, and 2 s in any case."""
 SHORTEST_TURN_S, LONGEST_TURN_S, TURN_SHARE = 0.03, 0.2, 1 / 800
-"""A turn takes 1/800 of the run within these bounds, since there are about 40, or one batch in each session if that takes longer."""
+"""There are about 40 turns. One takes 1/800 of the run, within these bounds, and at least a batch in each session."""
 QUICK_S = 0.25
 """A first run that is quicker than this only warms up, and is not counted."""
 LARGEST_FACTOR = 4
-"""Batches up to four times those of the rule are tried: a few megabytes of inputs, and of activations many times more."""
+"""Batches up to four times those of the rule are tried: megabytes of inputs, and of activations many times more."""
 NEAR = 0.9
-"""What reaches less than this of the best rate in its first turn has no second one."""
+"""A plan that reaches less than this of the best rate in its first turn has no second one."""
 MOST_FINALISTS, LEAST_ROUNDS, MOST_ROUNDS = 3, 3, 5
 MARGIN, HASTY_MARGIN = 1.05, 1.2
-"""How much faster than the rule's plan another one must be in the median of the rounds, and also in each of them but one of
-five. One loop against itself in turns gave medians of 0.97 to 1.01 on two idle cores, and of 0.96 to 1.07 on two busy ones. The
-second holds where the budget was over before the third round."""
+"""So many times as fast as the rule's plan another one must be, in the median of the rounds; and faster in each of them
+but one of five. One loop against itself in turns gave medians of 0.97 to 1.01 on two idle cores, and of 0.96 to 1.07 on
+two busy ones. The second holds where the budget was over before the third round."""
 
 TimeBatches = Callable[[BatchPlan, int], float]
 """Runs so many batches of a plan, and returns the seconds that they took."""
@@ -38,7 +38,7 @@ TimeBatches = Callable[[BatchPlan, int], float]
 
 @dataclass(frozen=True)
 class PlanSearch:
-    """What a search came to.
+    """The outcome of a search.
 
     Attributes:
         plan: The plan, with the rates that were compared.

@@ -1,4 +1,4 @@
-"""How a run is cut and spread by rule: rows per batch, sessions, threads per session.
+"""The rule by which runs are cut and spread: rows per batch, sessions, threads per session.
 
 The rule holds for short runs, and is where the search for a faster plan begins (`plan_search`). It comes from measurements
 on CPUs: one-thread sessions side by side ran 1.0 to 1.3 times as fast as one session over the same threads, for a

@@ -1,4 +1,4 @@
-"""An export is compared in the sessions of the run, cut as the run is, also where that was measured; what is not run is not measured."""
+"""An export is compared in the sessions of the run, cut as the run is; what is not run is not measured."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Turn = tuple[int, int, int, bool]
 
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
-    """Batch size, sessions, threads and spinning of each turn; two cores, where batches of 8 rows are twice as fast as others."""
+    """Batch size, sessions, threads and spinning of each turn; on two cores, batches of 8 rows are twice as fast."""
     for module in ("open_runners", "request", "measured_plan", "measurements"):
         monkeypatch.setattr(f"fo_onnx.runtime.{module}.cpu_cores", lambda: 2)
     seen: list[Turn] = []

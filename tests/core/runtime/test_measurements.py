@@ -1,4 +1,4 @@
-"""What was measured on this machine is kept between processes: whole, private, bounded, and never in the way of a run."""
+"""Measurements are kept between processes: whole, private, bounded, and never in the way of a run."""
 
 from __future__ import annotations
 
