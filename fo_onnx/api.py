@@ -148,7 +148,9 @@ def generate(model: Any, data: Any, **arguments: Unpack[GenerateArguments]) -> D
         resume: Whether an unfinished run in `out` is continued, if there is one.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"tensorrt"``, ``"openvino"``, or a list of them.
         runner: ``"auto"`` (ONNX, else native), ``"onnx"`` or ``"native"``.
-        batch_size: Rows per run of the model.
+        batch_size: Rows per run of the model. ``"auto"`` goes by rule where that predicts less than 2 s, and is measured on the
+            first rows otherwise, with the sessions and threads; the choice is kept on this machine.
+        tuning: Cut and spread the run as an earlier one: ``meta["engine"]["tuning"]`` of its result, or the result's path.
         precision: ``"float32"``, or ``"tf32"`` on CUDA.
         framework: The framework's name, if it is not to be detected.
         params: Parameters that the model takes beside its inputs (functional frameworks).

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fo_onnx.conversion import cache
+from fo_onnx.store import user_cache
 
 FRAMEWORKS = frozenset({"torch", "keras", "tensorflow", "jax", "sklearn"})
 _NUMBERS = itertools.count()
@@ -45,5 +45,5 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty_cache(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of this test's cache of exports, which is made when something is kept."""
     folder = caches / str(next(_NUMBERS))
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(folder))
+    monkeypatch.setenv(user_cache.FOLDER_VARIABLE, str(folder))
     return folder

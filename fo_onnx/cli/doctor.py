@@ -26,7 +26,11 @@ SMALLEST_MODEL = '<ir_version: 10, opset_import: ["": 18]> smallest (float[n, 2]
 
 
 @click.command()
-@click.option("--clear-cache", is_flag=True, help="Remove every export in the cache; later runs export again.")
+@click.option(
+    "--clear-cache",
+    is_flag=True,
+    help="Remove every export and measurement in the cache; later runs export and measure again.",
+)
 @common
 def command(clear_cache: bool) -> None:
     """Show versions, plugins, devices and the cache of exports, and what is wrong with them.
@@ -34,10 +38,11 @@ def command(clear_cache: bool) -> None:
     Temporary folders that your killed runs left behind are removed. The exit code is 1 if something is to be mended.
     """
     from ..conversion.cache import ExportCache
+    from ..runtime.measurements import Measurements
     from ..store import files
 
     removed = files.remove_temporary_remains()
-    cleared = ExportCache.of_user().clear() if clear_cache else None
+    cleared = ExportCache.of_user().clear() + Measurements.of_user().clear() if clear_cache else None
     state = examine() | {"cleared": cleared, "removed": removed}
     problems = state["problems"]
     plugins = [
@@ -66,13 +71,14 @@ def examine() -> dict[str, Any]:
     from ..conversion.cache import ExportCache
     from ..models import plugins
     from ..runtime.devices import cpu_cores, installed_wheels
+    from ..runtime.measurements import Measurements
 
     # Look at everything.
     telemetry = _telemetry()  # before onnxruntime is imported, which sets the variable
     states = plugins.states()
     wheels = installed_wheels()
     providers, devices, problems = _try_devices()
-    cache_state = ExportCache.of_user().state()
+    cache_state = ExportCache.of_user().state() | {"measurements": Measurements.of_user().count()}
     # List what has to be repaired.
     problems += [s.problem for s in states if s.problem is not None]
     if cache_state["problem"] is not None:
@@ -91,7 +97,8 @@ def examine() -> dict[str, Any]:
 
 def _cache_text(state: dict[str, Any], cleared: int | None) -> str:
     sizes = f"{size_text(state['size_bytes'])} of at most {size_text(state['limit_bytes'])}"
-    text = f"{plural(state['entries'], 'export')}, {sizes}, in {state['folder']}"
+    exports = f"{plural(state['entries'], 'export')}, {sizes}, in {state['folder']}"
+    text = f"{exports}; {plural(state['measurements'], 'measurement')}"
     return text if cleared is None else f"{text} ({cleared} were removed)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ from .shared.options import (
 from .shared.output import pairs, rate_text, show, size_of, size_text, time_text
 from .shared.records import class_text, lost_text, parity_line, reason_lines, run_lines, session_text
 
+
+def _read_tuning(text: str) -> Any:
+    """Return the object that a text is, or the path of a result as it is."""
+    return json.loads(text) if text.lstrip().startswith("{") else text
+
+
 run_options = together(
     click.option(
         "--device", default="auto", show_default=True, type=split_commas(str.strip, "devices"),
@@ -37,6 +44,10 @@ run_options = together(
     click.option(
         "--batch-size", default="auto", show_default=True, help="Rows per run of the model.",
         type=Parsed(lambda text: text if text == "auto" else int(text), "a number of rows, or auto,"),
+    ),
+    click.option(
+        "--tuning", metavar="FILE|JSON", type=Parsed(_read_tuning, "the path of a result, or a JSON object,"),
+        help="Cut and spread the run as an earlier one: its result, or engine.tuning of its record.",
     ),
     click.option("--precision", type=click.Choice(["float32", "tf32"]), default="float32", show_default=True),
     click.option("--num-workers", type=int, default=0, show_default=True, help="Threads that read rows ahead."),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, cast
 
 from ..errors import OptionError
+from .batch_plan import plan_of_record
 from .spec import LOGIT_KINDS, OUTPUT_KINDS, InputSignature
 
 OnError = Literal["fail", "skip", "record"]
@@ -157,7 +158,8 @@ class RunOptions:
     Attributes:
         device: One device, or a list of them.
         runner: ``"auto"`` (ONNX, else native), ``"onnx"`` or ``"native"``.
-        batch_size: Rows per run, or ``"auto"``.
+        batch_size: Rows per run, or ``"auto"``: by rule for short runs, else the fastest of those measured.
+        tuning: How an earlier run was cut and spread: ``meta["engine"]["tuning"]`` of its result, or the result's path.
         precision: ``"float32"``, or ``"tf32"`` where the device has it.
         max_errors: More bad rows than this stop the run; ``None`` sets no bound.
         timeout_s: Seconds after which the run is stopped and its finished rows are kept.
@@ -167,6 +169,7 @@ class RunOptions:
     device: str | Sequence[str] = "auto"
     runner: str = "auto"
     batch_size: int | Literal["auto"] = "auto"
+    tuning: Mapping[str, Any] | str | os.PathLike[str] | None = None
     precision: str = "float32"
     max_errors: int | None = None
     timeout_s: float | None = None
@@ -184,6 +187,12 @@ class RunOptions:
         choice("precision", self.precision, PRECISIONS)
         if self.batch_size != "auto":
             positive_int("batch_size", self.batch_size)
+        if self.tuning is not None:
+            if self.batch_size != "auto":
+                raise OptionError("tuning= holds the batch size, so that batch_size= cannot be given beside it.")
+            if not isinstance(self.tuning, str | os.PathLike):
+                plan_of_record(self.tuning)
+                object.__setattr__(self, "tuning", dict(self.tuning))
         if self.max_errors is not None:
             positive_int("max_errors", self.max_errors, least=0)
         check_timeout(self.timeout_s)
@@ -255,6 +264,7 @@ class EngineArguments(ModelArguments, OutputArguments, total=False):
     device: str | Sequence[str]
     runner: str
     batch_size: int | Literal["auto"]
+    tuning: Mapping[str, Any] | str | os.PathLike[str] | None
     precision: str
 
 

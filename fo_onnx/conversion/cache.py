@@ -7,19 +7,16 @@ it is not the same.
 The comparison sees a few rows only, so that an entry must be this user's own: what belongs to somebody else, or may be
 written by others, is not taken. An entry holds files of fixed names; its digest covers its key, its spec and its files.
 
-``FO_ONNX_CACHE_DIR`` names another folder than the user's cache; ``FO_ONNX_CACHE_GB`` another limit than 10 (0 keeps
-nothing). The entries that were used longest ago go first.
+`fo_onnx.store.user_cache` says where it lies and how large it may be. The entries that were used longest ago go first.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
 import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,15 +27,13 @@ from ..contracts.exporter import Exporter
 from ..contracts.options import ModelOptions, OutputOptions
 from ..contracts.spec import ModelSpec
 from ..control.run_control import current
-from ..errors import FoOnnxError, OptionError, StoreError, first_line
+from ..errors import FoOnnxError, StoreError, first_line
 from ..models.onnx_file import file_sha256, rename_external_data
 from ..store import files
+from ..store.user_cache import exports_folder, limit_bytes, require_own, require_own_folder, warn_once
 from ..version import __version__
 
 log = logging.getLogger("fo_onnx.cache")
-FOLDER_VARIABLE = "FO_ONNX_CACHE_DIR"
-LIMIT_VARIABLE = "FO_ONNX_CACHE_GB"
-DEFAULT_LIMIT_GB = 10.0
 SCHEMA = 3
 _MODEL, _DATA, _SPEC = "model.onnx", "data.0", "spec.json"
 _FILES = tuple(name + suffix for name in (_MODEL, _DATA, _SPEC) for suffix in ("", files.TEMPORARY))
@@ -64,21 +59,7 @@ class ExportCache:
         Raises:
             OptionError: The limit is no number.
         """
-        said = os.environ.get(LIMIT_VARIABLE)
-        try:
-            limit_gb = DEFAULT_LIMIT_GB if said is None else float(said)
-            if not 0 <= limit_gb < float("inf"):
-                raise ValueError
-        except ValueError:
-            raise OptionError(
-                f"the environment says {LIMIT_VARIABLE}={said!r}; gigabytes were expected, 0 to keep nothing."
-            ) from None
-        folder = os.environ.get(FOLDER_VARIABLE)
-        if folder:
-            return cls(Path(folder).expanduser(), int(limit_gb * 1e9))
-        import platformdirs
-
-        return cls(platformdirs.user_cache_path("fo-onnx") / "exports", int(limit_gb * 1e9))
+        return cls(exports_folder(), limit_bytes())
 
     def fetch(self, key: str, path: Path) -> ModelSpec | None:
         """Copy an entry's file to `path`, in a folder of ours, and its external data beside it.
@@ -93,9 +74,9 @@ class ExportCache:
             with self._locked():
                 if not os.path.lexists(entry):
                     return None  # another process has just made room
-                _require_own(entry)
+                require_own(entry)
                 for file in sorted(entry.iterdir()):
-                    _require_own(file)
+                    require_own(file)
                 spec, digests = _read_record(entry, key)
                 for name, digest in digests.items():
                     target = path if name == _MODEL else path.parent / name
@@ -105,9 +86,9 @@ class ExportCache:
                 os.utime(entry)
                 return spec
         except (OSError, StoreError) as err:
-            _warn_once(f"the cached export {entry} is not taken: {err}")
+            warn_once(f"the cached export {entry} is not taken: {err}")
         except (ValueError, KeyError, TypeError, RecursionError) as err:
-            _warn_once(f"the cached export {entry} is damaged ({first_line(err)}); a new export replaces it")
+            warn_once(f"the cached export {entry} is damaged ({first_line(err)}); a new export replaces it")
         return None
 
     def keep(self, key: str, path: Path, spec: ModelSpec, locations: Sequence[str] = ()) -> None:
@@ -158,7 +139,7 @@ class ExportCache:
                         _remove(new, _DOING)
                     raise
         except (OSError, FoOnnxError) as err:
-            _warn_once(f"an export could not be kept in the cache {self.folder}: {err}")
+            warn_once(f"an export could not be kept in the cache {self.folder}: {err}")
 
     def drop(self, key: str) -> None:
         """Remove an entry that may be gone. One that holds what is not of fo-onnx stays, and is logged."""
@@ -237,12 +218,7 @@ class ExportCache:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock of the cache, which must be this user's own. Raises `StoreError`."""
-        _require_own(self.folder)
-        cure = f"name another one with {FOLDER_VARIABLE}."
-        if not self.folder.is_dir():
-            raise StoreError(f"{self.folder} is no folder; {cure}")
-        if not os.access(self.folder, os.W_OK | os.X_OK):
-            raise StoreError(f"{self.folder} may not be written to; {cure}")
+        require_own_folder(self.folder)
         left_s = current().left_s()
         lock = files.take_lock(self.folder, wait_s=_LOCK_S if left_s is None else min(_LOCK_S, left_s))
         try:
@@ -298,38 +274,12 @@ def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _require_own(path: Path) -> None:
-    """Raise a `StoreError`, with the cure, unless a folder or file of the cache is this user's alone."""
-    cure = f"remove it, or name a folder of your own with {FOLDER_VARIABLE}."
-    try:
-        status = path.lstat()
-    except OSError as err:
-        raise StoreError(f"it cannot be looked at ({err.strerror}); {cure}") from err
-    if stat.S_ISLNK(status.st_mode):
-        raise StoreError(f"{path} is a link, and links are not followed; {cure}")
-    if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
-        raise StoreError(f"{path} is neither a folder nor a regular file; {cure}")
-    if not hasattr(os, "getuid"):  # Windows: a user's folders are the user's
-        return
-    if status.st_uid != os.getuid():
-        raise StoreError(
-            f"{path} belongs to another user (number {status.st_uid}), who could put another model there; chown it, {cure}"
-        )
-    if status.st_mode & 0o022:
-        raise StoreError(f"others may write to {path}, and could put another model there; chmod go-w it, {cure}")
-
-
 def _remove(entry: Path, doing: str) -> None:
     """Remove an entry, whole or begun. Raises `StoreError` if it holds what is not of fo-onnx, which is named."""
     if files.read_marker(entry) is None and files.may_begin_in(entry):
         # A kill came before its marker.
         files.write_marker(entry, files.MARKERS[-1], files.marker(files.KIND_CACHED), doing)
     files.remove_folder(entry, _FILES, doing)
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    log.warning("%s", text)
 
 
 def _size(entry: Path) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,55 @@ SMALL_BATCHES = (1, 2, 3)
 Head = Callable[[NDArray[Any], int], Floats]
 
 
+@dataclass(frozen=True)
+class Expectation:
+    """Distributions that the original gives for the rows of a comparison, and what they depend on besides the rows.
+
+    Attributes:
+        probs: (n, k) its distributions.
+        alone: (m, k) those of the first rows in batches of one; ``None`` if it does not take them, or samples.
+        samples: Whether it gives other rows each time.
+        dependence: What a row depends on besides its input, in one sentence; ``None`` if on nothing. `probs` hold at any
+            batch size then.
+        noise: What it differs by between batch sizes, as the largest total variation of a row.
+    """
+
+    probs: Floats
+    alone: Floats | None
+    samples: bool
+    dependence: str | None
+    noise: float
+
+
+def expect_rows(
+    reference: Reference, spec: ModelSpec, *, batch_size: int, transform: Transform | None = None
+) -> Expectation:
+    """Return what the exported model is to give for the rows of the reference.
+
+    Args:
+        reference: The original, the rows, and what it gives for them.
+        spec: The exported model; it says what the raw output means.
+        batch_size: The batch size that is planned for.
+        transform: Takes the head's place, as an ``output_transform`` does.
+    """
+    raw, inputs, head = reference.model, reference.inputs, head_of(spec, transform)
+    run = functools.partial(_run_original, raw, head)
+    effects = measure_batch_effects(lambda batch: run(batch, count_rows(batch)), inputs, batch_size)
+    dependence = effects.dependence
+    # What was run already is not run again, unless it counts which rows were run together.
+    is_known = transform is None and dependence is None
+    probs = head(reference.raw, count_rows(inputs)) if is_known else run(inputs, batch_size)
+    # The model itself at other batch sizes.
+    small = next(cut_inputs(inputs, SMALL_ROWS))
+    alone = None if effects.samples else _run_original_if_taken(raw, head, small, 1)
+    noise = 0.0
+    if dependence is None:
+        noise = max(_largest_distance(probs, effects.together), _largest_distance(probs, alone))
+        if noise > NOISE_LIMIT:
+            dependence, noise = _describe_dependence(noise), 0.0
+    return Expectation(probs, alone, effects.samples, dependence, noise)
+
+
 def measure(
     reference: Reference,
     runner: Runner,
@@ -40,6 +90,7 @@ def measure(
     batch_size: int,
     tolerance: float = DEFAULT_TOLERANCE,
     transform: Transform | None = None,
+    expectation: Expectation | None = None,
 ) -> ParityReport:
     """Run both on the same rows and compare their distributions.
 
@@ -49,32 +100,21 @@ def measure(
         batch_size: The batch size of the run to come. The first 8 rows are run at 1, 2 and 3 as well.
         tolerance: The largest total variation that counts as the same.
         transform: Takes the head's place, as an ``output_transform`` does.
+        expectation: What `expect_rows` gives, if it was asked already.
     """
     raw, inputs, head = reference.model, reference.inputs, head_of(runner.spec, transform)
     rows = count_rows(inputs)
-    run = functools.partial(_run_original, raw, head)
-    effects = measure_batch_effects(lambda batch: run(batch, count_rows(batch)), inputs, batch_size)
-    dependence, problem = effects.dependence, None
-    # What was run already is not run again, unless it counts which rows were run together.
-    is_known = batch_size == reference.plan.batch_size and transform is None and dependence is None
-    expected = head(reference.raw, rows) if is_known else run(inputs, batch_size)
-    gap = None
+    expectation = expectation or expect_rows(reference, runner.spec, batch_size=batch_size, transform=transform)
+    expected, alone, dependence = expectation.probs, expectation.alone, expectation.dependence
+    problem, gap = None, None
     if raw.original is not None:
         few = next(cut_inputs(inputs, batch_size))
         distances_of_original = total_variation(
             _run_original(raw.original, head, few, batch_size), expected[: count_rows(few)]
         )
         gap = float(np.nanmax(distances_of_original, initial=0.0))
-
-    # The model itself at other batch sizes.
     small = next(cut_inputs(inputs, SMALL_ROWS))
-    alone = None if effects.samples else _run_original_if_taken(raw, head, small, 1)
-    noise = 0.0
-    if dependence is None:
-        noise = max(_largest_distance(expected, effects.together), _largest_distance(expected, alone))
-        if noise > NOISE_LIMIT:
-            dependence, noise = _describe_dependence(noise), 0.0
-    tolerance = max(tolerance, NOISE_FACTOR * noise)
+    tolerance = max(tolerance, NOISE_FACTOR * expectation.noise)
 
     # A row that has no distribution of its own cannot differ from one.
     is_without = rows_with_nan(inputs) & without_distribution(expected)
@@ -112,10 +152,10 @@ def measure(
         tolerance=tolerance,
         row_spread=row_spread(expected[finite]),
         uniform_distance=uniform_distance(expected[finite]),
-        deterministic=not effects.samples,
+        deterministic=not expectation.samples,
         original_gap=gap,
         problem=problem,
-        noise=noise,
+        noise=expectation.noise,
         row_dependence=dependence,
     )
 

@@ -19,6 +19,7 @@ from ..models.onnx_file import external_locations
 from ..models.onnx_model import LoadedOnnx, load_onnx
 from ..plugin_kit.graph_checks import graph_inputs
 from ..runtime.devices import placements
+from ..runtime.measured_plan import choose_measured_plan, recall_plan
 from ..runtime.open_runners import open_onnx_runners
 from ..runtime.opened import OpenedModel
 from ..runtime.original_rows import ask_original
@@ -27,7 +28,7 @@ from ..runtime.session import available_providers
 from .cache import ExportCache, key_of
 from .heads import add_head
 from .output_kind import with_output_kind
-from .parity import head_of, measure
+from .parity import expect_rows, head_of, measure
 from .probes import find_difference, guard_export, may_be_probed
 from .reference import Reference, with_spread_rows
 
@@ -164,20 +165,27 @@ def _compare(exported: LoadedOnnx, request: RunRequest, reference: Reference, or
     """Add the head, open the sessions of the run, and compare them with the original."""
     loaded = _with_head(exported, request, reference)
     candidates = placements(request.run.device, request.run.precision, available_providers())
+    transform = request.output.output_transform
+    # Only of what is run is the plan measured, and only if a row is the same in every batch.
+    request = recall_plan(request, loaded, candidates) if ask else request
     opened = open_onnx_runners(loaded, request, candidates)
-    on_its_own = opened.runners[0]
-    if ask:
-        opened = ask_original(opened, reference.model, request.output, first_row(reference.inputs))
     try:
+        expectation = expect_rows(reference, opened.spec, batch_size=opened.plan.batch_size, transform=transform)
+        if ask and expectation.dependence is None:
+            opened = choose_measured_plan(opened, loaded, request)
+        on_its_own = opened.runners[0]
+        if ask:
+            opened = ask_original(opened, reference.model, request.output, first_row(reference.inputs))
         parity = measure(
             reference,
             opened.runners[0],
             batch_size=opened.plan.batch_size,
             tolerance=request.model_options.tolerance,
-            transform=request.output.output_transform,
+            transform=transform,
+            expectation=expectation,
         )
         if parity.passed and may_be_probed(reference.model, reference.inputs):
-            head = head_of(opened.spec, request.output.output_transform)
+            head = head_of(opened.spec, transform)
             difference = find_difference(
                 loaded,
                 lambda row: head(reference.model.forward(row), 1),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contracts.batch import Inputs, count_rows, cut_inputs, first_row, join_inputs
+from ..contracts.batch_plan import BatchPlan
 from ..contracts.options import OutputOptions
 from ..contracts.runner import CallTime, RawModel, one_thread
 from ..distributions.probabilities import check_raw_shape
@@ -20,7 +21,6 @@ from ..errors import DataError, OutputError, RunError
 from ..runtime.inputs import advise_transpose
 from ..runtime.refused_rows import run_without_refused
 from ..runtime.request import RunRequest
-from ..runtime.tuning import BatchPlan
 from ..runtime.turns import open_native_model
 
 TIMED_ROWS, QUICK_S = 32, 0.05

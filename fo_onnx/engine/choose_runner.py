@@ -182,7 +182,7 @@ def _open_native(
     runner = _open_native_runner(request, reference, spec, _precomputed_batches(request, reference))
     return OpenedModel(
         runners=(runner,), spec=with_class_count(spec, runner, request, reference.plan.batch_size),
-        plan=replace(reference.plan, sessions=1, threads=cpu_cores()),
+        plan=replace(reference.plan, sessions=1, threads=cpu_cores(), spinning=False),
         sha256=fingerprint, reason=reason, parity=parity, versions=request.plugin.versions(),
     )  # fmt: skip
 

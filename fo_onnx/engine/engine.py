@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contracts.batch import Batch
+from ..contracts.batch_plan import BatchPlan
 from ..contracts.options import (
     DataOptions,
     DatasetArguments,
@@ -38,7 +39,7 @@ from ..runtime.devices import cpu_cores
 from ..runtime.opened import OpenedModel, open_without_rows
 from ..runtime.original_rows import answer_invalid
 from ..runtime.request import RunRequest
-from ..runtime.tuning import BatchPlan, first_rows, spread_rows
+from ..runtime.tuning import first_rows, spread_rows
 from ..runtime.turns import open_native_model
 from ..sources import open_source
 from ..store import RunFolder
@@ -47,6 +48,7 @@ from .bounded_source import bound_source
 from .choose_runner import choose_runner
 from .labels import adopt_class_names
 from .preview import RunPlan
+from .recorded_tuning import with_tuning_of_result
 from .run import Run, reopen_run
 
 
@@ -90,7 +92,7 @@ class Engine:
         """
         self._model_options = select_options(ModelOptions, arguments)
         self._output = select_options(OutputOptions, arguments)
-        self._run = select_options(RunOptions, arguments)
+        self._run = with_tuning_of_result(select_options(RunOptions, arguments))
         with current().calling("the opening of the model"):
             self._resolved = resolve_model(model, self._model_options, self._output)
         self._shared: _SharedModel | None = None
@@ -173,7 +175,7 @@ class Engine:
             if largest == 0:
                 return {}
             # A plan of its own, so that no run is planned like this.
-            plan = BatchPlan(largest, 1, cpu_cores(), "timing")
+            plan = BatchPlan(largest, 1, cpu_cores(), True, "timing")
             runner = self._open(source, example, largest, self._run, plan).runners[0]
             timings: dict[int, list[float]] = {}
             for size in batch_sizes:

@@ -61,6 +61,7 @@ def settings(opened: OpenedModel, run_identity: dict[str, Any]) -> dict[str, Any
         "batch_size": plan.batch_size,
         "sessions": plan.sessions,
         "threads": plan.threads,
+        "spinning": plan.spinning,
         "parity": None if opened.parity is None else opened.parity.to_dict(),
         "meta": {
             "model": {"name": opened.spec.name, **run_identity["model"]},
@@ -129,7 +130,7 @@ def meta(
             "threads": plan.threads,
             "precision": "tf32" if place and place.tf32 else "float32",
             "tf32": bool(place and place.tf32),
-            "tuning": plan.reason,
+            "tuning": plan.to_record(),
             "export": opened.export_origin,
         },
         "parity": None

@@ -17,6 +17,7 @@ from ..conversion.heads import prepare_head
 from ..errors import FoOnnxError, ModelError, OptionError, OutputError, warn_at_caller
 from ..models.onnx_model import LoadedOnnx, OnnxModel, load_onnx
 from ..runtime.devices import Placement, placements
+from ..runtime.measured_plan import choose_measured_plan, recall_plan
 from ..runtime.open_runners import open_onnx_runners
 from ..runtime.opened import OpenedModel
 from ..runtime.request import RunRequest
@@ -42,10 +43,12 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
         OutputError: Its rows depend on their batch, whose size is built into it.
     """
     loaded = _prepare_file(request)
+    request = recall_plan(request, loaded, _placements(request))
     opened = _open_prepared(loaded, request)
-    is_compared = opened.parity is not None and opened.parity.passed
-    if is_compared or request.recorded_plan is not None:
+    if request.recorded_plan is not None:
         return opened
+    if opened.parity is not None and opened.parity.passed:
+        return choose_measured_plan(opened, loaded, request)
     run = opened.runners[0].run
     try:
         effects = measure_batch_effects(
@@ -55,7 +58,7 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
         # The run names the row that the file refuses.
         return opened
     if effects.dependence is None:
-        return opened
+        return choose_measured_plan(opened, loaded, request)
     opened.close()
     name, fixed, plan = opened.spec.name, opened.spec.fixed_batch, opened.plan
     if fixed is not None and fixed > 1 and not effects.samples:

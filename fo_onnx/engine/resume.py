@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..contracts.batch import Batch
-from ..contracts.options import RunOptions, positive_int
+from ..contracts.batch_plan import MOST, BatchPlan, plan_of_record
+from ..contracts.options import RunOptions
 from ..contracts.parity_report import ParityReport
 from ..contracts.runner import Runner
 from ..contracts.source import Source
 from ..errors import DataError, OptionError, ResumeError, StoreError, first_line
 from ..runtime.opened import OpenedModel
-from ..runtime.tuning import BatchPlan
 from ..store import RunFolder, differences
 from .rerun_rows import describe_other_rows
 
@@ -136,8 +136,8 @@ def recorded_run(folder: RunFolder, run: RunOptions) -> tuple[RunOptions, BatchP
             f"Resuming {folder.path}: the run was begun with the {settings['runner']} runner, and runner={run.runner!r} is asked "
             "for now. Leave runner= out, or begin anew with overwrite=True."
         )
-    plan = BatchPlan(settings["batch_size"], settings["sessions"], settings["threads"], "as recorded")
-    return replace(run, runner=settings["runner"], batch_size=settings["batch_size"]), plan
+    plan = plan_of_record({name: settings[name] for name in (*MOST, "spinning")})
+    return replace(run, runner=settings["runner"], batch_size=plan.batch_size, tuning=None), plan
 
 
 def resumed_model(folder: RunFolder, opened: OpenedModel) -> OpenedModel:
@@ -165,10 +165,7 @@ def check_settings(settings: Mapping[str, Any], path: Path) -> None:
     try:
         if settings["runner"] not in ("onnx", "native"):
             raise OptionError(f"runner={settings['runner']!r} is not a choice")
-        for name, most in (("batch_size", 2**31), ("sessions", 1024), ("threads", 4096)):
-            positive_int(name, settings[name])
-            if settings[name] > most:
-                raise OptionError(f"{name}={settings[name]} is more than any run has ({most})")
+        plan_of_record({name: settings[name] for name in (*MOST, "spinning")})
         if not isinstance(settings["device"], str) or not isinstance(settings["reason"], str | None):
             raise OptionError("device and reason are no texts")
         if settings["parity"] is not None:

@@ -48,13 +48,14 @@ def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement
     on_cpu = placements[0].provider == "CPUExecutionProvider"
     plan = request.plan_batches(on_cpu=on_cpu, model_bytes=loaded.size_bytes, fixed_batch=spec.fixed_batch)
     if len(placements) > 1:
-        plan = replace(plan, sessions=len(placements), threads=max(cpu_cores() // len(placements), 1))
+        threads = max(cpu_cores() // len(placements), 1)
+        plan = replace(plan, sessions=len(placements), threads=threads, spinning=False)
     else:
         placements = placements * plan.sessions
     content = loaded.content
     runners = []
     for place in placements:
-        session = Session(content, loaded.model.path.parent, place, plan.threads, spec.name)
+        session = Session(content, loaded.model.path.parent, place, plan.threads, spec.name, spinning=plan.spinning)
         runners.append(
             OnnxRunner(
                 session, spec, place.device, probs=probs, logits=logits, transform=request.output.output_transform,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..contracts.batch import Inputs
+from ..contracts.batch_plan import BatchPlan
 from ..contracts.options import OutputOptions
 from ..contracts.parity_report import ParityReport
 from ..contracts.runner import CallTime, Runner, RunOutput
@@ -15,7 +16,6 @@ from ..contracts.spec import ModelSpec, TensorSpec
 from ..models.class_names import choose_class_names
 from .devices import Placement
 from .native_runner import NativeRunner
-from .tuning import BatchPlan
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def open_without_rows(classes: int, spec: ModelSpec | None, output: OutputOption
     spec = spec or ModelSpec(inputs=(), output=TensorSpec("output", "float32", ()), framework="unknown")
     names = choose_class_names(output.class_names, replace(spec, classes=None))
     spec = replace(spec, classes=classes, class_names=names)
-    return OpenedModel((_NoRunner(spec),), spec, BatchPlan(1, 1, 1, "no rows"), "")
+    return OpenedModel((_NoRunner(spec),), spec, BatchPlan(1, 1, 1, False, "no rows"), "")
 
 
 class _NoRunner:

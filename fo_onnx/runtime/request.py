@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..contracts.batch import Inputs, cut_inputs
+from ..contracts.batch_plan import BatchPlan, plan_of_record
 from ..contracts.exporter import Exporter
 from ..contracts.options import ModelOptions, OutputOptions, RunOptions
 from ..contracts.runner import Runner
 from ..contracts.spec import ModelSpec
+from ..errors import OptionError
 from ..models.class_names import choose_class_names
 from ..models.onnx_model import LoadedOnnx, OnnxModel
 from .devices import cpu_cores
-from .tuning import BatchPlan, plan_batches
+from .tuning import plan_batches
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,22 @@ class RunRequest:
     read_spread: Callable[[], Inputs] = dict
 
     def plan_batches(self, *, on_cpu: bool = True, model_bytes: int = 0, fixed_batch: int | None = None) -> BatchPlan:
-        """Return the plan of this run, for a model of `model_bytes`; that of a resumed run is the recorded one."""
-        return self.recorded_plan or plan_batches(
+        """Return the plan of this run, for a model of `model_bytes`: the recorded one, the one given, or that of the rule.
+
+        Raises:
+            OptionError: ``tuning=`` says another batch size than the one that is built into the model.
+        """
+        if self.recorded_plan is not None:
+            return self.recorded_plan
+        if self.run.tuning is not None:
+            plan = plan_of_record(self.run.tuning)
+            if fixed_batch not in (None, plan.batch_size):
+                raise OptionError(
+                    f"tuning= says batches of {plan.batch_size} rows, and the model takes batches of {fixed_batch}, which are "
+                    "built into it. Leave tuning= out, or give that of a run of this model."
+                )
+            return plan if on_cpu else replace(plan, sessions=1, threads=1, spinning=False)
+        return plan_batches(
             self.example, self.rows, on_cpu=on_cpu, cores=cpu_cores(), model_bytes=model_bytes,
             batch_size=self.run.batch_size, fixed_batch=fixed_batch,
         )  # fmt: skip

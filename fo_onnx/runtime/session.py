@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -69,9 +70,19 @@ class Session:
     Attributes:
         provider: The execution provider that runs the graph.
         cpu_nodes: Number of nodes that run on the CPU though another provider was asked for; 0 on the CPU itself.
+        opening_s: Seconds that opening it took.
     """
 
-    def __init__(self, model: Path | bytes, folder: Path, placement: Placement, threads: int, model_name: str) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        folder: Path,
+        placement: Placement,
+        threads: int,
+        model_name: str,
+        *,
+        spinning: bool = True,
+    ) -> None:
         """Open a session.
 
         Args:
@@ -80,6 +91,7 @@ class Session:
             placement: The provider and its options.
             threads: Threads within an operator.
             model_name: For messages.
+            spinning: Whether its threads spin while they wait for work.
 
         Raises:
             DeviceError: The provider was asked for and did not load.
@@ -89,6 +101,7 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         # What it would print of an error is in the exception, too.
         options.log_severity_level = _NOTHING
         accelerated = placement.provider != "CPUExecutionProvider"
@@ -97,6 +110,7 @@ class Session:
             placement.preload(ort)
         if isinstance(model, bytes):
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        begun = time.perf_counter()
         providers: list[Any] = [(placement.provider, dict(placement.options))]
         if accelerated:
             providers.append("CPUExecutionProvider")
@@ -118,6 +132,7 @@ class Session:
                 f"device={placement.device!r} was asked for, but ONNX Runtime could not load {placement.provider}: "
                 f"{missing_library(ort, placement.provider)}. Mend the installation, or say device='cpu'."
             )
+        self.opening_s = time.perf_counter() - begun
         self.provider = placement.provider
         self.cpu_nodes = _nodes_on_cpu(self._session) if accelerated else 0
         self._ort = ort

@@ -1,19 +1,20 @@
-"""How a run is cut and spread: rows per batch, sessions, threads per session.
+"""The rule by which runs are cut and spread: rows per batch, sessions, threads per session.
 
-By rule, not by timing, so that the same job is cut the same way again and its rows are equal in every bit. The rules come
-from measurements on CPUs: one-thread sessions side by side ran 1.0 to 1.3 times as fast as one session over the same
-threads, for a multilayer perceptron and for convolutional nets, and batches of about a megabyte of input, which stay
-in the cache, were within a few percent of the best size (``benchmarks/bench_engine.py``).
+The rule holds for short runs, and is where the search for a faster plan begins (`plan_search`). It comes from measurements
+on CPUs: one-thread sessions side by side ran 1.0 to 1.3 times as fast as one session over the same threads, for a
+multilayer perceptron and for convolutional nets, and batches of about a megabyte of input, which stay in the cache, were
+within a few percent of the best size (``benchmarks/bench_engine.py``). Of several sessions, those whose threads do not spin
+while they wait ran 1.4 times as fast as spinning ones.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from ..contracts.batch import Batch, Inputs
+from ..contracts.batch_plan import BatchPlan
 from ..contracts.source import Source
 
 CPU_BATCH_BYTES = 1 << 20
@@ -25,23 +26,6 @@ EXAMPLE_BYTES = 64 << 20
 LEAST_ROWS = 16
 WEIGHTS_LIMIT_BYTES = 2 << 30
 """Sessions side by side each hold the weights; together they take at most this."""
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """How a run is cut and spread.
-
-    Attributes:
-        batch_size: Rows per run of the model.
-        sessions: Sessions side by side.
-        threads: Threads within each.
-        reason: What decided on the batch size.
-    """
-
-    batch_size: int
-    sessions: int
-    threads: int
-    reason: str
 
 
 def first_rows(source: Source, rows: int = EXAMPLE_ROWS) -> Batch:
@@ -115,8 +99,9 @@ def plan_batches(
     else:
         size, reason = batch_size, "batch size given"
     if not on_cpu:
-        return BatchPlan(size, 1, 1, reason)
+        return BatchPlan(size, 1, 1, False, reason)
     batches = cores if rows is None else -(-rows // size)
     fitting = max(WEIGHTS_LIMIT_BYTES // max(model_bytes, 1), 1)
     sessions = max(min(cores, batches, fitting, MOST_SESSIONS), 1)
-    return BatchPlan(size, sessions, max(cores // sessions, 1), reason)
+    threads = max(cores // sessions, 1)
+    return BatchPlan(size, sessions, threads, sessions == 1 < threads, reason)

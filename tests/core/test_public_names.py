@@ -63,6 +63,7 @@ GENERATE = [
     "device",
     "runner",
     "batch_size",
+    "tuning",
     "precision",
     "framework",
     "params",

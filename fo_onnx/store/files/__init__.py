@@ -10,13 +10,13 @@ from .folders import (
 from .operations import Operations, operations, os_errors
 from .output import OutputFile, copy, write_at, write_bytes
 from .ownership import (
-    KIND_CACHED, KIND_RUN, KIND_TEMPORARY, KIND_WORK, LOCK, MARKERS, TEMPORARY, foreign_entries, list_names, marker,
-    may_begin_in, read_marker, require_replaceable,
+    KIND_CACHED, KIND_MEASUREMENTS, KIND_RUN, KIND_TEMPORARY, KIND_WORK, LOCK, MARKERS, TEMPORARY, foreign_entries,
+    list_names, marker, may_begin_in, read_marker, require_replaceable,
 )
 from .work_folders import WORK_FILES, remove_temporary_remains, temporary_folder, work_folder
 
 __all__ = [
-    "KIND_CACHED", "KIND_RUN", "KIND_TEMPORARY", "KIND_WORK", "LOCK", "MARKERS", "TEMPORARY", "WORK_FILES",
+    "KIND_CACHED", "KIND_MEASUREMENTS", "KIND_RUN", "KIND_TEMPORARY", "KIND_WORK", "LOCK", "MARKERS", "TEMPORARY", "WORK_FILES",
     "Operations", "OutputFile", "begin_folder", "copy", "foreign_entries", "list_names",
     "lock_folder", "make_folder", "marker", "may_begin_in", "move_folder", "operations", "os_errors", "read_marker",
     "remove_entries", "remove_file", "remove_folder", "remove_remains", "remove_temporary_remains", "replace_folder",

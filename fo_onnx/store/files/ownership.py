@@ -22,10 +22,9 @@ TEMPORARY = ".tmp"
 LOCK = ".lock"
 MARKERS = ("run.json", "manifest.json", "fo-onnx.json")
 """Files that can mark a folder as ours: those of a run, and that of every other folder."""
-KIND_RUN, KIND_WORK, KIND_TEMPORARY, KIND_CACHED = (
-    f"fo-onnx {what}" for what in ("run", "work folder", "temporary folder", "cached export")
+KINDS = KIND_RUN, KIND_WORK, KIND_TEMPORARY, KIND_CACHED, KIND_MEASUREMENTS = tuple(
+    f"fo-onnx {what}" for what in ("run", "work folder", "temporary folder", "cached export", "measurements")
 )
-KINDS = (KIND_RUN, KIND_WORK, KIND_TEMPORARY, KIND_CACHED)
 MARKER_START = b'{"kind": "fo-onnx '
 """The first bytes of every marker, by which a killed beginning is recognised."""
 _MARKER_SCHEMA = 1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fo_onnx
+from fo_onnx.runtime.measurements import Measurements
 from fo_onnx.store import files
 
 
@@ -164,9 +165,11 @@ def test_doctor_shows_and_clears_the_cache(run, work, empty_cache) -> None:
     assert (document["entries"], document["folder"], document["limit_bytes"]) == (1, str(empty_cache), 10**10)
     assert document["size_bytes"] > 1000
     assert f"of at most 10 GB, in {empty_cache}" in run("doctor").stdout
+    Measurements.of_user().keep("plan", {}, {})
+    assert json.loads(run("doctor", "--json").stdout)["cache"]["measurements"] == 1
     cleared = run("doctor", "--clear-cache").stdout
     assert "cache        0 exports, 0 bytes" in cleared
-    assert "(1 were removed)" in cleared
+    assert "; 0 measurements (2 were removed)" in cleared
     assert [e for e in empty_cache.iterdir() if e.is_dir()] == []
 
 

@@ -79,10 +79,20 @@ def run(folder: Path, program: str) -> dict[str, int]:
     return counts
 
 
-def test_each_file_is_parsed_once_on_a_road(tmp_path: Path) -> None:
+MEASURED = """
+# Every run is long enough for its plan to be measured.
+from fo_onnx.runtime import measured_plan, plan_search
+
+measured_plan.LEAST_RUN_S = plan_search.LEAST_RUN_S = 0.0
+"""
+
+
+@pytest.mark.parametrize("preamble", ["", MEASURED], ids=["by rule", "measured"])
+def test_each_file_is_parsed_once_on_a_road(tmp_path: Path, preamble: str) -> None:
     pytest.importorskip("torch")
     linear(tmp_path / "foreign.onnx", weights=np.ones((4, 3), np.float32))
-    assert run(tmp_path, PROGRAM) == MOST
+    assert run(tmp_path, preamble + PROGRAM) == MOST
+    assert (tmp_path / "cache" / "measurements").exists() == bool(preamble)
 
 
 def test_a_second_parse_is_counted(tmp_path: Path) -> None:
