@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..contracts.batch import Inputs, count_rows, cut_inputs, first_row
+from ..contracts.exporter import Devices
 from ..contracts.parity_report import ParityReport
 from ..contracts.runner import Runner
 from ..contracts.spec import LOGIT_KINDS, ModelSpec
+from ..control.announcing import announce
 from ..control.run_control import current
 from ..conversion.batch_effects import measure_batch_effects
+from ..conversion.cache import ExportCache, key_of
 from ..conversion.output_kind import with_output_kind
 from ..conversion.parity import head_of
 from ..conversion.prepare import VerifiedExport, prepare_onnx
@@ -39,9 +42,13 @@ from ..runtime.devices import cpu_cores, parse_device
 from ..runtime.native_runner import NativeRunner
 from ..runtime.opened import OpenedModel
 from ..runtime.request import RunRequest, with_class_count
+from ..runtime.session import runtime
+from ..runtime.tuning import BatchPlan
 from ..runtime.turns import open_native_model
 from ..store import files
+from .faster_runner import LEAST_RUN_S, RunnerSpeed, keep_speed, measure_speed, read_speed
 from .open_file import choose_for_file
+from .small_jobs import SmallJob, find_small_job, keep_export_s
 
 log = logging.getLogger("fo_onnx.engine")
 
@@ -78,17 +85,26 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
             warn_at_caller(f"{opened.spec.name} runs natively: {opened.reason}")
         return opened
 
-    # ONNX, unless the export fails or is not the same.
+    # Native, because the job is small, or because that was faster before.
+    by_speed = _is_chosen_by_speed(request, reference)
+    if by_speed and (native := _stay_native(request, reference, fingerprint)) is not None:
+        return native
+
+    # ONNX, unless the export fails or is not the same, or turns out to be the slower one.
     stack = contextlib.ExitStack()
     try:
         folder = stack.enter_context(files.temporary_folder())
+        export_begun = time.monotonic()
         export = prepare_onnx(request, reference, Path(folder), fingerprint, ask=True)
+        if export.origin == "new":
+            keep_export_s(plugin.name, time.monotonic() - export_begun)
         dependence = export.parity.row_dependence
         is_wanted = request.run.runner == "onnx" and export.parity.agrees
         if export.parity.passed or is_wanted:
             if dependence is not None:
                 warn_at_caller(f"{export.opened.spec.name} runs in ONNX all the same: {dependence}")
-            return _open_exported(request, reference, fingerprint, export, stack, time.monotonic() - begun)
+            exported = _open_exported(request, reference, fingerprint, export, stack, time.monotonic() - begun)
+            return _take_faster(request, reference, exported) if by_speed else exported
         export.opened.close()
         error: FoOnnxError = ParityError(f"{plugin.name} → ONNX: {export.parity.verdict()}.")
         parity: ParityReport | None = export.parity
@@ -101,6 +117,81 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
     if request.run.runner == "onnx":
         raise error
     return _fall_back_to_native(request, reference, fingerprint, error, parity)
+
+
+def _is_chosen_by_speed(request: RunRequest, reference: Reference) -> bool:
+    """Return whether speed may choose: nothing was asked for that only one way has, and it is known how many rows there are."""
+    run = request.run
+    is_free = run.runner == "auto" and run.precision != "tf32" and _is_on_device(request, reference)
+    return is_free and request.rows is not None and request.recorded_plan is None
+
+
+def _stay_native(request: RunRequest, reference: Reference, fingerprint: str) -> OpenedModel | None:
+    """Open the native runner if that was the faster one before, or if an export would cost too much; else return ``None``."""
+    plugin, rows = request.plugin, request.rows
+    assert plugin is not None
+    assert rows is not None
+    export_key = key_of(plugin, fingerprint, request.example, request.model_options, request.output)
+    choice: RunnerSpeed | SmallJob | None
+    if ExportCache.of_user().holds(export_key):
+        known = read_speed(_speed_key(request, reference, fingerprint))
+        choice = known if known is not None and known.is_native_faster else None
+    else:
+        choice = find_small_job(reference, rows, plugin.name)
+    if choice is None:
+        return None
+    try:
+        opened = _open_native(request, reference, fingerprint, choice.reason)
+    except OutputError:
+        # The graph may say what the output means.
+        return None
+    log.info("%s runs natively: %s", opened.spec.name, opened.reason)
+    if opened.reason != choice.reason:
+        warn_at_caller(f"{opened.spec.name} runs natively: {opened.reason}")
+    most_rows = choice.most_rows if isinstance(choice, SmallJob) else None
+    return replace(opened, speed=choice.record, most_rows=most_rows)
+
+
+def _take_faster(request: RunRequest, reference: Reference, exported: OpenedModel) -> OpenedModel:
+    """Return the exported model, or the original in its place if that is the faster one."""
+    assert request.plugin is not None
+    assert request.rows is not None
+    assert exported.original is not None
+    assert exported.open_native is not None
+    key = _speed_key(request, reference, exported.sha256)
+    speed, native_s = read_speed(key), request.rows * reference.row_s
+    if speed is None and native_s >= LEAST_RUN_S:
+        announce(f"timing {exported.spec.name} in {request.plugin.name} and in ONNX", request.run.progress)
+        speed = measure_speed(exported, exported.original, reference.inputs, reference.plan.batch_size, native_s)
+        if speed is not None:
+            keep_speed(key, speed)
+    if speed is None:
+        return exported
+    if not speed.is_native_faster:
+        return replace(exported, speed=speed.record)
+    log.info("%s runs natively: %s", exported.spec.name, speed.reason)
+    exported.close()
+    return OpenedModel(
+        (exported.open_native(),), exported.spec, _native_plan(reference), exported.sha256, reason=speed.reason,
+        parity=exported.parity, export_s=exported.export_s, versions=exported.versions, speed=speed.record,
+    )  # fmt: skip
+
+
+def _speed_key(request: RunRequest, reference: Reference, fingerprint: str) -> dict[str, Any]:
+    """Return what the speed of both ways depends on."""
+    plugin, run = request.plugin, request.run
+    assert plugin is not None
+    return {
+        "model": fingerprint,
+        "type": type(request.model).__qualname__,  # compiled, or not
+        "versions": plugin.versions() | {"onnxruntime": runtime().__version__},
+        "inputs": [[name, str(a.dtype), list(a.shape[1:])] for name, a in request.example.items()],
+        "run": [run.device, run.batch_size, run.precision, reference.model.device, reference.plan.batch_size],
+    }
+
+
+def _native_plan(reference: Reference) -> BatchPlan:
+    return replace(reference.plan, sessions=1, threads=cpu_cores())
 
 
 def _open_exported(
@@ -182,7 +273,7 @@ def _open_native(
     runner = _open_native_runner(request, reference, spec, _precomputed_batches(request, reference))
     return OpenedModel(
         runners=(runner,), spec=with_class_count(spec, runner, request, reference.plan.batch_size),
-        plan=replace(reference.plan, sessions=1, threads=cpu_cores()),
+        plan=_native_plan(reference),
         sha256=fingerprint, reason=reason, parity=parity, versions=request.plugin.versions(),
     )  # fmt: skip
 
@@ -212,11 +303,19 @@ def _open_native_runner(
     request: RunRequest, reference: Reference, spec: ModelSpec, precomputed: list[tuple[Inputs, Any]] | None = None
 ) -> Runner:
     """Return the runner on the device that was asked for; the reference is used if it is there already."""
-    name = request.run.device
-    device = str(parse_device(name)) if isinstance(name, str) else tuple(str(parse_device(n)) for n in name)
-    is_there = device in ("auto", reference.model.device)
-    model = reference.model if is_there else open_native_model(request, device)
+    is_there = _is_on_device(request, reference)
+    model = reference.model if is_there else open_native_model(request, _device_of(request))
     return NativeRunner(
         model, spec, keep_logits=request.output.keep_logits, transform=request.output.output_transform,
         precomputed=precomputed if is_there and precomputed else (), known_row=first_row(reference.inputs),
     )  # fmt: skip
+
+
+def _device_of(request: RunRequest) -> Devices:
+    name = request.run.device
+    return str(parse_device(name)) if isinstance(name, str) else tuple(str(parse_device(n)) for n in name)
+
+
+def _is_on_device(request: RunRequest, reference: Reference) -> bool:
+    """Return whether the model is on the device that was asked for."""
+    return _device_of(request) in ("auto", reference.model.device)

@@ -58,11 +58,18 @@ class _SharedModel:
         opened: The model.
         key: What it was opened for.
         users: The calls in progress that use it, and the engine itself until another one has taken its place.
+        rows: The rows of all calls that it was opened for or returned to.
     """
 
     opened: OpenedModel
     key: tuple[Any, ...]
     users: int = 1
+    rows: int = 0
+
+    def serves(self, key: tuple[Any, ...], rows: int | None) -> bool:
+        """Return whether a call may use it: one that was opened for a small job is not for more rows than that, over all calls."""
+        most = self.opened.most_rows
+        return self.key == key and (most is None or (rows is not None and self.rows + rows <= most))
 
 
 class Engine:
@@ -240,7 +247,7 @@ class Engine:
         with current().holding(self._opening, "while another call opened the model"):
             self._require_open()
             shared = self._shared
-            if shared is None or shared.key != key:
+            if shared is None or not shared.serves(key, rows):
                 self._replace(None)
                 resolved, self._resolved = self._resolved, self._resolved.without_graph()
                 request = self._make_request(resolved, example, rows, run, recorded_plan)
@@ -250,6 +257,7 @@ class Engine:
             with self._lock:
                 self._require_open()
                 shared.users += 1
+                shared.rows += rows or 0
         current().at_end(lambda: self._release(shared))
         return shared.opened
 
