@@ -137,7 +137,7 @@ def _stay_native(request: RunRequest, reference: Reference, fingerprint: str) ->
         known = read_speed(_speed_key(request, reference, fingerprint))
         choice = known if known is not None and known.is_native_faster else None
     else:
-        choice = find_small_job(reference, rows, plugin.name)
+        choice = find_small_job(reference, request.earlier_rows + rows, plugin.name)
     if choice is None:
         return None
     try:

@@ -47,7 +47,7 @@ from .bounded_source import bound_source
 from .choose_runner import choose_runner
 from .labels import adopt_class_names
 from .preview import RunPlan
-from .run import Run, reopen_run
+from .run import Run, recorded_runner, reopen_run
 
 
 @dataclass
@@ -201,6 +201,9 @@ class Engine:
         destination = select_options(DestinationOptions, arguments)
         source = self._open_source(data, options)
         folder = reopen_run(destination, options)
+        if run.runner == "auto" and (kind := recorded_runner(destination)) is not None:
+            # A finished result is compared with the rows of its own runner.
+            run = replace(run, runner=kind)
         try:
             opened = adopt_class_names(self._open_for_run(source, run, folder), source)
             yield Run(opened, source, options, run, self._output, destination, folder)
@@ -248,10 +251,14 @@ class Engine:
             self._require_open()
             shared = self._shared
             if shared is None or not shared.serves(key, rows):
+                earlier_rows = 0 if shared is None or shared.opened.most_rows is None else shared.rows
                 self._replace(None)
                 resolved, self._resolved = self._resolved, self._resolved.without_graph()
                 request = self._make_request(resolved, example, rows, run, recorded_plan)
-                request = replace(request, read_spread=lambda: spread_rows(source), assumed_batch=source.assumed_batch)
+                request = replace(
+                    request, read_spread=lambda: spread_rows(source), assumed_batch=source.assumed_batch,
+                    earlier_rows=earlier_rows,
+                )  # fmt: skip
                 shared = _SharedModel(choose_runner(request), key)
                 self._replace(shared)
             with self._lock:

@@ -114,7 +114,9 @@ def take_turns(
             return pairs
 
 
-def measure_speed(opened: OpenedModel, native: Runner, inputs: Inputs, batch_size: int, native_s: float) -> RunnerSpeed | None:
+def measure_speed(
+    opened: OpenedModel, native: Runner, inputs: Inputs, batch_size: int, native_s: float
+) -> RunnerSpeed | None:
     """Time a few batches of both ways as the run would run them.
 
     Args:
