@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+from ..guards.printable import escaped
+
 log = logging.getLogger("fo_onnx.engine")
 
 
@@ -16,5 +18,11 @@ def announce(step: str, show: bool | None = None) -> None:
         show: Whether it is shown on standard error; ``None`` shows it if that is a terminal. As ``progress=`` of `fo_onnx.generate`.
     """
     log.info("%s", step)
-    if show or (show is None and sys.stderr.isatty()):
-        print(f"fo-onnx: {step} …", file=sys.stderr, flush=True)
+    if is_shown(show):
+        # Names of models may come from files.
+        print(f"fo-onnx: {escaped(step)} …", file=sys.stderr, flush=True)
+
+
+def is_shown(show: bool | None) -> bool:
+    """Return whether progress is shown: as it was said, else if standard error is a terminal."""
+    return sys.stderr.isatty() if show is None else show

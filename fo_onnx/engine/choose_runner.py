@@ -96,7 +96,7 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
         folder = stack.enter_context(files.temporary_folder())
         export_begun = time.monotonic()
         export = prepare_onnx(request, reference, Path(folder), fingerprint, ask=True)
-        if export.origin == "new":
+        if export.origin == "new" and export.parity.passed:
             keep_export_s(plugin.name, time.monotonic() - export_begun)
         dependence = export.parity.row_dependence
         is_wanted = request.run.runner == "onnx" and export.parity.agrees
