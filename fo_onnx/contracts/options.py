@@ -156,12 +156,12 @@ class RunOptions:
 
     Attributes:
         device: One device, or a list of them.
-        runner: ``"auto"`` (ONNX, else native), ``"onnx"`` or ``"native"``.
+        runner: ``"auto"`` (ONNX; native for small jobs, if that is faster, or if ONNX fails), ``"onnx"`` or ``"native"``.
         batch_size: Rows per run, or ``"auto"``.
         precision: ``"float32"``, or ``"tf32"`` where the device has it.
         max_errors: More bad rows than this stop the run; ``None`` sets no bound.
         timeout_s: Seconds after which the run is stopped and its finished rows are kept.
-        progress: Whether a bar is shown; ``None`` shows it where standard error is a terminal.
+        progress: Whether a bar and the steps before it are shown; ``None`` shows them where standard error is a terminal.
     """
 
     device: str | Sequence[str] = "auto"

@@ -75,8 +75,8 @@ class _SharedModel:
 class Engine:
     """Gives distributions for batches and datasets, with the model opened once.
 
-    A model of a framework is exported, compared and opened with the first rows that come; a file is opened at once. If the
-    model changes after that, open another engine.
+    A model of a framework is exported, compared and opened with the first rows that come, unless all rows so far are a small
+    job; a file is opened at once. If the model changes after that, open another engine.
 
     For any number of threads: a run ends at its own ``timeout_s`` or interrupt and touches no other, and `close` lets the
     calls in progress end. A model of a framework is called by one of them at a time.
