@@ -5,23 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import logging
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..contracts.batch import Inputs, count_rows, cut_inputs, first_row
-from ..contracts.exporter import Devices
 from ..contracts.parity_report import ParityReport
-from ..contracts.runner import Runner
-from ..contracts.spec import LOGIT_KINDS, ModelSpec
-from ..control.announcing import announce
 from ..control.run_control import current
-from ..conversion.batch_effects import measure_batch_effects
-from ..conversion.cache import ExportCache, key_of
-from ..conversion.output_kind import with_output_kind
-from ..conversion.parity import head_of
 from ..conversion.prepare import VerifiedExport, prepare_onnx
 from ..conversion.reference import Reference, open_reference, time_calls
 from ..errors import (
@@ -38,19 +28,14 @@ from ..errors import (
 )
 from ..models import plugins
 from ..models.callables import CallableExporter
-from ..runtime.devices import cpu_cores, parse_device
-from ..runtime.native_runner import NativeRunner
+from ..runtime.devices import parse_device
 from ..runtime.opened import OpenedModel
-from ..runtime.request import RunRequest, with_class_count
-from ..runtime.session import runtime
-from ..runtime.tuning import BatchPlan
-from ..runtime.turns import open_native_model
+from ..runtime.request import RunRequest
 from ..store import files
-from .faster_runner import LEAST_RUN_S, RunnerSpeed, keep_speed, measure_speed, read_speed
+from .choose_by_speed import is_chosen_by_speed, stay_native, take_faster
 from .open_file import choose_for_file
-from .small_jobs import SmallJob, find_small_job, keep_export_s
-
-log = logging.getLogger("fo_onnx.engine")
+from .open_native import open_native, open_native_runner
+from .small_jobs import keep_export_s
 
 
 def choose_runner(request: RunRequest) -> OpenedModel:
@@ -80,14 +65,14 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
     # Native, because it was asked for, or because it is better.
     reason = None if request.run.runner == "native" else _find_reason_for_native(request)
     if request.run.runner == "native" or reason is not None:
-        opened = _open_native(request, reference, fingerprint, reason)
+        opened = open_native(request, reference, fingerprint, reason)
         if opened.reason != reason:
             warn_at_caller(f"{opened.spec.name} runs natively: {opened.reason}")
         return opened
 
     # Native, because the job is small, or because that was faster before.
-    by_speed = _is_chosen_by_speed(request, reference)
-    if by_speed and (native := _stay_native(request, reference, fingerprint)) is not None:
+    by_speed = is_chosen_by_speed(request, reference)
+    if by_speed and (native := stay_native(request, reference, fingerprint)) is not None:
         return native
 
     # ONNX, unless the export fails or is not the same, or turns out to be the slower one.
@@ -104,7 +89,7 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
             if dependence is not None:
                 warn_at_caller(f"{export.opened.spec.name} runs in ONNX all the same: {dependence}")
             exported = _open_exported(request, reference, fingerprint, export, stack, time.monotonic() - begun)
-            return _take_faster(request, reference, exported) if by_speed else exported
+            return take_faster(request, reference, exported) if by_speed else exported
         export.opened.close()
         error: FoOnnxError = ParityError(f"{plugin.name} → ONNX: {export.parity.verdict()}.")
         parity: ParityReport | None = export.parity
@@ -117,81 +102,6 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
     if request.run.runner == "onnx":
         raise error
     return _fall_back_to_native(request, reference, fingerprint, error, parity)
-
-
-def _is_chosen_by_speed(request: RunRequest, reference: Reference) -> bool:
-    """Return whether speed may choose: nothing was asked for that only one way has, and it is known how many rows there are."""
-    run = request.run
-    is_free = run.runner == "auto" and run.precision != "tf32" and _is_on_device(request, reference)
-    return is_free and request.rows is not None and request.recorded_plan is None
-
-
-def _stay_native(request: RunRequest, reference: Reference, fingerprint: str) -> OpenedModel | None:
-    """Open the native runner if that was the faster one before, or if an export would cost too much; else return ``None``."""
-    plugin, rows = request.plugin, request.rows
-    assert plugin is not None
-    assert rows is not None
-    export_key = key_of(plugin, fingerprint, request.example, request.model_options, request.output)
-    choice: RunnerSpeed | SmallJob | None
-    if ExportCache.of_user().holds(export_key):
-        known = read_speed(_speed_key(request, reference, fingerprint))
-        choice = known if known is not None and known.is_native_faster else None
-    else:
-        choice = find_small_job(reference, request.earlier_rows + rows, plugin.name)
-    if choice is None:
-        return None
-    try:
-        opened = _open_native(request, reference, fingerprint, choice.reason)
-    except OutputError:
-        # The graph may say what the output means.
-        return None
-    log.info("%s runs natively: %s", opened.spec.name, opened.reason)
-    if opened.reason != choice.reason:
-        warn_at_caller(f"{opened.spec.name} runs natively: {opened.reason}")
-    most_rows = choice.most_rows if isinstance(choice, SmallJob) else None
-    return replace(opened, speed=choice.record, most_rows=most_rows)
-
-
-def _take_faster(request: RunRequest, reference: Reference, exported: OpenedModel) -> OpenedModel:
-    """Return the exported model, or the original in its place if that is the faster one."""
-    assert request.plugin is not None
-    assert request.rows is not None
-    assert exported.original is not None
-    assert exported.open_native is not None
-    key = _speed_key(request, reference, exported.sha256)
-    speed, native_s = read_speed(key), request.rows * reference.row_s
-    if speed is None and native_s >= LEAST_RUN_S:
-        announce(f"timing {exported.spec.name} in {request.plugin.name} and in ONNX", request.run.progress)
-        speed = measure_speed(exported, exported.original, reference.inputs, reference.plan.batch_size, native_s)
-        if speed is not None:
-            keep_speed(key, speed)
-    if speed is None:
-        return exported
-    if not speed.is_native_faster:
-        return replace(exported, speed=speed.record)
-    log.info("%s runs natively: %s", exported.spec.name, speed.reason)
-    exported.close()
-    return OpenedModel(
-        (exported.open_native(),), exported.spec, _native_plan(reference), exported.sha256, reason=speed.reason,
-        parity=exported.parity, export_s=exported.export_s, versions=exported.versions, speed=speed.record,
-    )  # fmt: skip
-
-
-def _speed_key(request: RunRequest, reference: Reference, fingerprint: str) -> dict[str, Any]:
-    """Return what the speed of both ways depends on."""
-    plugin, run = request.plugin, request.run
-    assert plugin is not None
-    return {
-        "model": fingerprint,
-        "type": type(request.model).__qualname__,  # compiled, or not
-        "versions": plugin.versions() | {"onnxruntime": runtime().__version__},
-        "inputs": [[name, str(a.dtype), list(a.shape[1:])] for name, a in request.example.items()],
-        "run": [run.device, run.batch_size, run.precision, reference.model.device, reference.plan.batch_size],
-    }
-
-
-def _native_plan(reference: Reference) -> BatchPlan:
-    return replace(reference.plan, sessions=1, threads=cpu_cores())
 
 
 def _open_exported(
@@ -208,7 +118,7 @@ def _open_exported(
         export.opened, sha256=fingerprint, original_time=time_calls(reference), reason=export.parity.row_dependence, parity=export.parity,
         export_s=export_s, versions=request.plugin.versions(),
         export_origin=export.origin, resources=resources,
-        open_native=functools.cache(lambda: _open_native_runner(request, reference, spec)),
+        open_native=functools.cache(lambda: open_native_runner(request, reference, spec)),
     )  # fmt: skip
 
 
@@ -244,7 +154,7 @@ def _fall_back_to_native(
 ) -> OpenedModel:
     """Open the native runner in place of ONNX, with the reason and one warning."""
     try:
-        opened = _open_native(request, reference, fingerprint, str(error), parity)
+        opened = open_native(request, reference, fingerprint, str(error), parity)
     except OutputError as ambiguous:
         # Nothing but the graph might have said what the output means, so why there is none belongs here too.
         raise OutputError(f"{ambiguous} (Its export failed: {error})") from error
@@ -253,69 +163,3 @@ def _fall_back_to_native(
         raise error from None
     warn_at_caller(f"{opened.spec.name} runs natively, not in ONNX: {opened.reason}")
     return opened
-
-
-def _open_native(
-    request: RunRequest, reference: Reference, fingerprint: str, reason: str | None, parity: ParityReport | None = None
-) -> OpenedModel:
-    """Open the native runner. A model whose rows depend on more than their input is detected, unless a comparison did it."""
-    assert request.plugin is not None
-    spec = reference.model.spec
-    spec = replace(spec, name=request.model_options.model_name or spec.name)
-    if request.output.output_transform is None:
-        spec = with_output_kind(spec, reference.raw, request.output)
-        if request.output.keep_logits and spec.output_kind not in LOGIT_KINDS:
-            raise OutputError(
-                f"keep_logits=True was asked for, but {spec.name} gives {spec.output_kind}, which has no logits."
-            )
-    if parity is None and (problem := _find_batch_effects(request, reference, spec)) is not None:
-        reason = problem if reason is None else f"{reason.rstrip('.')}; {problem}"
-    runner = _open_native_runner(request, reference, spec, _precomputed_batches(request, reference))
-    return OpenedModel(
-        runners=(runner,), spec=with_class_count(spec, runner, request, reference.plan.batch_size),
-        plan=_native_plan(reference),
-        sha256=fingerprint, reason=reason, parity=parity, versions=request.plugin.versions(),
-    )  # fmt: skip
-
-
-def _find_batch_effects(request: RunRequest, reference: Reference, spec: ModelSpec) -> str | None:
-    """Return what a row of the original depends on besides its input; ``None`` if on nothing."""
-    head = head_of(spec, request.output.output_transform)
-    effects = measure_batch_effects(
-        lambda batch: head(reference.model.forward(batch), count_rows(batch)),
-        request.example,
-        reference.plan.batch_size,
-    )
-    return effects.dependence
-
-
-def _precomputed_batches(request: RunRequest, reference: Reference) -> list[tuple[Inputs, Any]]:
-    """Return the first batches of the run with what the model gives for them, which has been run already."""
-    if request.output.output_transform is not None or not reference.is_whole:
-        return []
-    size, is_all = reference.plan.batch_size, len(reference.raw) == request.rows
-    outputs = cut_inputs({"output": reference.raw}, size)
-    batches = zip(cut_inputs(request.example, size), (output["output"] for output in outputs), strict=False)
-    return [(inputs, output) for inputs, output in batches if is_all or len(output) == size]
-
-
-def _open_native_runner(
-    request: RunRequest, reference: Reference, spec: ModelSpec, precomputed: list[tuple[Inputs, Any]] | None = None
-) -> Runner:
-    """Return the runner on the device that was asked for; the reference is used if it is there already."""
-    is_there = _is_on_device(request, reference)
-    model = reference.model if is_there else open_native_model(request, _device_of(request))
-    return NativeRunner(
-        model, spec, keep_logits=request.output.keep_logits, transform=request.output.output_transform,
-        precomputed=precomputed if is_there and precomputed else (), known_row=first_row(reference.inputs),
-    )  # fmt: skip
-
-
-def _device_of(request: RunRequest) -> Devices:
-    name = request.run.device
-    return str(parse_device(name)) if isinstance(name, str) else tuple(str(parse_device(n)) for n in name)
-
-
-def _is_on_device(request: RunRequest, reference: Reference) -> bool:
-    """Return whether the model is on the device that was asked for."""
-    return _device_of(request) in ("auto", reference.model.device)

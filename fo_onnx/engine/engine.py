@@ -58,7 +58,7 @@ class _SharedModel:
         opened: The model.
         key: What it was opened for.
         users: The calls in progress that use it, and the engine itself until another one has taken its place.
-        rows: The rows of all calls that it was opened for or returned to.
+        rows: The rows of all runs that used it.
     """
 
     opened: OpenedModel
@@ -154,7 +154,7 @@ class Engine:
             FoOnnxError: What `generate` would raise before its first row, or for the rows of the first batch.
             DataError: There are no rows to run.
         """
-        with begin(arguments.get("timeout_s")), self._run_over(data, arguments) as run:
+        with begin(arguments.get("timeout_s")), self._run_over(data, arguments, is_rehearsal=True) as run:
             return run.rehearse()
 
     def time_batches(self, inputs: Any, batch_sizes: Sequence[int], *, least_s: float = 0.3) -> dict[int, list[float]]:
@@ -194,18 +194,18 @@ class Engine:
             return timings
 
     @contextmanager
-    def _run_over(self, data: Any, arguments: DatasetArguments) -> Iterator[Run]:
+    def _run_over(self, data: Any, arguments: DatasetArguments, *, is_rehearsal: bool = False) -> Iterator[Run]:
         """Open the data and the model for a run; close the folder that is resumed in the end."""
         run = select_options(RunOptions, {**asdict(self._run), **arguments})
         options = select_options(DataOptions, arguments, signature=self._resolved.signature)
         destination = select_options(DestinationOptions, arguments)
         source = self._open_source(data, options)
         folder = reopen_run(destination, options)
-        if run.runner == "auto" and (kind := recorded_runner(destination)) is not None:
+        if run.runner == "auto" and self._resolved.onnx is None and (kind := recorded_runner(destination)) is not None:
             # A finished result is compared with the rows of its own runner.
             run = replace(run, runner=kind)
         try:
-            opened = adopt_class_names(self._open_for_run(source, run, folder), source)
+            opened = adopt_class_names(self._open_for_run(source, run, folder, is_rehearsal), source)
             yield Run(opened, source, options, run, self._output, destination, folder)
         finally:
             if folder is not None:
@@ -217,13 +217,15 @@ class Engine:
         source = current().bounded(lambda: open_source(data, options, factories), "while the data were opened")
         return bound_source(source)
 
-    def _open_for_run(self, source: Source, run: RunOptions, folder: RunFolder | None) -> OpenedModel:
+    def _open_for_run(
+        self, source: Source, run: RunOptions, folder: RunFolder | None, is_rehearsal: bool
+    ) -> OpenedModel:
         """Open the model for a run, as it was opened for the first part of a run that is resumed."""
         example = first_rows(source)
         if len(example) == 0:
             return open_without_rows(self._count_classes_without_rows(example), self._resolved.spec, self._output)
         if folder is None:
-            return self._open(source, example, source.length, run)
+            return self._open(source, example, source.length, run, is_rehearsal=is_rehearsal)
         run, plan = resume.recorded_run(folder, run)
         try:
             opened = self._open(source, example, source.length, run, plan)
@@ -238,6 +240,8 @@ class Engine:
         rows: int | None,
         run: RunOptions,
         recorded_plan: BatchPlan | None = None,
+        *,
+        is_rehearsal: bool = False,
     ) -> OpenedModel:
         """Open the model with the first rows that come, or return it if it is open.
 
@@ -264,7 +268,7 @@ class Engine:
             with self._lock:
                 self._require_open()
                 shared.users += 1
-                shared.rows += rows or 0
+                shared.rows += 0 if is_rehearsal else rows or 0
         current().at_end(lambda: self._release(shared))
         return shared.opened
 

@@ -76,7 +76,8 @@ def recorded_runner(destination: DestinationOptions) -> str | None:
     """Return the runner of a finished result that is to be resumed; ``None`` if there is none, or it does not say."""
     if destination.out is None or not _is_finished(destination):
         return None
-    kind = (load(destination.out).meta.get("runner") or {}).get("kind")
+    record = load(destination.out).meta.get("runner")
+    kind = record.get("kind") if isinstance(record, dict) else None
     return kind if kind in ("onnx", "native") else None
 
 

@@ -51,6 +51,16 @@ def test_from_a_reference_as_json(run, work: Path) -> None:
     assert np.array_equal(written.labels, np.load("y.npy"))
 
 
+@pytest.mark.exports_cost_time
+def test_a_small_job_runs_natively_and_says_so(run, work: Path) -> None:
+    result = run("generate", "app:trained", "--data", "x.npy", "-o", "o.npz")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert "runner   native on cpu, batch 256, 1 session of " in result.stdout
+    assert "because a small job: 600 rows take " in result.stdout
+    assert "natively, an export of torch about 3.0 s" in result.stdout
+
+
 def test_labels_are_left_out(run, work: Path) -> None:
     np.savez("rows.npz", x=np.load("x.npy"), label=np.full(600, -1))
     result = run("generate", "d.onnx", "--data", "rows.npz", "-o", "o.npz")

@@ -13,7 +13,7 @@ from array_framework import Pair, pairs
 from onnx_files import WEIGHTS
 
 import fo_onnx as fo
-from fo_onnx.engine import choose_runner, faster_runner
+from fo_onnx.engine import choose_by_speed, faster_runner
 from fo_onnx.engine.faster_runner import RunnerSpeed, compare_pairs, take_turns
 
 __all__ = ["pairs"]
@@ -117,7 +117,7 @@ def slow_graph() -> Pair:
 
 @pytest.mark.usefixtures("pairs")
 def test_a_slow_original_is_timed_and_left(monkeypatch: pytest.MonkeyPatch, slow_model: Pair) -> None:
-    monkeypatch.setattr(choose_runner, "LEAST_RUN_S", 0.0)
+    monkeypatch.setattr(choose_by_speed, "LEAST_RUN_S", 0.0)
     dists = fo.generate(slow_model, X)
     assert dists.meta["runner"]["kind"] == "onnx"
     assert dists.meta["runner"]["reason"] is None
@@ -126,13 +126,15 @@ def test_a_slow_original_is_timed_and_left(monkeypatch: pytest.MonkeyPatch, slow
 
 @pytest.mark.usefixtures("pairs")
 def test_a_slow_graph_is_timed_and_left(monkeypatch: pytest.MonkeyPatch, slow_graph: Pair) -> None:
-    monkeypatch.setattr(choose_runner, "LEAST_RUN_S", 0.0)
+    monkeypatch.setattr(choose_by_speed, "LEAST_RUN_S", 0.0)
     dists = fo.generate(slow_graph, X)
     runner = dists.meta["runner"]
     assert runner["kind"] == "native"
     assert runner["reason"].startswith("it is faster: on the first rows of the data it ran")
     assert 0 < runner["speed"]["ratio"] < 1
     assert dists.meta["parity"]["passed"]
+    assert dists.meta["engine"]["export"] == "new"
+    assert dists.meta["engine"]["provider"] is None
     assert dists.probs.tobytes() == fo.generate(slow_graph, X, runner="native").probs.tobytes()
 
 
@@ -146,8 +148,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         speed: RunnerSpeed | None = measured["speed"]
         return speed
 
-    monkeypatch.setattr(choose_runner, "measure_speed", measure)
-    monkeypatch.setattr(choose_runner, "LEAST_RUN_S", 0.0)
+    monkeypatch.setattr(choose_by_speed, "measure_speed", measure)
+    monkeypatch.setattr(choose_by_speed, "LEAST_RUN_S", 0.0)
     return measured
 
 
@@ -190,7 +192,7 @@ def test_neither_data_of_unknown_length_nor_short_runs_are_timed(
     measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fo.generate(Pair(), iter([(row, 0) for row in X])).meta["runner"]["kind"] == "onnx"
-    monkeypatch.setattr(choose_runner, "LEAST_RUN_S", faster_runner.LEAST_RUN_S)
+    monkeypatch.setattr(choose_by_speed, "LEAST_RUN_S", faster_runner.LEAST_RUN_S)
     assert fo.generate(Pair(), X).meta["runner"]["kind"] == "onnx"
     assert measured["times"] == 0
 

@@ -139,10 +139,14 @@ def test_an_engine_exports_once_its_calls_have_more_rows_than_a_small_job(monkey
 
 
 @pytest.mark.usefixtures("slow_exports")
-def test_a_plan_says_what_the_run_does() -> None:
+def test_a_plan_says_what_the_run_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two runs would be too many rows for a small job; a plan is no run.
+    monkeypatch.setattr(small_jobs.SmallJob, "most_rows", 1000)
     with Engine(Pair()) as engine:
         plan = engine.plan(X)
+        opened = engine._shared
         dists = engine.generate(X)
+        assert engine._shared is opened
     assert (plan.runner, plan.reason) == run_in_words(dists)
     assert plan.runner == "native"
 
