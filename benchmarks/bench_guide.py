@@ -88,7 +88,7 @@ def in_torch() -> tuple[Path, Path]:
                 rows[len(rows)] = row.tolist()
         return rows
 
-    generator = FirstOrderDataGenerator(net, batch_size=BATCH, output_mode="logits")
+    generator = FirstOrderDataGenerator(net, batch_size=BATCH, output_mode="logits", runner="onnx")
     return former, lambda: dict(generator.generate_distributions(dataset, progress=False))
 
 
@@ -120,7 +120,7 @@ def in_jax() -> tuple[Path, Path]:
                 rows[start + i] = probs[i]
         return rows
 
-    generator = FirstOrderDataGenerator(model, batch_size=BATCH, output_mode="logits")
+    generator = FirstOrderDataGenerator(model, batch_size=BATCH, output_mode="logits", runner="onnx")
     return former, lambda: dict(generator.generate_distributions(dataset, progress=False))
 
 
@@ -151,7 +151,7 @@ def in_tensorflow() -> tuple[Path, Path]:
                 rows[len(rows)] = row
         return rows
 
-    generator = TensorFlowDataGenerator(model, dataset, batch_size=BATCH, device="CPU:0")
+    generator = TensorFlowDataGenerator(model, dataset, batch_size=BATCH, device="CPU:0", runner="onnx")
     return former, lambda: generator.generate_distributions(progress=False)
 
 
@@ -173,7 +173,7 @@ def numpy_model(images: Any) -> Array:
 KEPT = weights()
 
 
-def agnostic(model: Any) -> tuple[Path, Path]:
+def agnostic(model: Any, runner: str = "auto") -> tuple[Path, Path]:
     """The former loop over lists of samples in numpy, and the agnostic module's generator on `model`."""
     from fo_onnx.data_generator.first_order_datagenerator import FirstOrderDataGenerator
 
@@ -188,7 +188,7 @@ def agnostic(model: Any) -> tuple[Path, Path]:
                 rows[len(rows)] = row
         return rows
 
-    generator = FirstOrderDataGenerator(model, batch_size=BATCH, output_mode="logits")
+    generator = FirstOrderDataGenerator(model, batch_size=BATCH, output_mode="logits", runner=runner)
     return former, lambda: dict(generator.generate_distributions(dataset, progress=False))
 
 
@@ -215,7 +215,7 @@ ROWS: dict[str, Callable[[], tuple[Path, Path]]] = {
     "JAX": in_jax,
     "TensorFlow": in_tensorflow,
     "agnostic, a callable": lambda: agnostic(numpy_model),
-    "agnostic, exportable": lambda: agnostic(torch_net()),
+    "agnostic, exportable": lambda: agnostic(torch_net(), "onnx"),
 }
 
 

@@ -52,7 +52,7 @@ def time_shares() -> dict[str, list[dict[str, float]]]:
     """The record of each run's spot checks, with their share of its time, by case."""
     shares: dict[str, list[dict[str, float]]] = {}
     for case in (cases.mlp(), cases.deep_mlp(), cases.cnn(100_000), cases.transformer()):
-        with fo.Engine(case.net, device="cpu", output="logits") as engine:
+        with fo.Engine(case.net, device="cpu", output="logits", runner="onnx") as engine:
             engine.generate(case.rows[: len(case.rows) // 10], progress=False)
             for _ in range(RUNS):
                 meta = engine.generate(case.rows, progress=False).meta

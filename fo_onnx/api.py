@@ -135,8 +135,9 @@ def generate(model: Any, data: Any, **arguments: Unpack[GenerateArguments]) -> D
 
     Args:
         model: An `OnnxModel`, the path of an ``.onnx`` file (ours or anybody's), a model of a framework, its file, or a
-            callable over numpy arrays. A model of a framework is exported and compared on the first rows; if that
-            fails it runs natively, with the reason in ``meta["runner"]`` and one `FallbackWarning`.
+            callable over numpy arrays. A model of a framework is exported and compared on the first rows, unless the job is
+            so small that this would take longer than its rows. If it fails the model runs natively, with the reason in
+            ``meta["runner"]`` and one `FallbackWarning`.
         data: Arrays (n, …), tuples and dicts of them, ``.npy``, ``.npz`` and ``.parquet`` files, a folder of images, any
             sequence of samples or ``(x, y)`` pairs, any iterable of samples or batches, torch datasets and loaders.
         labels: One class per row, if the data do not hold them: integers, names of classes, or a file. ``False`` leaves out
@@ -147,7 +148,7 @@ def generate(model: Any, data: Any, **arguments: Unpack[GenerateArguments]) -> D
         overwrite: Whether an existing `out` may be replaced.
         resume: Whether an unfinished run in `out` is continued, if there is one.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"tensorrt"``, ``"openvino"``, or a list of them.
-        runner: ``"auto"`` (ONNX, else native), ``"onnx"`` or ``"native"``.
+        runner: ``"auto"`` (ONNX; native for small jobs, if that is faster, or if ONNX fails), ``"onnx"`` or ``"native"``.
         batch_size: Rows per run of the model. ``"auto"`` goes by rule where that predicts less than 2 s, and is measured on the
             first rows otherwise, with the sessions and threads; the choice is kept on this machine.
         tuning: Cut and spread the run as an earlier one: ``meta["engine"]["tuning"]`` of its result, or the result's path.
@@ -171,7 +172,7 @@ def generate(model: Any, data: Any, **arguments: Unpack[GenerateArguments]) -> D
         timeout_s: Seconds from now on after which the run stops and keeps what it has: opening, export and comparison count.
             A call of a framework is awaited first, and named in the error.
         limit: Only the first rows are taken.
-        progress: Whether a bar is shown; by default if standard error is a terminal.
+        progress: Whether a bar is shown, and what is done before it; by default if standard error is a terminal.
         meta: Your own record, kept under ``meta["user"]``.
         trust: Whether a model file may run code when it is read (pickles).
 

@@ -14,13 +14,13 @@ from ..api import export, generate
 from ..contracts.batch import Inputs, count_rows, cut_inputs
 from ..contracts.options import DataOptions, ModelOptions, OutputOptions, positive_int
 from ..contracts.spec import OutputKind
-from ..conversion.cache import FOLDER_VARIABLE
 from ..errors import FoOnnxError
 from ..models import plugins
 from ..models.onnx_model import OnnxModel, load_onnx
 from ..models.resolve import ResolvedModel, resolve_model
 from ..sources import open_source
 from ..store import files
+from ..store.user_cache import FOLDER_VARIABLE
 from .environment import describe_environment
 from .limits import count_work, measure_machine
 from .openvino_path import openvino_path

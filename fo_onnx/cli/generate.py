@@ -39,7 +39,7 @@ run_options = together(
     ),
     click.option(
         "--runner", type=click.Choice(["auto", "onnx", "native"]), default="auto", show_default=True,
-        help="ONNX, the model's own framework, or the first that works.",
+        help="ONNX, the model's own framework, or the faster one that works; small jobs run natively.",
     ),
     click.option(
         "--batch-size", default="auto", show_default=True, help="Rows per run of the model.",
@@ -86,7 +86,8 @@ def command(
 ) -> None:
     """Write one class distribution per row of a dataset.
 
-    A model of a framework is exported and compared on the first rows; if that fails it runs natively, and says why.
+    A model of a framework is exported and compared on the first rows; a small job runs natively, and so does a model of which
+    that fails, and says why.
     A run that stops early keeps its finished rows, and --resume continues after them.
     """  # fmt: skip
     from ..contracts.options import split_arguments

@@ -157,13 +157,13 @@ class RunOptions:
 
     Attributes:
         device: One device, or a list of them.
-        runner: ``"auto"`` (ONNX, else native), ``"onnx"`` or ``"native"``.
+        runner: ``"auto"`` (ONNX; native for small jobs, if that is faster, or if ONNX fails), ``"onnx"`` or ``"native"``.
         batch_size: Rows per run, or ``"auto"``: by rule for short runs, else the fastest of those measured.
         tuning: How an earlier run was cut and spread: ``meta["engine"]["tuning"]`` of its result, or the result's path.
         precision: ``"float32"``, or ``"tf32"`` where the device has it.
         max_errors: More bad rows than this stop the run; ``None`` sets no bound.
         timeout_s: Seconds after which the run is stopped and its finished rows are kept.
-        progress: Whether a bar is shown; ``None`` shows it where standard error is a terminal.
+        progress: Whether a bar and the steps before it are shown; ``None`` shows them where standard error is a terminal.
     """
 
     device: str | Sequence[str] = "auto"

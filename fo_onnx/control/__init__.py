@@ -1,1 +1,1 @@
-"""What ends a run: its deadline, an interrupt, a signal."""
+"""What ends a run: its deadline, an interrupt, a signal; and what is said while there is no row yet."""

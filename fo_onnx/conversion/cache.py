@@ -61,6 +61,10 @@ class ExportCache:
         """
         return cls(exports_folder(), limit_bytes())
 
+    def holds(self, key: str) -> bool:
+        """Return whether there is an entry; `fetch` may find that it cannot be taken."""
+        return self.limit_bytes > 0 and os.path.lexists(self.folder / key)
+
     def fetch(self, key: str, path: Path) -> ModelSpec | None:
         """Copy an entry's file to `path`, in a folder of ours, and its external data beside it.
 
@@ -68,7 +72,7 @@ class ExportCache:
             The spec that the exporter gave, or ``None`` if there is no such entry, or none that may be taken.
         """
         entry = self.folder / key
-        if not self.limit_bytes or not os.path.lexists(entry):
+        if not self.holds(key):
             return None
         try:
             with self._locked():

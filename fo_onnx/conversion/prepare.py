@@ -10,9 +10,10 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..contracts.batch import first_row, pad_rows
+from ..contracts.batch import count_rows, first_row, pad_rows
 from ..contracts.parity_report import ParityReport
 from ..contracts.spec import ModelSpec
+from ..control.announcing import announce
 from ..control.run_control import current
 from ..errors import ExportError, FoOnnxError, ModelError, OutputError, PluginError, RunError, StoreWriteError
 from ..models.onnx_file import external_locations
@@ -57,7 +58,7 @@ class VerifiedExport:
 
 def export_unverified(request: RunRequest, reference: Reference, folder: Path) -> LoadedOnnx:
     """Export the requested model anew, with its head, and compare it with nothing; see `prepare_onnx`."""
-    loaded, _ = _export(request, folder / "model.onnx")
+    loaded, _ = _export(request, reference, folder / "model.onnx")
     return _with_head(loaded, request, reference)
 
 
@@ -100,7 +101,7 @@ def prepare_onnx(
             problem = str(err)
         log.info("the cached export %s is thrown away, and the model is exported anew: %s", key, problem)
         cache.drop(key)
-    loaded, spec = _export(request, folder / "model.onnx")
+    loaded, spec = _export(request, reference, folder / "model.onnx")
     export = _compare(loaded, request, reference, "new", ask)
     if export.parity.passed:
         with current().calling("keeping its export in the cache"):
@@ -108,10 +109,11 @@ def prepare_onnx(
     return export
 
 
-def _export(request: RunRequest, path: Path) -> tuple[LoadedOnnx, ModelSpec]:
+def _export(request: RunRequest, reference: Reference, path: Path) -> tuple[LoadedOnnx, ModelSpec]:
     """Have the plugin export the model; return the file, without a head, and the model as the plugin describes it."""
     assert request.plugin is not None
     control = current()
+    announce(f"exporting {reference.model.spec.name} from {request.plugin.name} to ONNX", request.run.progress)
     traced = {name: pad_rows(array[:TRACED_ROWS], 2) for name, array in request.example.items()}
     try:
         with control.calling("its export"):
@@ -164,6 +166,8 @@ def _with_head(exported: LoadedOnnx, request: RunRequest, reference: Reference) 
 def _compare(exported: LoadedOnnx, request: RunRequest, reference: Reference, origin: str, ask: bool) -> VerifiedExport:
     """Add the head, open the sessions of the run, and compare them with the original."""
     loaded = _with_head(exported, request, reference)
+    rows, kind = count_rows(reference.inputs), "its export" if origin == "new" else "its cached export"
+    announce(f"comparing {reference.model.spec.name} with {kind} on {rows} rows", request.run.progress)
     candidates = placements(request.run.device, request.run.precision, available_providers())
     transform = request.output.output_transform
     # Only of what is run is the plan measured, and only if a row is the same in every batch.

@@ -50,6 +50,7 @@ class Reference:
         raw: Its raw output for them; with an ``output_transform``, for the first batch of them.
         plan: The plan of a native run, whose batch size `raw` was run at.
         is_whole: Whether it takes all of the first rows, so that `inputs` begins with them.
+        calls: How many rows each call for `raw` had, and its seconds.
     """
 
     model: RawModel
@@ -57,6 +58,12 @@ class Reference:
     raw: NDArray[Any]
     plan: BatchPlan
     is_whole: bool
+    calls: tuple[tuple[int, float], ...]
+
+    @property
+    def row_s(self) -> float:
+        """Return the seconds per row in the quickest of the calls: the first one of a shape prepares things."""
+        return min(seconds / rows for rows, seconds in self.calls)
 
 
 def open_reference(request: RunRequest) -> Reference:
@@ -70,16 +77,16 @@ def open_reference(request: RunRequest) -> Reference:
     """
     model, plan = open_native_model(request), request.plan_batches()
     try:
-        inputs, raw = _run_taken(model, request.example, plan.batch_size, request.output)
+        inputs, raw, calls = _run_taken(model, request.example, plan.batch_size, request.output)
     except RunError as err:
         try:
             # A model that refuses the first rows may take others.
-            inputs, raw = _run_taken(model, request.read_spread(), plan.batch_size, request.output)
+            inputs, raw, calls = _run_taken(model, request.read_spread(), plan.batch_size, request.output)
         except RunError:
             raise _refusal(request.example, err, request.assumed_batch) from err
     if request.assumed_batch is not None:
         _require_batches(model, request.assumed_batch, raw.shape[1:])
-    return Reference(model, inputs, raw, plan, is_whole=inputs is request.example)
+    return Reference(model, inputs, raw, plan, is_whole=inputs is request.example, calls=calls)
 
 
 def with_spread_rows(reference: Reference, request: RunRequest) -> Reference:
@@ -89,7 +96,7 @@ def with_spread_rows(reference: Reference, request: RunRequest) -> Reference:
         return reference
     model, output = reference.model, request.output
     try:
-        spread, raw = _run_taken(model, spread, reference.plan.batch_size, output)
+        spread, raw, _ = _run_taken(model, spread, reference.plan.batch_size, output)
     except RunError:
         return reference
     if output.output_transform is None:
@@ -109,6 +116,14 @@ def time_calls(reference: Reference) -> CallTime:
     return CallTime(max(one_s - row_s, 0.0), row_s or one_s)
 
 
+def time_again(reference: Reference) -> Reference:
+    """Return the reference with its first call made and timed once more."""
+    batch = next(cut_inputs(reference.inputs, reference.plan.batch_size))
+    begun = time.perf_counter()
+    reference.model.forward(batch)
+    return replace(reference, calls=(*reference.calls, (count_rows(batch), time.perf_counter() - begun)))
+
+
 def _time(model: RawModel, inputs: Inputs) -> float:
     """Return the seconds of a call; of a quick one those of the second, since the first of its size prepares things."""
     seconds = 0.0
@@ -123,8 +138,12 @@ def _time(model: RawModel, inputs: Inputs) -> float:
     return seconds
 
 
-def _run_taken(model: RawModel, inputs: Inputs, size: int, output: OutputOptions) -> tuple[Inputs, NDArray[Any]]:
+def _run_taken(
+    model: RawModel, inputs: Inputs, size: int, output: OutputOptions
+) -> tuple[Inputs, NDArray[Any], tuple[tuple[int, float], ...]]:
     """Return the rows that the model takes, the same object if it takes all, with its raw output for them.
+
+    What is returned last is how many rows each call had, and its seconds.
 
     Raises:
         RunError: It takes none, or there are none.
@@ -132,27 +151,31 @@ def _run_taken(model: RawModel, inputs: Inputs, size: int, output: OutputOptions
     if not inputs:
         raise RunError(f"{model.spec.name} was given no rows.")
     try:
-        return inputs, _run(model, inputs, size, output)
+        return inputs, *_run(model, inputs, size, output)
     except RunError as err:
         try:
             taken = run_without_refused(lambda batch: _run_batch(model, batch, output), inputs, err).taken
             rows = {name: array[taken] for name, array in inputs.items()}
-            return rows, _run(model, rows, size, output)
+            return rows, *_run(model, rows, size, output)
         except (RunError, OutputError):
             raise err from None
 
 
-def _run(model: RawModel, inputs: Inputs, size: int, output: OutputOptions) -> NDArray[Any]:
-    """Return the raw output for some rows."""
-    parts = []
+def _run(
+    model: RawModel, inputs: Inputs, size: int, output: OutputOptions
+) -> tuple[NDArray[Any], tuple[tuple[int, float], ...]]:
+    """Return the raw output for some rows, and how many rows each call had, with its seconds."""
+    parts, calls = [], []
     for batch in cut_inputs(inputs, size):
+        begun = time.perf_counter()
         parts.append(_run_batch(model, batch, output))
+        calls.append((count_rows(batch), time.perf_counter() - begun))
         if output.output_transform is not None:
             # It takes care of any output, so that one batch is enough.
             break
     if output.output_transform is None:
         _require_one_shape(parts, model.spec.name)
-    return np.concatenate(parts)
+    return np.concatenate(parts), tuple(calls)
 
 
 def _require_one_shape(parts: Sequence[NDArray[Any]], name: str) -> None:

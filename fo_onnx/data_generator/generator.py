@@ -72,7 +72,8 @@ class FirstOrderDataGenerator:
         output_transform: Takes the raw output (n, …) as a tensor and returns distributions (n, k); replaces `output_mode`.
         input_getter: Takes an element of the data and returns the model's input.
         model_name: A name for the model in files.
-        runner: ``"auto"`` (ONNX, else native), ``"onnx"`` (or an error) or ``"native"``.
+        runner: ``"auto"`` (ONNX; native for small jobs, if that is faster, or if ONNX fails), ``"onnx"`` (or an error) or
+            ``"native"``.
         last_run: How the last rows came to be; ``None`` before the first run.
     """
 

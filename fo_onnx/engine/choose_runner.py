@@ -5,20 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import logging
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..contracts.batch import Inputs, count_rows, cut_inputs, first_row
 from ..contracts.parity_report import ParityReport
-from ..contracts.runner import Runner
-from ..contracts.spec import LOGIT_KINDS, ModelSpec
 from ..control.run_control import current
-from ..conversion.batch_effects import measure_batch_effects
-from ..conversion.output_kind import with_output_kind
-from ..conversion.parity import head_of
 from ..conversion.prepare import VerifiedExport, prepare_onnx
 from ..conversion.reference import Reference, open_reference, time_calls
 from ..errors import (
@@ -35,15 +28,14 @@ from ..errors import (
 )
 from ..models import plugins
 from ..models.callables import CallableExporter
-from ..runtime.devices import cpu_cores, parse_device
-from ..runtime.native_runner import NativeRunner
+from ..runtime.devices import parse_device
 from ..runtime.opened import OpenedModel
-from ..runtime.request import RunRequest, with_class_count
-from ..runtime.turns import open_native_model
+from ..runtime.request import RunRequest
 from ..store import files
+from .choose_by_speed import is_chosen_by_speed, stay_native, take_faster
 from .open_file import choose_for_file
-
-log = logging.getLogger("fo_onnx.engine")
+from .open_native import open_native, open_native_runner
+from .small_jobs import keep_export_s
 
 
 def choose_runner(request: RunRequest) -> OpenedModel:
@@ -73,22 +65,31 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
     # Native, because it was asked for, or because it is better.
     reason = None if request.run.runner == "native" else _find_reason_for_native(request)
     if request.run.runner == "native" or reason is not None:
-        opened = _open_native(request, reference, fingerprint, reason)
+        opened = open_native(request, reference, fingerprint, reason)
         if opened.reason != reason:
             warn_at_caller(f"{opened.spec.name} runs natively: {opened.reason}")
         return opened
 
-    # ONNX, unless the export fails or is not the same.
+    # Native, because the job is small, or because that was faster before.
+    by_speed = is_chosen_by_speed(request, reference)
+    if by_speed and (native := stay_native(request, reference, fingerprint)) is not None:
+        return native
+
+    # ONNX, unless the export fails or is not the same, or turns out to be the slower one.
     stack = contextlib.ExitStack()
     try:
         folder = stack.enter_context(files.temporary_folder())
+        export_begun = time.monotonic()
         export = prepare_onnx(request, reference, Path(folder), fingerprint, ask=True)
+        if export.origin == "new" and export.parity.passed:
+            keep_export_s(plugin.name, time.monotonic() - export_begun)
         dependence = export.parity.row_dependence
         is_wanted = request.run.runner == "onnx" and export.parity.agrees
         if export.parity.passed or is_wanted:
             if dependence is not None:
                 warn_at_caller(f"{export.opened.spec.name} runs in ONNX all the same: {dependence}")
-            return _open_exported(request, reference, fingerprint, export, stack, time.monotonic() - begun)
+            exported = _open_exported(request, reference, fingerprint, export, stack, time.monotonic() - begun)
+            return take_faster(request, reference, exported) if by_speed else exported
         export.opened.close()
         error: FoOnnxError = ParityError(f"{plugin.name} → ONNX: {export.parity.verdict()}.")
         parity: ParityReport | None = export.parity
@@ -117,7 +118,7 @@ def _open_exported(
         export.opened, sha256=fingerprint, original_time=time_calls(reference), reason=export.parity.row_dependence, parity=export.parity,
         export_s=export_s, versions=request.plugin.versions(),
         export_origin=export.origin, resources=resources,
-        open_native=functools.cache(lambda: _open_native_runner(request, reference, spec)),
+        open_native=functools.cache(lambda: open_native_runner(request, reference, spec)),
     )  # fmt: skip
 
 
@@ -153,7 +154,7 @@ def _fall_back_to_native(
 ) -> OpenedModel:
     """Open the native runner in place of ONNX, with the reason and one warning."""
     try:
-        opened = _open_native(request, reference, fingerprint, str(error), parity)
+        opened = open_native(request, reference, fingerprint, str(error), parity)
     except OutputError as ambiguous:
         # Nothing but the graph might have said what the output means, so why there is none belongs here too.
         raise OutputError(f"{ambiguous} (Its export failed: {error})") from error
@@ -162,61 +163,3 @@ def _fall_back_to_native(
         raise error from None
     warn_at_caller(f"{opened.spec.name} runs natively, not in ONNX: {opened.reason}")
     return opened
-
-
-def _open_native(
-    request: RunRequest, reference: Reference, fingerprint: str, reason: str | None, parity: ParityReport | None = None
-) -> OpenedModel:
-    """Open the native runner. A model whose rows depend on more than their input is detected, unless a comparison did it."""
-    assert request.plugin is not None
-    spec = reference.model.spec
-    spec = replace(spec, name=request.model_options.model_name or spec.name)
-    if request.output.output_transform is None:
-        spec = with_output_kind(spec, reference.raw, request.output)
-        if request.output.keep_logits and spec.output_kind not in LOGIT_KINDS:
-            raise OutputError(
-                f"keep_logits=True was asked for, but {spec.name} gives {spec.output_kind}, which has no logits."
-            )
-    if parity is None and (problem := _find_batch_effects(request, reference, spec)) is not None:
-        reason = problem if reason is None else f"{reason.rstrip('.')}; {problem}"
-    runner = _open_native_runner(request, reference, spec, _precomputed_batches(request, reference))
-    return OpenedModel(
-        runners=(runner,), spec=with_class_count(spec, runner, request, reference.plan.batch_size),
-        plan=replace(reference.plan, sessions=1, threads=cpu_cores(), spinning=False),
-        sha256=fingerprint, reason=reason, parity=parity, versions=request.plugin.versions(),
-    )  # fmt: skip
-
-
-def _find_batch_effects(request: RunRequest, reference: Reference, spec: ModelSpec) -> str | None:
-    """Return what a row of the original depends on besides its input; ``None`` if on nothing."""
-    head = head_of(spec, request.output.output_transform)
-    effects = measure_batch_effects(
-        lambda batch: head(reference.model.forward(batch), count_rows(batch)),
-        request.example,
-        reference.plan.batch_size,
-    )
-    return effects.dependence
-
-
-def _precomputed_batches(request: RunRequest, reference: Reference) -> list[tuple[Inputs, Any]]:
-    """Return the first batches of the run with what the model gives for them, which has been run already."""
-    if request.output.output_transform is not None or not reference.is_whole:
-        return []
-    size, is_all = reference.plan.batch_size, len(reference.raw) == request.rows
-    outputs = cut_inputs({"output": reference.raw}, size)
-    batches = zip(cut_inputs(request.example, size), (output["output"] for output in outputs), strict=False)
-    return [(inputs, output) for inputs, output in batches if is_all or len(output) == size]
-
-
-def _open_native_runner(
-    request: RunRequest, reference: Reference, spec: ModelSpec, precomputed: list[tuple[Inputs, Any]] | None = None
-) -> Runner:
-    """Return the runner on the device that was asked for; the reference is used if it is there already."""
-    name = request.run.device
-    device = str(parse_device(name)) if isinstance(name, str) else tuple(str(parse_device(n)) for n in name)
-    is_there = device in ("auto", reference.model.device)
-    model = reference.model if is_there else open_native_model(request, device)
-    return NativeRunner(
-        model, spec, keep_logits=request.output.keep_logits, transform=request.output.output_transform,
-        precomputed=precomputed if is_there and precomputed else (), known_row=first_row(reference.inputs),
-    )  # fmt: skip

@@ -49,7 +49,7 @@ from .choose_runner import choose_runner
 from .labels import adopt_class_names
 from .preview import RunPlan
 from .recorded_tuning import with_tuning_of_result
-from .run import Run, reopen_run
+from .run import Run, recorded_runner, reopen_run
 
 
 @dataclass
@@ -60,18 +60,25 @@ class _SharedModel:
         opened: The model.
         key: What it was opened for.
         users: The calls in progress that use it, and the engine itself until another one has taken its place.
+        rows: The rows of all runs that used it.
     """
 
     opened: OpenedModel
     key: tuple[Any, ...]
     users: int = 1
+    rows: int = 0
+
+    def serves(self, key: tuple[Any, ...], rows: int | None) -> bool:
+        """Return whether a call may use it: one that was opened for a small job is not for more rows than that, over all calls."""
+        most = self.opened.most_rows
+        return self.key == key and (most is None or (rows is not None and self.rows + rows <= most))
 
 
 class Engine:
     """Gives distributions for batches and datasets, with the model opened once.
 
-    A model of a framework is exported, compared and opened with the first rows that come; a file is opened at once. If the
-    model changes after that, open another engine.
+    A model of a framework is exported, compared and opened with the first rows that come, unless all rows so far are a small
+    job; a file is opened at once. If the model changes after that, open another engine.
 
     For any number of threads: a run ends at its own ``timeout_s`` or interrupt and touches no other, and `close` lets the
     calls in progress end. A model of a framework is called by one of them at a time.
@@ -149,7 +156,7 @@ class Engine:
             FoOnnxError: What `generate` would raise before its first row, or for the rows of the first batch.
             DataError: There are no rows to run.
         """
-        with begin(arguments.get("timeout_s")), self._run_over(data, arguments) as run:
+        with begin(arguments.get("timeout_s")), self._run_over(data, arguments, is_rehearsal=True) as run:
             return run.rehearse()
 
     def time_batches(self, inputs: Any, batch_sizes: Sequence[int], *, least_s: float = 0.3) -> dict[int, list[float]]:
@@ -189,15 +196,18 @@ class Engine:
             return timings
 
     @contextmanager
-    def _run_over(self, data: Any, arguments: DatasetArguments) -> Iterator[Run]:
+    def _run_over(self, data: Any, arguments: DatasetArguments, *, is_rehearsal: bool = False) -> Iterator[Run]:
         """Open the data and the model for a run; close the folder that is resumed in the end."""
         run = select_options(RunOptions, {**asdict(self._run), **arguments})
         options = select_options(DataOptions, arguments, signature=self._resolved.signature)
         destination = select_options(DestinationOptions, arguments)
         source = self._open_source(data, options)
         folder = reopen_run(destination, options)
+        if run.runner == "auto" and self._resolved.onnx is None and (kind := recorded_runner(destination)) is not None:
+            # A finished result is compared with the rows of its own runner.
+            run = replace(run, runner=kind)
         try:
-            opened = adopt_class_names(self._open_for_run(source, run, folder), source)
+            opened = adopt_class_names(self._open_for_run(source, run, folder, is_rehearsal), source)
             yield Run(opened, source, options, run, self._output, destination, folder)
         finally:
             if folder is not None:
@@ -209,13 +219,15 @@ class Engine:
         source = current().bounded(lambda: open_source(data, options, factories), "while the data were opened")
         return bound_source(source)
 
-    def _open_for_run(self, source: Source, run: RunOptions, folder: RunFolder | None) -> OpenedModel:
+    def _open_for_run(
+        self, source: Source, run: RunOptions, folder: RunFolder | None, is_rehearsal: bool
+    ) -> OpenedModel:
         """Open the model for a run, as it was opened for the first part of a run that is resumed."""
         example = first_rows(source)
         if len(example) == 0:
             return open_without_rows(self._count_classes_without_rows(example), self._resolved.spec, self._output)
         if folder is None:
-            return self._open(source, example, source.length, run)
+            return self._open(source, example, source.length, run, is_rehearsal=is_rehearsal)
         run, plan = resume.recorded_run(folder, run)
         try:
             opened = self._open(source, example, source.length, run, plan)
@@ -230,6 +242,8 @@ class Engine:
         rows: int | None,
         run: RunOptions,
         recorded_plan: BatchPlan | None = None,
+        *,
+        is_rehearsal: bool = False,
     ) -> OpenedModel:
         """Open the model with the first rows that come, or return it if it is open.
 
@@ -242,16 +256,21 @@ class Engine:
         with current().holding(self._opening, "while another call opened the model"):
             self._require_open()
             shared = self._shared
-            if shared is None or shared.key != key:
+            if shared is None or not shared.serves(key, rows):
+                earlier_rows = 0 if shared is None or shared.opened.most_rows is None else shared.rows
                 self._replace(None)
                 resolved, self._resolved = self._resolved, self._resolved.without_graph()
                 request = self._make_request(resolved, example, rows, run, recorded_plan)
-                request = replace(request, read_spread=lambda: spread_rows(source), assumed_batch=source.assumed_batch)
+                request = replace(
+                    request, read_spread=lambda: spread_rows(source), assumed_batch=source.assumed_batch,
+                    earlier_rows=earlier_rows,
+                )  # fmt: skip
                 shared = _SharedModel(choose_runner(request), key)
                 self._replace(shared)
             with self._lock:
                 self._require_open()
                 shared.users += 1
+                shared.rows += 0 if is_rehearsal else rows or 0
         current().at_end(lambda: self._release(shared))
         return shared.opened
 

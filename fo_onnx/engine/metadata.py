@@ -120,6 +120,7 @@ def meta(
             "reason": reason or opened.reason,
             "foreign": [],
             "switched_at": switched_at,
+            "speed": opened.speed,
         },
         "engine": {
             "device": opened.runners[0].device,

@@ -24,6 +24,7 @@ from ..contracts.runner import Runner, RunOutput
 from ..contracts.sink import Sink
 from ..contracts.source import Source
 from ..contracts.spec import PROBABILITY_KINDS
+from ..control.announcing import is_shown
 from ..control.run_control import RunControl, begin
 from ..errors import DataError, DeviceError, FoOnnxError, ParityError, RunError, append_sentence, warn_at_caller
 from ..runtime.inputs import RowShapeError
@@ -242,7 +243,7 @@ class Pipeline:
 
 def _open_bar(show: bool | None, rows: int | None, done: int) -> contextlib.AbstractContextManager[Any]:
     """Return the bar on standard error: rows done, rate, time left; ``None`` unless it is a terminal, or asked for."""
-    if not (show or (show is None and sys.stderr.isatty())):
+    if not is_shown(show):
         return contextlib.nullcontext()
     from tqdm import tqdm
 

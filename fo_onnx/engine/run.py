@@ -72,6 +72,15 @@ def _is_finished(destination: DestinationOptions) -> bool:
     return destination.resume and out is not None and (out.is_file() or (out / MANIFEST).exists())
 
 
+def recorded_runner(destination: DestinationOptions) -> str | None:
+    """Return the runner of a finished result that is to be resumed; ``None`` if there is none, or it does not say."""
+    if destination.out is None or not _is_finished(destination):
+        return None
+    record = load(destination.out).meta.get("runner")
+    kind = record.get("kind") if isinstance(record, dict) else None
+    return kind if kind in ("onnx", "native") else None
+
+
 class Run:
     """A run of an opened model over a source."""
 

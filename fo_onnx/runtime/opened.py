@@ -39,6 +39,8 @@ class OpenedModel:
         open_native: Opens the native runner that steps in if an ONNX runner fails, if there is one.
         original: The model in its own framework, if it is there and the runners are not it.
         original_time: How long its calls take, if that is known.
+        speed: What the choice of the runner was made by, if it was made by speed; see ``meta["runner"]["speed"]``.
+        most_rows: How many rows it was opened for, if runs of more rows are worth an export; ``None`` if it serves any.
         resources: Closed after the runners.
     """
 
@@ -58,6 +60,8 @@ class OpenedModel:
     open_native: Callable[[], Runner] | None = None
     original: NativeRunner | None = None
     original_time: CallTime | None = None
+    speed: dict[str, float | None] | None = None
+    most_rows: int | None = None
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property

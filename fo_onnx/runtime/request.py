@@ -35,6 +35,7 @@ class RunRequest:
         recorded_plan: The plan of the run that is resumed.
         turn: A reentrant lock, held while a framework's model is called.
         assumed_batch: The inputs of the first element of an iterable, if only its number of axes says that it is a batch.
+        earlier_rows: Rows that the engine has run of small jobs before this one.
         read_spread: Reads more rows to compare with, spread over the data; it may give none, as no input.
     """
 
@@ -48,6 +49,7 @@ class RunRequest:
     recorded_plan: BatchPlan | None = None
     turn: Any = field(default_factory=threading.RLock)
     assumed_batch: Inputs | None = None
+    earlier_rows: int = 0
     read_spread: Callable[[], Inputs] = dict
 
     def plan_batches(self, *, on_cpu: bool = True, model_bytes: int = 0, fixed_batch: int | None = None) -> BatchPlan:

@@ -28,7 +28,7 @@ def check_in_onnx(name: str) -> None:
         found = engine.generate(rows)
         alone, three = engine.predict(first(rows, 1)), engine.predict(first(rows, 3))
 
-    assert found.meta["runner"] == {"kind": "onnx", "reason": None, "foreign": [], "switched_at": None}
+    assert found.meta["runner"] == {"kind": "onnx", "reason": None, "foreign": [], "switched_at": None, "speed": None}
     assert found.meta["parity"]["passed"]
     for got, n in ((found.probs, ROWS), (alone, 1), (three, 3)):
         assert total_variation(expected[:n], got).max() < 1e-5

@@ -187,6 +187,10 @@ def names(framework: str) -> list[str]:
 
 def run_here(framework: str, only: list[str]) -> None:
     """Runs a framework's cases in this process, and prints a line of JSON for each."""
+    from fo_onnx.engine import small_jobs
+
+    # A few rows are a small job of any model, which says nothing of what becomes ONNX.
+    small_jobs.expected_export_s = lambda framework: 0.0
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="fo-onnx-coverage-") as folder:
         os.environ["FO_ONNX_CACHE_DIR"] = folder

@@ -86,6 +86,8 @@ def main(arguments: list[str]) -> None:
             if package not in without:
                 importlib.import_module(package)
 
+    import free_exports  # noqa: F401
+
     import fo_onnx as fo
     from fo_onnx.distributions.probabilities import total_variation
 

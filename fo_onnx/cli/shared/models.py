@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ...control.announcing import announce
 from ...errors import ModelError, ModelNotFoundError, OptionError, reading
 from ...guards.array_files import read_npz
 from ...guards.limits import check_regular, check_sparse
@@ -18,6 +19,8 @@ _READING_PARAMS = "Reading the parameters"
 
 def open_model(text: str, options: dict[str, Any]) -> Any:
     """Return the model that a command names; of its options the weights are taken out, and the parameters are loaded."""
+    if is_reference(text):
+        announce(f"importing {text}", options.get("progress"))
     model = load_model(text, weights=options.pop("weights"), framework=options["framework"], trust=options["trust"])
     options["params"] = load_params(options["params"])
     return model

@@ -51,6 +51,27 @@ def test_from_a_reference_as_json(run, work: Path) -> None:
     assert np.array_equal(written.labels, np.load("y.npy"))
 
 
+@pytest.mark.exports_cost_time
+def test_a_small_job_runs_natively_and_says_so(run, work: Path) -> None:
+    result = run("generate", "app:trained", "--data", "x.npy", "-o", "o.npz")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert "runner   native on cpu, batch 256, 1 session of " in result.stdout
+    assert "because a small job: 600 rows take " in result.stdout
+    assert "natively, an export of torch about 3.0 s" in result.stdout
+
+
+def test_steps_before_the_first_row_are_said_if_progress_is_shown(run, work: Path) -> None:
+    result = run("generate", "app:trained", "--data", "x.npy", "-o", "o.npz", "--progress")
+    assert result.exit_code == 0, result.stderr
+    steps = [line for line in result.stderr.splitlines() if line.startswith("fo-onnx: ")]
+    assert steps == [
+        "fo-onnx: importing app:trained …", "fo-onnx: exporting DigitNet from torch to ONNX …",
+        "fo-onnx: comparing DigitNet with its export on 256 rows …",
+    ]  # fmt: skip
+    assert "fo-onnx" not in result.stdout
+
+
 def test_labels_are_left_out(run, work: Path) -> None:
     np.savez("rows.npz", x=np.load("x.npy"), label=np.full(600, -1))
     result = run("generate", "d.onnx", "--data", "rows.npz", "-o", "o.npz")

@@ -165,11 +165,12 @@ def test_doctor_shows_and_clears_the_cache(run, work, empty_cache) -> None:
     assert (document["entries"], document["folder"], document["limit_bytes"]) == (1, str(empty_cache), 10**10)
     assert document["size_bytes"] > 1000
     assert f"of at most 10 GB, in {empty_cache}" in run("doctor").stdout
+    # One is kept of what the export took.
     Measurements.of_user().keep("plan", {}, {})
-    assert json.loads(run("doctor", "--json").stdout)["cache"]["measurements"] == 1
+    assert json.loads(run("doctor", "--json").stdout)["cache"]["measurements"] == 2
     cleared = run("doctor", "--clear-cache").stdout
     assert "cache        0 exports, 0 bytes" in cleared
-    assert "; 0 measurements (2 were removed)" in cleared
+    assert "; 0 measurements (3 were removed)" in cleared
     assert [e for e in empty_cache.iterdir() if e.is_dir()] == []
 
 

@@ -34,7 +34,7 @@ def test_logits_are_detected_from_a_batch(logits_file):
         "name": "m", "framework": "onnx", "path": "m.onnx", "opset": 18, "sha256": "…", "class_names": None, "output": "logits",
         "temperature": 1.0,
     }  # fmt: skip
-    assert dists.meta["runner"] == {"kind": "onnx", "reason": None, "foreign": [], "switched_at": None}
+    assert dists.meta["runner"] == {"kind": "onnx", "reason": None, "foreign": [], "switched_at": None, "speed": None}
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 100, 1000])

@@ -197,7 +197,7 @@ def test_without_jax() -> None:
 
 def test_without_what_converts() -> None:
     program = WITHOUT.format(missing=("tensorflow", "tf2onnx", "jax2onnx")) + (
-        "import warnings, jax.numpy as jnp\n"
+        "import warnings, free_exports, jax.numpy as jnp\n"
         "with warnings.catch_warnings(record=True) as said:\n"
         "    result = fo.generate(lambda x: x @ jnp.eye(5), x)\n"
         "assert result.meta['runner']['kind'] == 'native'\n"

@@ -420,7 +420,7 @@ def test_the_command_line_says_nothing_of_tensorflow(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", ROWS)
 
     found = subprocess.run(
-        [sys.executable, "-m", "fo_onnx", "generate", "model.keras", "--data", "rows.npy", "-o", "rows.parquet"],
+        [sys.executable, "-m", "fo_onnx", "generate", "model.keras", "--data", "rows.npy", "-o", "rows.parquet", "--runner", "onnx"],
         cwd=tmp_path, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 

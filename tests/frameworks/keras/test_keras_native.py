@@ -368,7 +368,7 @@ tv = np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.pr
 assert tv.max() < 1e-6
 found = fo.generate(model, rows, runner="native", device=["cpu", "cpu:1"], batch_size=5)
 assert (np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.probs).sum(1) / 2).max() < 1e-6
-found = fo.generate(model, rows, batch_size=5)
+found = fo.generate(model, rows, batch_size=5, runner="onnx")
 assert (np.abs(np.exp(expected) / np.exp(expected).sum(1, keepdims=True) - found.probs).sum(1) / 2).max() < 1e-5
 assert found.meta["runner"]["kind"] == "onnx", found.meta["runner"]
 

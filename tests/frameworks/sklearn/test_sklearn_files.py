@@ -104,7 +104,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "--trust-pickle" in refused.stderr
 
     trusted = ("model.joblib", "--trust-pickle", "--data", "rows.npz")
-    done = command("generate", *trusted, "-o", "out.parquet")
+    done = command("generate", *trusted, "-o", "out.parquet", "--runner", "onnx")
     assert done.returncode == 0, done.stderr
     dists = fo.load(tmp_path / "out.parquet")
     np.testing.assert_allclose(dists.probs, model.predict_proba(x), atol=1e-6)

@@ -70,7 +70,7 @@ def test_onnx_gives_torchs_rows(name: str) -> None:
         alone = engine.predict(first(case.data, 1))
         pair = engine.predict(first(case.data, 2))
 
-    assert dists.meta["runner"] == {"kind": "onnx", "reason": None, "foreign": [], "switched_at": None}
+    assert dists.meta["runner"] == {"kind": "onnx", "reason": None, "foreign": [], "switched_at": None, "speed": None}
     assert len(dists) == ROWS
     assert total_variation(expected, dists.probs).max() < case.tolerance
     assert total_variation(expected[:1], alone).max() < case.tolerance

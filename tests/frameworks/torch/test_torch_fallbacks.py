@@ -200,7 +200,7 @@ def test_asked_for_torch_there_is_no_reason_and_no_warning() -> None:
     dists, messages = generated(case.model, case.data, runner="native")
 
     assert messages == []
-    assert dists.meta["runner"] == {"kind": "native", "reason": None, "foreign": [], "switched_at": None}
+    assert dists.meta["runner"] == {"kind": "native", "reason": None, "foreign": [], "switched_at": None, "speed": None}
     assert total_variation(truth(case), dists.probs).max() < 1e-6
 
 
