@@ -131,6 +131,8 @@ def meta(
             "tf32": bool(place and place.tf32),
             "tuning": plan.reason,
             "export": opened.export_origin,
+            "fusions": dict(opened.fusions),
+            "opset": opened.session_opset,
         },
         "parity": None
         if parity is None
