@@ -33,7 +33,7 @@ class _Product:
     scale: float
 
 
-def fuse_attention(view: GraphView, model: onnx.ModelProto) -> int:
+def fuse_attention(view: GraphView) -> int:
     """Replace softmax(scale · Q · Kᵀ + mask) · V by one node each, and return how many there were.
 
     Before: float32 with four axes, (batch, heads, length, size), of as many heads each; the scale on the product or its factors;
@@ -41,14 +41,14 @@ def fuse_attention(view: GraphView, model: onnx.ModelProto) -> int:
     After: ``Attention`` of operator set 23, to which the model is raised. Where heads are split off by a reshape and a
     transposition on each side, these are part of the node.
     """
-    if not _may_be_raised(model):
+    if not _may_be_raised(view.model):
         return 0
     for node in view.nodes:
         if node.op_type == "Softmax" and attribute(node, "axis", -1) in (-1, 3):
             _replace_around(view, node)
     count = view.finish()
     if count:
-        next(o for o in model.opset_import if o.domain in ("", "ai.onnx")).version = OPSET
+        next(o for o in view.model.opset_import if o.domain in ("", "ai.onnx")).version = OPSET
     return count
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .attention import fuse_attention
+from .attention import LEAST_OPSET, OPSET, fuse_attention
 from .gelu import fuse_gelu
 from .graph_view import GraphView
+from .layer_norm import fuse_layer_norm
+from .softmax import fuse_softmax
 
 if TYPE_CHECKING:
     import onnx
 
-_SIGNS = ("Softmax", "Erf", "Tanh")
+_SIGNS = ("Softmax", "Exp", "Erf", "Tanh", "Reciprocal")
 """Without one of these operators there is nothing to fuse."""
 MOST_BYTES = 1 << 30
 """A larger protobuf is not copied. External data are no part of it."""
@@ -24,7 +27,7 @@ class FusedGraph:
 
     Attributes:
         model: A copy of the model.
-        counts: How many nodes of each kind there are in place of several: ``"Attention"``, ``"Gelu"``.
+        counts: How many nodes of each kind there are in place of several.
     """
 
     model: onnx.ModelProto
@@ -32,13 +35,20 @@ class FusedGraph:
 
 
 def fuse_graph(model: onnx.ModelProto) -> FusedGraph | None:
-    """Return a copy of a model with attention and GELU as one node each; ``None`` if nothing is to be fused."""
+    """Return a copy of a model with attention, GELU and layer normalisation as one node each; ``None`` if nothing is to be fused."""
     import onnx
 
     if not any(node.op_type in _SIGNS for node in model.graph.node) or model.ByteSize() > MOST_BYTES:
         return None
     fused = onnx.ModelProto()
     fused.CopyFrom(model)
-    counts = {"Attention": fuse_attention(GraphView(fused), fused), "Gelu": fuse_gelu(GraphView(fused))}
+    passes: dict[str, Callable[[GraphView], int]] = {}
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
+    if opset is not None and LEAST_OPSET <= opset <= OPSET:
+        # Attention is made of a softmax.
+        passes = {"Softmax": fuse_softmax, "LayerNormalization": fuse_layer_norm, "Attention": fuse_attention}
+    # The shapes of what is computed after an operator that is not ONNX's own are not inferred.
+    passes["Gelu"] = fuse_gelu
+    counts = {name: fuse(GraphView(fused)) for name, fuse in passes.items()}
     counts = {name: count for name, count in counts.items() if count}
     return FusedGraph(fused, counts) if counts else None

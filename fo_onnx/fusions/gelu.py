@@ -63,22 +63,33 @@ def _argument_of_tanh(view: GraphView, name: str) -> tuple[int, str] | None:
     if total is None:
         return None
     for x, cubic in (total.input, reversed(total.input)):
-        term = view.split_number(view.producer(cubic, "Mul"))
-        if term is not None and view.is_value(term[0], 0.044715) and _is_cube(view, term[1], x):
+        monomial = _read_monomial(view, cubic, x)
+        if monomial is not None and monomial[1] == 3 and view.is_value(monomial[0], 0.044715):
             return 1, x
     return None
 
 
-def _is_cube(view: GraphView, name: str, x: str) -> bool:
-    power = view.producer(name, "Pow")
-    if power is not None:
-        exponent = view.constant(power.input[1])
-        return power.input[0] == x and exponent is not None and exponent.reshape(-1).tolist() == [3]
-    product = view.producer(name, "Mul")
-    if product is None or x not in product.input:
-        return False
-    square = view.producer(product.input[1 if product.input[0] == x else 0], "Mul")
-    return square is not None and list(square.input) == [x, x]
+def _read_monomial(view: GraphView, name: str, x: str) -> tuple[float, float] | None:
+    """Return c and n if a value is c · xⁿ; ``None`` if it is not, or has more factors than a cubic term."""
+    monomial, factors = (1.0, 0.0), [name]
+    for _ in range(7):
+        if not factors:
+            return monomial
+        factor = factors.pop()
+        if factor == x:
+            monomial = monomial[0], monomial[1] + 1
+        elif (number := view.number(factor)) is not None:
+            monomial = monomial[0] * number, monomial[1]
+        elif (product := view.producer(factor, "Mul")) is not None:
+            factors.extend(product.input)
+        elif (power := view.producer(factor, "Pow")) is not None and power.input[0] == x:
+            exponent = view.constant(power.input[1])
+            if exponent is None or exponent.size != 1:
+                return None
+            monomial = monomial[0], monomial[1] + float(exponent.reshape(-1)[0])
+        else:
+            return None
+    return None if factors else monomial
 
 
 def _half_of_product(view: GraphView, bell: str, x: str, sign: int) -> str | None:

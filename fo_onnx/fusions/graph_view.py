@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -9,17 +10,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import first_line
 from ..plugin_kit.graph_checks import messages_in
 
 if TYPE_CHECKING:
     import onnx
 
+log = logging.getLogger("fo_onnx.engine")
 CONTRIB_DOMAIN = "com.microsoft"
 _MOST_VALUES = 1 << 22
 """Larger constants are weights, which no fusion looks into; a causal mask of 2,048 tokens has as many values."""
 _STAND_IN_VALUES = 64
 """Constants of so few values can be shapes or axes, which the inference of shapes reads."""
 _OWN_DOMAINS = ("", "ai.onnx")
+_LEAST_INPUTS = dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Equal", "MatMul"), 2) | {"Where": 3}
+_LEAST_INPUTS |= dict.fromkeys(
+    ("Softmax", "Exp", "Erf", "Tanh", "Neg", "Sqrt", "Reciprocal", "Transpose", "Reshape", "Expand", "Unsqueeze", "Squeeze", "Max",
+     "ReduceMax", "ReduceSum", "ReduceMean", "Cast", "Identity", "Slice", "Gather", "Tile"), 1,
+)  # fmt: skip
 Dimensions = tuple[int | str | None, ...]
 
 
@@ -31,16 +39,17 @@ class GraphView:
         import onnx
 
         graph = model.graph
-        self._model = model
-        self.nodes = list(graph.node)
+        self.model = model
+        # What lacks an input or output is refused by ONNX Runtime, in its own words.
+        self.nodes = [n for n in graph.node if n.output and len(n.input) >= _LEAST_INPUTS.get(n.op_type, 0)]
         self._producers = {out: node for node in self.nodes for out in node.output if out}
         self._readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in self.nodes:
+        for node in graph.node:
             for name in dict.fromkeys(node.input):
                 self._readers[name].append(node)
         # Values that more than a node of this graph reads: outputs, and what the bodies of If, Loop and Scan use.
         self._kept = {value.name for value in graph.output}
-        for node in self.nodes:
+        for node in graph.node:
             if any(a.HasField("g") or a.graphs for a in node.attribute):
                 self._kept.update(name for inner in messages_in(node, onnx.NodeProto) for name in inner.input)
                 self._kept.update(v.name for g in messages_in(node, onnx.GraphProto) for v in g.output)
@@ -63,10 +72,17 @@ class GraphView:
 
     def only_reader(self, name: str, *operators: str) -> onnx.NodeProto | None:
         """Return the node that reads a value, if it is the only one, and one of ONNX's own `operators`."""
-        readers = self._readers.get(name, [])
-        if len(readers) != 1 or name in self._kept:
-            return None
-        return readers[0] if readers[0].domain in _OWN_DOMAINS and readers[0].op_type in operators else None
+        readers = self.readers(name, *operators)
+        return readers[0] if len(readers) == 1 else None
+
+    def readers(self, name: str, *operators: str) -> list[onnx.NodeProto]:
+        """Return the nodes that read a value, if they are all of ONNX's own `operators`, and nothing else reads it."""
+        readers = [] if name in self._kept else self._readers.get(name, [])
+        return readers if all(r.domain in _OWN_DOMAINS and r.op_type in operators for r in readers) else []
+
+    def is_constant(self, name: str) -> bool:
+        """Return whether a value is part of the model file, or of its external data."""
+        return name in self._tensors
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return the value of a constant that is part of the model file and not large."""
@@ -101,7 +117,7 @@ class GraphView:
     def shape(self, name: str) -> Dimensions | None:
         """Return the lengths of a value's axes, each a number, a name or ``None``; ``None`` if not even their count is known."""
         if self._shapes is None:
-            self._shapes = _infer_shapes(self._model)
+            self._shapes = _infer_shapes(self.model)
         return self._shapes.get(name)
 
     # What becomes of it -------------------------------------------------------------------------------------------
@@ -121,7 +137,7 @@ class GraphView:
         if value not in self._numbers:
             self._numbers[value] = self.new_name("fo_onnx_number")
             tensor = onnx.numpy_helper.from_array(np.array(value, np.float32), self._numbers[value])
-            self._model.graph.initializer.append(tensor)
+            self.model.graph.initializer.append(tensor)
         return self._numbers[value]
 
     def replace(self, output: str, nodes: list[onnx.NodeProto]) -> None:
@@ -133,18 +149,18 @@ class GraphView:
         if not self._replacements:
             return 0
         nodes: list[onnx.NodeProto] = []
-        for node in self.nodes:
+        for node in self.model.graph.node:
             nodes.extend(self._replacements.get(node.output[0] if node.output else "", [node]))
         used, needed = set(self._kept), []
         for node in reversed(nodes):
             if not used.isdisjoint(node.output):
                 needed.append(node)
                 used.update(node.input)
-        graph = self._model.graph
+        graph = self.model.graph
         del graph.node[:]
         graph.node.extend(reversed(needed))
-        if all(o.domain != CONTRIB_DOMAIN for o in self._model.opset_import):
-            self._model.opset_import.add(domain=CONTRIB_DOMAIN, version=1)
+        if all(o.domain != CONTRIB_DOMAIN for o in self.model.opset_import):
+            self.model.opset_import.add(domain=CONTRIB_DOMAIN, version=1)
         return len(self._replacements)
 
 
@@ -173,7 +189,14 @@ def _infer_shapes(model: onnx.ModelProto) -> dict[str, Dimensions]:
             outline.graph.input.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             )
-    graph = onnx.shape_inference.infer_shapes(outline, data_prop=True).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(outline, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as err:
+        # ONNX Runtime may take it all the same.
+        log.info(
+            "the shapes of a graph were not inferred, so that what depends on them is not fused: %s", first_line(err)
+        )
+        return {}
     return {
         value.name: tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in shape.dim)
         for value in (*graph.input, *graph.value_info, *graph.output)

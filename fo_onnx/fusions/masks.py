@@ -102,24 +102,39 @@ def _zeroed_answer(view: GraphView, mask: str, weighted: str) -> str | None:
 
 def _is_true(view: GraphView, name: str) -> bool:
     """Return whether a condition holds everywhere, whatever the input."""
-    while (node := view.producer(name, *_KEEPS_VALUES)) is not None:
-        name = node.input[0]
-    value = view.constant(name)
+    value = view.constant(_source(view, name))
     return value is not None and value.dtype == np.bool_ and bool(value.all())
 
 
 def _is_finite(view: GraphView, name: str) -> bool:
     """Return whether a mask is made of numbers without an infinite one."""
-    while (node := view.producer(name, *_KEEPS_VALUES)) is not None:
+    names, known = [name], set()
+    while names:
+        name = _source(view, names.pop())
+        if name in known:
+            continue
+        known.add(name)
+        product = view.split_number(view.producer(name, "Mul"))
+        difference = view.producer(name, "Sub")
+        if (chosen := view.producer(name, "Where")) is not None:
+            names.extend(chosen.input[1:])
+        elif product is not None and np.isfinite(product[0]):
+            # (1 - mask) times a large number, of a mask that holds 0 and 1.
+            names.append(product[1])
+        elif difference is not None and view.number(difference.input[0]) is not None:
+            names.append(difference.input[1])
+        elif view.producer(name, "Cast") is None:
+            value = view.constant(name)
+            if value is None or not np.isfinite(value).all():
+                return False
+    return True
+
+
+def _source(view: GraphView, name: str) -> str:
+    """Return the value whose entries a value repeats, leaves out or puts in another order."""
+    passed: set[str] = set()
+    # A value passed twice is one of a loop, which ONNX Runtime refuses.
+    while name not in passed and (node := view.producer(name, *_KEEPS_VALUES)) is not None:
+        passed.add(name)
         name = node.input[0]
-    if (chosen := view.producer(name, "Where")) is not None:
-        return all(_is_finite(view, value) for value in chosen.input[1:])
-    if (product := view.split_number(view.producer(name, "Mul"))) is not None:
-        # (1 - mask) times a large number, of a mask that holds 0 and 1.
-        return bool(np.isfinite(product[0])) and _is_finite(view, product[1])
-    if (difference := view.producer(name, "Sub")) is not None:
-        return view.number(difference.input[0]) is not None and _is_finite(view, difference.input[1])
-    if view.producer(name, "Cast") is not None:
-        return True
-    value = view.constant(name)
-    return value is not None and bool(np.isfinite(value).all())
+    return name
