@@ -9,18 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..plugin_kit.graph_checks import messages_in
 from .graph_view import Dimensions, GraphView, attribute
 from .masks import Mask, read_mask
+from .operator_sets import NEWEST_OPSET, raise_opset
 
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 23
-LEAST_OPSET = 18
-"""Below it reductions, paddings and splits are written in another way than in `OPSET`."""
-_CHANGED = ("DFT", "GridSample", "GroupNormalization")
-"""Operators that mean something else, or are written in another way, in `OPSET` (https://onnx.ai/onnx/operators/)."""
 _SPLIT_HEADS = [0, 2, 1, 3]
 
 
@@ -37,32 +32,17 @@ def fuse_attention(view: GraphView) -> int:
     """Replace softmax(scale · Q · Kᵀ + mask) · V by one node each, and return how many there were.
 
     Before: float32 with four axes, (batch, heads, length, size), of as many heads each; the scale on the product or its factors;
-    a mask as `masks.read_mask` knows it. The operator set is at least 18, and no node means something else in `OPSET`.
+    a mask as `masks.read_mask` knows it. The model may be raised to operator set 23.
     After: ``Attention`` of operator set 23, to which the model is raised. Where heads are split off by a reshape and a
     transposition on each side, these are part of the node.
     """
-    if not _may_be_raised(view.model):
-        return 0
     for node in view.nodes:
         if node.op_type == "Softmax" and attribute(node, "axis", -1) in (-1, 3):
             _replace_around(view, node)
     count = view.finish()
     if count:
-        next(o for o in view.model.opset_import if o.domain in ("", "ai.onnx")).version = OPSET
+        raise_opset(view.model, NEWEST_OPSET)
     return count
-
-
-def _may_be_raised(model: onnx.ModelProto) -> bool:
-    """Return whether every node means the same in `OPSET`."""
-    import onnx
-
-    versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
-    if len(versions) != 1 or not LEAST_OPSET <= versions[0] <= OPSET or model.functions:
-        return False
-    return versions[0] == OPSET or not any(
-        node.op_type in _CHANGED or (node.op_type == "AveragePool" and attribute(node, "ceil_mode", 0))
-        for node in messages_in(model.graph, onnx.NodeProto)
-    )
 
 
 def _replace_around(view: GraphView, softmax: onnx.NodeProto) -> None:
@@ -70,14 +50,16 @@ def _replace_around(view: GraphView, softmax: onnx.NodeProto) -> None:
     weighted = view.only_reader(softmax.output[0], "MatMul")
     if weighted is None or weighted.input[0] != softmax.output[0]:
         return
-    found = _find_product(view, softmax.input[0])
-    if found is None:
+    scores = _find_product(view, softmax.input[0])
+    if scores is None:
         return
-    product, masked, place = found
+    product, masked, place = scores
     value = weighted.input[1]
     query_shape, value_shape = view.shape(product.query), view.shape(value)
     key_shape, scores_shape = view.shape(product.transposed_key), view.shape(softmax.input[0])
-    if query_shape is None or value_shape is None or key_shape is None or not _fit(query_shape, key_shape, value_shape):
+    if query_shape is None or value_shape is None or key_shape is None or scores_shape is None:
+        return
+    if not _fit(query_shape, key_shape, value_shape, scores_shape):
         return
     mask = Mask() if masked is None else read_mask(view, masked, place, weighted.output[0])
     if mask is None:
@@ -126,13 +108,17 @@ def _split_scale(view: GraphView, name: str) -> tuple[float, str]:
     return view.split_number(view.producer(name, "Mul")) or (1.0, name)
 
 
-def _fit(query: Dimensions, key: Dimensions, value: Dimensions) -> bool:
-    """Return whether three tensors have four axes, as many heads, and as far as that is known as many samples."""
-    if not len(query) == len(key) == len(value) == 4:
+def _fit(query: Dimensions, key: Dimensions, value: Dimensions, scores: Dimensions) -> bool:
+    """Return whether tensors have four axes, as many heads, and as far as that is known as many samples."""
+    if not len(query) == len(key) == len(value) == len(scores) == 4:
         return False
     lengths_are_known = all(isinstance(length, int) for length in (query[1], query[3], value[3]))
-    batches = {query[0], key[0], value[0]}
-    return lengths_are_known and query[1] == key[1] == value[1] and (1 not in batches or len(batches) == 1)
+    batches = {query[0], key[0], value[0], scores[0]}
+    return (
+        lengths_are_known
+        and len({query[1], key[1], value[1], scores[1]}) == 1
+        and (1 not in batches or len(batches) == 1)
+    )
 
 
 def _key(view: GraphView, transposed: str, nodes: list[onnx.NodeProto]) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .attention import LEAST_OPSET, OPSET, fuse_attention
+from .attention import fuse_attention
 from .gelu import fuse_gelu
 from .graph_view import GraphView
 from .layer_norm import fuse_layer_norm
+from .operator_sets import INPUTS_OPSET, may_be_raised, raise_opset
 from .softmax import fuse_softmax
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def fuse_graph(model: onnx.ModelProto) -> FusedGraph | None:
     fused = onnx.ModelProto()
     fused.CopyFrom(model)
     passes: dict[str, Callable[[GraphView], int]] = {}
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
-    if opset is not None and LEAST_OPSET <= opset <= OPSET:
+    if may_be_raised(fused):
+        raise_opset(fused, INPUTS_OPSET)
         # Attention is made of a softmax.
         passes = {"Softmax": fuse_softmax, "LayerNormalization": fuse_layer_norm, "Attention": fuse_attention}
     # The shapes of what is computed after an operator that is not ONNX's own are not inferred.

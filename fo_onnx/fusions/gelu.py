@@ -111,10 +111,10 @@ def _half_of_product(view: GraphView, bell: str, x: str, sign: int) -> str | Non
         if product is None:
             return None
         other = next((name for name in product.input if name != value), value)
-        found = {"half"} if view.number(other) == 0.5 else {"x"} if other == x else _half_of(view, other, x)
-        if not found or not found <= factors:
+        new = {"half"} if view.number(other) == 0.5 else {"x"} if other == x else _half_of(view, other, x)
+        if not new or not new <= factors:
             return None
-        factors, value = factors - found, product.output[0]
+        factors, value = factors - new, product.output[0]
     return value
 
 

@@ -95,9 +95,9 @@ class GraphView:
         return value
 
     def number(self, name: str) -> float | None:
-        """Return the value of a constant that is one float32, of whatever shape."""
+        """Return the value of a constant that is one float32, and adds no axis to what it is multiplied with."""
         value = self.constant(name)
-        if value is None or value.dtype != np.float32 or value.size != 1:
+        if value is None or value.dtype != np.float32 or value.size != 1 or value.ndim > 1:
             return None
         return float(value.reshape(-1)[0])
 

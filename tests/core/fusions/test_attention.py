@@ -156,7 +156,7 @@ LEFT = {
         SCORES, weighted("scores"), projections=PROJECTIONS.replace("v = Transpose", "v2 = Transpose") + "v = Slice(v2, start, end)",
         start=np.array([0]), end=np.array([1]),
     ),
-    "an older operator set": attention(SCORES, weighted("scores"), opset=17),
+    "a softmax of an older operator set": attention(SCORES, weighted("scores"), opset=12),
     "an operator that means something else later": attention(
         SCORES, weighted("scores"), joined="n = GroupNormalization<num_groups=2>(answer, scale, shift)  t = Transpose<perm=[0, 2, 1, 3]>(n)"
         "  y = Reshape(t, whole)", scale=np.ones(2, np.float32), shift=np.zeros(2, np.float32),
