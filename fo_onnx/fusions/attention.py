@@ -47,8 +47,9 @@ def fuse_attention(view: GraphView) -> int:
 
 def _replace_around(view: GraphView, softmax: onnx.NodeProto) -> None:
     """Note the replacement of the attention that a softmax belongs to, if it is one."""
-    weighted = view.only_reader(softmax.output[0], "MatMul")
-    if weighted is None or weighted.input[0] != softmax.output[0]:
+    weights, nan_is_zero = _read_weights(view, softmax.output[0])
+    weighted = view.only_reader(weights, "MatMul")
+    if weighted is None or weighted.input[0] != weights:
         return
     scores = _find_product(view, softmax.input[0])
     if scores is None:
@@ -61,7 +62,7 @@ def _replace_around(view: GraphView, softmax: onnx.NodeProto) -> None:
         return
     if not _fit(query_shape, key_shape, value_shape, scores_shape):
         return
-    mask = Mask() if masked is None else read_mask(view, masked, place, weighted.output[0])
+    mask = Mask() if masked is None else read_mask(view, masked, place, weighted.output[0], nan_is_zero=nan_is_zero)
     if mask is None:
         return
     output = mask.output or weighted.output[0]
@@ -75,6 +76,19 @@ def _replace_around(view: GraphView, softmax: onnx.NodeProto) -> None:
     heads = {"q_num_heads": query_shape[1], "kv_num_heads": query_shape[1]} if flat else {}
     nodes.append(_node("Attention", inputs, last, scale=product.scale, **heads))
     view.replace(last, nodes)
+
+
+def _read_weights(view: GraphView, name: str) -> tuple[str, bool]:
+    """Return what the values are weighted with, and whether what is NaN in a softmax is 0 there, as torch's exporter has it."""
+    # To float32, which the scores are already.
+    while (cast := view.only_reader(name, "Cast")) is not None and attribute(cast, "to") == 1:
+        name = cast.output[0]
+    readers = view.readers(name, "IsNaN", "Where")
+    choice = next((r for r in readers if r.op_type == "Where"), None)
+    if choice is None or len(readers) != 2 or choice.input[2] != name or view.number(choice.input[1]) != 0:
+        return name, False
+    test = view.producer(choice.input[0], "IsNaN")
+    return (choice.output[0], True) if test is not None and test.input[0] == name else (name, False)
 
 
 def _find_product(view: GraphView, name: str) -> tuple[_Product, onnx.NodeProto | None, int] | None:
@@ -109,15 +123,13 @@ def _split_scale(view: GraphView, name: str) -> tuple[float, str]:
 
 
 def _fit(query: Dimensions, key: Dimensions, value: Dimensions, scores: Dimensions) -> bool:
-    """Return whether tensors have four axes, as many heads, and as far as that is known as many samples."""
+    """Return whether tensors have four axes, and as far as that is known as many samples and heads."""
     if not len(query) == len(key) == len(value) == len(scores) == 4:
         return False
-    lengths_are_known = all(isinstance(length, int) for length in (query[1], query[3], value[3]))
-    batches = {query[0], key[0], value[0], scores[0]}
-    return (
-        lengths_are_known
-        and len({query[1], key[1], value[1], scores[1]}) == 1
-        and (1 not in batches or len(batches) == 1)
+    lengths = ({tensor[axis] for tensor in (query, key, value, scores)} for axis in (0, 1))
+    return all(
+        len({length for length in axis if isinstance(length, int)}) < 2 and (1 not in axis or len(axis) == 1)
+        for axis in lengths
     )
 
 

@@ -25,7 +25,7 @@ _STAND_IN_VALUES = 64
 _OWN_DOMAINS = ("", "ai.onnx")
 _LEAST_INPUTS = dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Equal", "MatMul"), 2) | {"Where": 3}
 _LEAST_INPUTS |= dict.fromkeys(
-    ("Softmax", "Exp", "Erf", "Tanh", "Neg", "Sqrt", "Reciprocal", "Transpose", "Reshape", "Expand", "Unsqueeze", "Squeeze", "Max",
+    ("Softmax", "IsNaN", "Exp", "Erf", "Tanh", "Neg", "Sqrt", "Reciprocal", "Transpose", "Reshape", "Expand", "Unsqueeze", "Squeeze", "Max",
      "ReduceMax", "ReduceSum", "ReduceMean", "Cast", "Identity", "Slice", "Gather", "Tile"), 1,
 )  # fmt: skip
 Dimensions = tuple[int | str | None, ...]

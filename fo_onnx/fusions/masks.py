@@ -5,7 +5,7 @@ its scores are -∞ or the least float32 (as ONNX Runtime has it). Written out, 
 numbers gives the mean of the values. A mask is taken only if it is known which of them the graph gives:
 
 - no query is without a key, as in a constant mask;
-- the mask is made of -∞ where a query does not see a key, and the answer is set to 0 for queries that see none;
+- the mask is made of -∞ where a query does not see a key, and the answer, or the softmax, is set to 0 for queries that see none;
 - the mask holds large numbers, not -∞: raised to -1e30, which is as good beside other scores, they still give the mean.
 """
 
@@ -42,7 +42,7 @@ class Mask:
     output: str | None = None
 
 
-def read_mask(view: GraphView, masked: onnx.NodeProto, place: int, weighted: str) -> Mask | None:
+def read_mask(view: GraphView, masked: onnx.NodeProto, place: int, weighted: str, *, nan_is_zero: bool) -> Mask | None:
     """Return the mask of an attention; ``None`` if it is not known that one node means the same.
 
     Args:
@@ -50,19 +50,21 @@ def read_mask(view: GraphView, masked: onnx.NodeProto, place: int, weighted: str
         masked: The Add or Where that makes masked scores.
         place: Which input of it the scores are.
         weighted: The value that the attention gives.
+        nan_is_zero: Whether the softmax of a query that sees no key is 0 for each key, if it is NaN.
     """
     if masked.op_type == "Where":
         fill = view.number(masked.input[3 - place])
-        if fill is None or not np.isfinite(fill) or fill > _UNSEEN:
+        if fill is None or fill > _UNSEEN or (fill == -np.inf and not nan_is_zero):
             return None
-        return _choose(view, masked.input[0], 0.0 if place == 1 else _UNSEEN, _UNSEEN if place == 1 else 0.0)
+        unseen = max(fill, _UNSEEN) if np.isfinite(fill) else fill
+        return _choose(view, masked.input[0], 0.0 if place == 1 else unseen, unseen if place == 1 else 0.0)
     name = masked.input[1 - place]
     zeroed = _zeroed_answer(view, name, weighted)
     chosen = view.producer(name, "Where")
     if chosen is not None and view.number(chosen.input[1]) == 0:
         if _is_true(view, chosen.input[0]):
             return Mask(output=zeroed)
-        if zeroed is not None and view.number(chosen.input[2]) == -np.inf:
+        if (zeroed is not None or nan_is_zero) and view.number(chosen.input[2]) == -np.inf:
             return Mask(name, output=zeroed)
     value = view.constant(name)
     if value is not None and value.ndim and (value.max(axis=-1) > _UNSEEN).all():

@@ -120,6 +120,35 @@ def test_queries_that_are_zero_if_they_see_no_key(mask):
     assert not any(node.op_type in ("ReduceMax", "Equal") for node in fused.graph.node)
 
 
+GUARDED = """weights = Softmax<axis=-1>(masked)  cast = Cast<to=1>(weights)  nan = IsNaN(cast)  seen_ones = Where(nan, zero, cast)
+    answer = MatMul(seen_ones, v)"""
+
+
+@pytest.mark.parametrize("nodes", [
+    f"{FULL_MASK}  bias = Where(full, zero, infinite)  masked = Add(scores, bias)",
+    f"{ROW_MASK}  masked = Where(keys, scores, infinite)",
+    f"{FULL_MASK}  bias = Where(full, zero, least)  masked = Add(scores, bias)",
+], ids=["-∞", "a choice of -∞", "numbers"])  # fmt: skip
+def test_a_softmax_that_is_zero_where_it_is_nan(nodes):
+    """As torch's exporters write scaled_dot_product_attention."""
+    assert_same_fused(attention(SCORES, nodes, GUARDED), {"Attention": 1}, x=X, seen=SEEN)
+
+
+@pytest.mark.parametrize("opset", [13, 14, 17, 18, 21, 23])
+def test_operator_sets(opset):
+    """Sums have their axes as an attribute up to 17, a Split does not say its parts, and Squeeze has changed before 13."""
+    joined = f"{JOINED.replace('y = ', 'j = ')}  "
+    if opset < 18:
+        joined += "m = ReduceMean<axes=[2], keepdims=1>(j)  p1, p2 = Split<axis=2>(j)"
+    else:
+        joined += "m = ReduceMean<keepdims=1>(j, last)  p1, p2 = Split<axis=2, num_outputs=2>(j)"
+    model = attention(
+        SCORES, weighted("scores"), joined=f"{joined}  p = Concat<axis=2>(p2, p1)  y = Sub(p, m)", opset=opset
+    )
+    fused = assert_same_fused(model, {"Attention": 1}, x=X, seen=SEEN)
+    assert [o.version for o in fused.opset_import if o.domain == ""] == [23]
+
+
 def test_a_mask_of_both_infinity_and_large_numbers():
     """The one gives 0 for a query without a key, the other the mean, so that the graph's own choice between them stays."""
     nodes = f"{FULL_MASK}  floor = Where(full, zero, least)  bias = Add(floor, causal)  masked = Add(scores, bias)"
@@ -144,6 +173,7 @@ LEFT = {
     "a constant mask that hides all keys": attention(
         SCORES, "masked = Add(scores, none)", weighted("masked"), none=np.full((LENGTH, LENGTH), -np.inf, np.float32)
     ),
+    "a guard that is none": attention(SCORES, PROBABLY_NAN, GUARDED.replace("Where(nan, zero, cast)", "Where(nan, half, cast)")),
     "the weights are an output too": attention(
         SCORES, weighted("scores"), more=f", float[{BATCH}, {HEADS}, {LENGTH}, {LENGTH}] weights"
     ),
