@@ -39,13 +39,14 @@ def attention(
     joined: str = JOINED,
     opset: int = 18,
     more: str = "",
+    batch: int | str = BATCH,
     **constants: object,
 ) -> onnx.ModelProto:
     """Return a model whose attention is `middle`, between the projections and what joins the heads."""
-    rows = f"float[{BATCH}, {LENGTH}, {WIDTH}]"
+    rows = f"float[{batch}, {LENGTH}, {WIDTH}]"
     nodes = " ".join((projections, *middle, joined))
     return model_of(
-        f"({rows} x, bool[{BATCH}, {LENGTH}] seen) => ({rows} y{more}) {{ {nodes} }}", opset, **CONSTANTS, **constants
+        f"({rows} x, bool[{batch}, {LENGTH}] seen) => ({rows} y{more}) {{ {nodes} }}", opset, **CONSTANTS, **constants
     )
 
 
@@ -184,7 +185,7 @@ LEFT = {
     ),
     "values of one sample for all": attention(
         SCORES, weighted("scores"), projections=PROJECTIONS.replace("v = Transpose", "v2 = Transpose") + "v = Slice(v2, start, end)",
-        start=np.array([0]), end=np.array([1]),
+        start=np.array([0]), end=np.array([1]), batch="b",
     ),
     "a softmax of an older operator set": attention(SCORES, weighted("scores"), opset=12),
     "an operator that means something else later": attention(

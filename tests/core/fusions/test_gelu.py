@@ -46,6 +46,11 @@ def test_what_is_no_gelu_stays(nodes):
     assert counts_of(model_of(f"(float[n, 10] x) => (float[n, 10] y) {{ {nodes} }}", **CONSTANTS)) == {}
 
 
+def test_a_number_that_adds_an_axis_stays():
+    constants = CONSTANTS | {"half": np.full((1, 1, 1), 0.5, np.float32)}
+    assert counts_of(model_of(f"(float[n, 10] x) => (float[1, n, 10] y) {{ {FORMS['torch']} }}", **constants)) == {}
+
+
 def test_a_part_that_is_used_elsewhere_stays():
     text = f"(float[n, 10] x) => (float[n, 10] y, float[n, 10] s) {{ {FORMS['torch']} }}"
     assert counts_of(model_of(text, **CONSTANTS)) == {}

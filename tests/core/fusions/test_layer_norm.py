@@ -58,6 +58,16 @@ OTHERS = {
         **CONSTANTS | {"axis": np.array([1]), "column": np.array([3, 1, WIDTH])},
     ),
     "a softmax less the largest of something else": model(SOFTMAX.replace("e = Exp(d)", "d2 = Sub(d, x)  e = Exp(d2)")),
+    "a softmax less the largest squares": model(SOFTMAX.replace("a = ReduceMax<keepdims=0>(x", "q = Mul(x, x)  a = ReduceMax<keepdims=0>(q")),
+    "sums of columns for rows": model_of(
+        f"(float[3, {WIDTH}, {WIDTH}] x) => (float[3, {WIDTH}, {WIDTH}] y) {{ {SOFTMAX} }}",
+        **CONSTANTS | {"axis": np.array([1]), "column": np.array([3, WIDTH, 1])},
+    ),
+    "sums of rows for columns": model_of(
+        "(float[4, 4] x) => (float[4, 4] y)"
+        "{ m = ReduceMax<keepdims=0>(x, axis)  d = Sub(x, m)  e = Exp(d)  s = ReduceSum<keepdims=0>(e, axis)  y = Div(e, s) }",
+        axis=np.array([1]),
+    ),
     "a sum that is put in another place": model_of(
         f"(float[3, {WIDTH}, {WIDTH}] x) => (float[3, {WIDTH}, {WIDTH}] y) {{ {SOFTMAX} }}",
         **CONSTANTS | {"column": np.array([3, 1, WIDTH])},
