@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..contracts.batch import count_rows, cut_inputs
+from ..contracts.batch import cut_inputs, pad_rows
 from ..errors import FoOnnxError
 from ..fusions.fused_graph import fuse_graph
 from ..models.onnx_model import LoadedOnnx
@@ -54,7 +54,9 @@ def _run_first_rows(loaded: LoadedOnnx, request: RunRequest, candidates: list[Pl
     plan = replace(plan, sessions=1, threads=cpu_cores())
     opened = open_onnx_runners(loaded, replace(request, recorded_plan=plan), candidates)
     try:
-        batch = next(cut_inputs(request.example, min(COMPARED_ROWS, count_rows(request.example))))
+        first = next(cut_inputs(request.example, COMPARED_ROWS))
+        # One row alone would hide what is of one sample for all of them.
+        batch = {name: pad_rows(array, 2) for name, array in first.items()}
         return opened.runners[0].run(batch).probs.astype(np.float64)
     finally:
         opened.close()

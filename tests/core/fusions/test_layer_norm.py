@@ -58,7 +58,9 @@ OTHERS = {
         **CONSTANTS | {"axis": np.array([1]), "column": np.array([3, 1, WIDTH])},
     ),
     "a softmax less the largest of something else": model(SOFTMAX.replace("e = Exp(d)", "d2 = Sub(d, x)  e = Exp(d2)")),
-    "a softmax less the largest squares": model(SOFTMAX.replace("a = ReduceMax<keepdims=0>(x", "q = Mul(x, x)  a = ReduceMax<keepdims=0>(q")),
+    "a softmax less the largest squares": model(
+        SOFTMAX.replace("a = ReduceMax<keepdims=0>(x", "q = Mul(x, x)  a = ReduceMax<keepdims=0>(q")
+    ),
     "sums of columns for rows": model_of(
         f"(float[3, {WIDTH}, {WIDTH}] x) => (float[3, {WIDTH}, {WIDTH}] y) {{ {SOFTMAX} }}",
         **CONSTANTS | {"axis": np.array([1]), "column": np.array([3, WIDTH, 1])},
