@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from fused_graphs import model_of
 
 import fo_onnx as fo
 from fo_onnx.conversion import fuse_file
+from fo_onnx.conversion.heads import add_head, remove_head
 from fo_onnx.distributions.probabilities import softmax, total_variation
 from fo_onnx.fusions.fused_graph import FusedGraph, fuse_graph
+from fo_onnx.models.onnx_model import load_onnx
 
 FEATURES, CLASSES, ROWS = 6, 4, 40
 RNG = np.random.default_rng(0)
@@ -59,6 +62,14 @@ def test_an_output_transform_takes_the_place_of_the_head(tmp_path: Path) -> None
     dists = fo.generate(gelu_file(tmp_path), X, output_transform=softmax)
     assert dists.meta["engine"]["fusions"] == {"Gelu": 1}
     assert total_variation(expected(), dists.probs).max() < 1e-6
+
+
+def test_a_graph_that_is_edited_has_no_fused_nodes_any_more(tmp_path: Path) -> None:
+    loaded = load_onnx(gelu_file(tmp_path))
+    loaded = replace(loaded, fused=fuse_graph(loaded.proto))
+    spec = replace(loaded.model.spec, output_kind="logits")
+    assert add_head(loaded, spec).fused is None
+    assert remove_head(loaded).fused is None
 
 
 def test_one_with_nothing_to_fuse(tmp_path: Path) -> None:
