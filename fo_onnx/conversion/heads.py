@@ -27,17 +27,20 @@ def add_head(loaded: LoadedOnnx, spec: ModelSpec) -> LoadedOnnx:
     """Give the graph the head that `spec` asks for, in place of one that it may have, and write `spec` into it."""
     assert spec.output_kind is not None
     assert spec.classes is not None
-    proto = remove_head(loaded).proto
+    loaded = remove_head(loaded)
+    proto = loaded.proto
     probs, logits = head.fuse(proto, spec.output.name, spec.output_kind, spec.temperature, spec.classes)
     model = replace(loaded.model, spec=spec, probs_output=probs, logits_output=logits)
     describe(proto, model)
-    return replace(loaded, model=model, is_edited=True)
+    return replace(loaded, model=model)
 
 
 def remove_head(loaded: LoadedOnnx) -> LoadedOnnx:
     """Make the raw output the graph's only output."""
     head.remove(loaded.proto, raw_output_info(loaded.proto, loaded.model.spec))
-    return replace(loaded, model=replace(loaded.model, probs_output=None, logits_output=None), is_edited=True)
+    model = replace(loaded.model, probs_output=None, logits_output=None)
+    # What was fused is of the graph as it was.
+    return replace(loaded, model=model, is_edited=True, fused=None)
 
 
 def prepare_head(loaded: LoadedOnnx, request: RunRequest, placement: Placement) -> LoadedOnnx:

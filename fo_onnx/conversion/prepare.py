@@ -16,6 +16,7 @@ from ..contracts.spec import ModelSpec
 from ..control.announcing import announce
 from ..control.run_control import current
 from ..errors import ExportError, FoOnnxError, ModelError, OutputError, PluginError, RunError, StoreWriteError
+from ..fusions.fused_graph import fuse_graph
 from ..models.onnx_file import external_locations
 from ..models.onnx_model import LoadedOnnx, load_onnx
 from ..plugin_kit.graph_checks import graph_inputs
@@ -164,10 +165,29 @@ def _with_head(exported: LoadedOnnx, request: RunRequest, reference: Reference) 
 
 
 def _compare(exported: LoadedOnnx, request: RunRequest, reference: Reference, origin: str, ask: bool) -> VerifiedExport:
-    """Add the head, open the sessions of the run, and compare them with the original."""
+    """Add the head and compare with the original, with fused nodes if these agree with it, else without them."""
     loaded = _with_head(exported, request, reference)
     rows, kind = count_rows(reference.inputs), "its export" if origin == "new" else "its cached export"
     announce(f"comparing {reference.model.spec.name} with {kind} on {rows} rows", request.run.progress)
+    # Without a run to come the file is compared as it is.
+    fused = fuse_graph(loaded.proto) if ask else None
+    if fused is not None:
+        try:
+            export = _compare_as_given(replace(loaded, fused=fused), request, reference, origin, ask)
+            if export.parity.agrees:
+                return export
+            problem = export.parity.verdict()
+            export.opened.close()
+        except (ModelError, RunError) as err:
+            problem = str(err)
+        log.info("%s runs without fused nodes: %s", loaded.model.spec.name, problem)
+    return _compare_as_given(loaded, request, reference, origin, ask)
+
+
+def _compare_as_given(
+    loaded: LoadedOnnx, request: RunRequest, reference: Reference, origin: str, ask: bool
+) -> VerifiedExport:
+    """Open the sessions of the run, and compare them with the original."""
     candidates = placements(request.run.device, request.run.precision, available_providers())
     transform = request.output.output_transform
     # Only of what is run is the plan measured, and only if a row is the same in every batch.

@@ -133,6 +133,8 @@ def meta(
             "tf32": bool(place and place.tf32),
             "tuning": plan.to_record(),
             "export": opened.export_origin,
+            "fusions": dict(opened.fusions),
+            "opset": opened.session_opset,
         },
         "parity": None
         if parity is None

@@ -13,6 +13,7 @@ import numpy as np
 from ..contracts.parity_report import ParityReport
 from ..control.run_control import current
 from ..conversion.batch_effects import measure_batch_effects
+from ..conversion.fuse_file import fuse_if_same
 from ..conversion.heads import prepare_head
 from ..errors import FoOnnxError, ModelError, OptionError, OutputError, warn_at_caller
 from ..models.onnx_model import LoadedOnnx, OnnxModel, load_onnx
@@ -42,7 +43,8 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
     Raises:
         OutputError: Its rows depend on their batch, whose size is built into it.
     """
-    loaded = _prepare_file(request)
+    with _naming(_path_of(request)):
+        loaded = fuse_if_same(_prepare_file(request), request, _placements(request))
     request = recall_plan(request, loaded, _placements(request))
     opened = _open_prepared(loaded, request)
     if request.recorded_plan is not None:

@@ -27,6 +27,8 @@ from .onnx_file import DOING, external_files, external_locations, load_proto, pa
 if TYPE_CHECKING:
     import onnx
 
+    from ..fusions.fused_graph import FusedGraph
+
 METADATA_KEY = "fo_onnx"
 METADATA_VERSION = 1
 CHANGED = "the file changed after it was compared"
@@ -97,12 +99,14 @@ class LoadedOnnx:
         proto: Its graph, without external data. A head is added to it or removed from it in place.
         is_edited: Whether `proto` is other than what the file holds.
         stamps: Time, size and inode of the file and of its external data when they were read.
+        fused: What sessions on the CPU run in place of `proto`, if that was found to give the same.
     """
 
     model: OnnxModel
     proto: onnx.ModelProto
     is_edited: bool = False
     stamps: tuple[tuple[int, int, int], ...] = ()
+    fused: FusedGraph | None = None
 
     @property
     def content(self) -> Path | bytes:

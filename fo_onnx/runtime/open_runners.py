@@ -52,7 +52,8 @@ def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement
         plan = replace(plan, sessions=len(placements), threads=threads, spinning=False)
     else:
         placements = placements * plan.sessions
-    content = loaded.content
+    fused = loaded.fused if on_cpu else None
+    content = loaded.content if fused is None else fused.model.SerializeToString()
     runners = []
     for place in placements:
         session = Session(content, loaded.model.path.parent, place, plan.threads, spec.name, spinning=plan.spinning)
@@ -66,6 +67,7 @@ def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement
     return OpenedModel(
         tuple(runners), with_class_count(spec, runners[0], request, plan.batch_size), plan, loaded.model.sha256, placements[0],
         cpu_nodes=max(runner.session.cpu_nodes for runner in runners), opset=opset_of(loaded.proto),
+        fusions={} if fused is None else fused.counts, session_opset=opset_of(loaded.proto if fused is None else fused.model),
     )  # fmt: skip
 
 

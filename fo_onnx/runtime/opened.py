@@ -35,6 +35,8 @@ class OpenedModel:
         export_s: Seconds that the export and the comparison took.
         versions: Versions of the framework's packages.
         opset: The model's default operator set, if it runs in ONNX.
+        fusions: How many nodes of each kind stand in place of several in the graph that the sessions run.
+        session_opset: The default operator set of that graph, if it is no native runner.
         export_origin: ``"new"`` or ``"cached"`` if a framework's model was exported for this run.
         open_native: Opens the native runner that steps in if an ONNX runner fails, if there is one.
         original: The model in its own framework, if it is there and the runners are not it.
@@ -56,6 +58,8 @@ class OpenedModel:
     export_s: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     opset: int | None = None
+    fusions: dict[str, int] = field(default_factory=dict)
+    session_opset: int | None = None
     export_origin: str | None = None
     open_native: Callable[[], Runner] | None = None
     original: NativeRunner | None = None

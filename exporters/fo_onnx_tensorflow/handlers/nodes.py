@@ -39,6 +39,10 @@ class Nodes:
         """Return an integer attribute of the node."""
         return int(self._node.get_attr_value(name, default))
 
+    def text(self, name: str) -> str:
+        """Return a text attribute of the node."""
+        return str(self._node.get_attr_value(name).decode())
+
     def const(self, value: ArrayLike, dtype: Any) -> str:
         """Make a constant; return its name."""
         name = utils.make_name(self._node.name)

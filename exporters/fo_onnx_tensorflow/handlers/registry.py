@@ -17,6 +17,7 @@ from tf2onnx.handler import tf_op
 from fo_onnx.errors import PluginError
 
 from . import corrections, formulas
+from .einsum import einsum
 from .nodes import Build, Nodes
 
 WRITTEN_FOR = "1.17.0"
@@ -45,8 +46,9 @@ _REPLACED: dict[str, Build] = {
     "PadV2": corrections.pad,
     "FloorDiv": corrections.floor_div,
     "FloorMod": corrections.floor_mod,
+    "Einsum": einsum,
 }
-"""Operators that tf2onnx gets wrong; `corrections` says how."""
+"""Operators that tf2onnx gets wrong, as `corrections` says, or takes apart too far."""
 _LEAST_OPSET = 13
 """The operator set that these nodes are of; they are the same in newer ones."""
 
