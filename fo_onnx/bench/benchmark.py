@@ -34,6 +34,8 @@ BATCH_SIZES = (8, 32, 128)
 """Each path that does not cut batches itself gets the best of these."""
 MOST_ROWS, CHECKED_ROWS = 65_536, 256
 COUNTED_BATCH = 32
+LONG_RUN_S = 60.0
+"""fo-onnx chooses as for a run that takes so long in the framework."""
 
 
 def run(
@@ -95,11 +97,12 @@ def run(
         stack.enter_context(_private_cache(Path(stack.enter_context(files.temporary_folder()))))
         subject = _Subject(model, resolved, options, meaning)
         say("running the reference")
-        expected, kind, temperature = subject.run_reference(checked)
+        expected, kind, temperature, rows_per_s = subject.run_reference(checked)
+        long_rows = max(int(LONG_RUN_S * rows_per_s), len(expected))
         say("exporting the model")
         target = keep_export or Path(stack.enter_context(files.temporary_folder())) / "model.onnx"
         exported, export_s, failure = subject.export(checked, target)
-        candidates = list_paths(subject, exported, checked, kind, temperature, device)
+        candidates = list_paths(subject, exported, checked, kind, temperature, device, long_rows)
         chosen = _choose_by_name(candidates, paths)
 
         # Each is opened and checked, then they take turns.
@@ -162,7 +165,7 @@ def run_path_once(
     subject = _Subject(model, resolved, opening, meaning)
     checked = next(cut_inputs(inputs, CHECKED_ROWS))
     # What the output means changes nothing about the memory.
-    paths = list_paths(subject, resolved.onnx, checked, "logits", 1.0, device)
+    paths = list_paths(subject, resolved.onnx, checked, "logits", 1.0, device, rows)
     (path,) = _choose_by_name(paths, [name])
     with path.open() as running:
         running.run(inputs, batch_size)
@@ -197,12 +200,16 @@ class _Subject:
             "output": self.meaning.output, "output_name": self.meaning.output_name,
         }  # fmt: skip
 
-    def run_reference(self, rows: Inputs) -> tuple[Probs, OutputKind, float]:
-        """Run the model in its own framework, a file as it is; return the rows, what the output means, the temperature."""
+    def run_reference(self, rows: Inputs) -> tuple[Probs, OutputKind, float, float]:
+        """Run the model in its own framework, a file as it is.
+
+        Returns:
+            The rows, what the output means, the temperature, and the rows per second.
+        """
         runner = "auto" if self.resolved.onnx is not None else "native"
         dists = generate(self.model, as_data(rows), runner=runner, progress=False, **self.arguments)
         described = dists.meta["model"]
-        return dists.probs, described["output"], described["temperature"]
+        return dists.probs, described["output"], described["temperature"], dists.meta["timing"]["rows_per_s"]
 
     def export(self, rows: Inputs, target: Path) -> tuple[OnnxModel | None, float | None, str | None]:
         """Return the model as a file, how long its export took, and why there is none; a file is itself."""
@@ -217,7 +224,13 @@ class _Subject:
 
 
 def list_paths(
-    subject: _Subject, exported: OnnxModel | None, rows: Inputs, kind: OutputKind, temperature: float, device: str
+    subject: _Subject,
+    exported: OnnxModel | None,
+    rows: Inputs,
+    kind: OutputKind,
+    temperature: float,
+    device: str,
+    long_rows: int,
 ) -> list[BenchPath]:
     """Return the paths that this model has on this machine, native ones first."""
     paths = native_paths(subject.resolved, rows, subject.options, subject.meaning, kind, temperature)
@@ -225,7 +238,7 @@ def list_paths(
         paths.append(onnx_runtime_path(exported, kind, temperature, device))
         in_openvino = openvino_path(exported, kind, temperature) if device == "cpu" else None
         paths += [] if in_openvino is None else [in_openvino]
-        paths.append(engine_path(subject.model, device, subject.arguments))
+        paths.append(engine_path(subject.model, device, subject.arguments, long_rows))
     return paths
 
 

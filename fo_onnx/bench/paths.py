@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.batch import Inputs, cut_inputs
+from ..contracts.batch import Inputs, count_rows, cut_inputs
 from ..contracts.exporter import NativePath, OffersNativePaths, RunsRows
 from ..contracts.options import ModelOptions, OutputOptions
 from ..contracts.runner import RawModel
@@ -103,9 +103,17 @@ def onnx_runtime_path(model: OnnxModel, kind: OutputKind, temperature: float, de
     return BenchPath(ONNX_RUNTIME, True, False, functools.partial(_open_session, model, kind, temperature, device))
 
 
-def engine_path(model: Any, device: str, arguments: Mapping[str, Any]) -> BenchPath:
-    """Return this package's own way with the user's model, which cuts batches itself."""
-    return BenchPath(ENGINE, False, False, functools.partial(_open_engine, model, device, arguments))
+def engine_path(model: Any, device: str, arguments: Mapping[str, Any], rows_of_long_run: int) -> BenchPath:
+    """Return this package's own way with the user's model, which cuts batches itself.
+
+    Args:
+        model: The user's.
+        device: Where it runs.
+        arguments: How it is opened.
+        rows_of_long_run: What is chosen by measuring (runner, batches) is chosen for so many rows, since a turn is too short for it.
+    """
+    open_path = functools.partial(_open_engine, model, device, arguments, rows_of_long_run)
+    return BenchPath(ENGINE, False, False, open_path)
 
 
 @contextlib.contextmanager
@@ -147,11 +155,15 @@ def _open_session(model: OnnxModel, kind: OutputKind, temperature: float, device
 
 
 @contextlib.contextmanager
-def _open_engine(model: Any, device: str, arguments: Mapping[str, Any]) -> Iterator[RunningPath]:
+def _open_engine(model: Any, device: str, arguments: Mapping[str, Any], rows_of_long_run: int) -> Iterator[RunningPath]:
     with Engine(model, device=device, **arguments) as engine:
         record: dict[str, Any] = {}
 
         def run_all(inputs: Inputs, batch_size: int | None) -> Probs:
+            if not record:
+                # The engine keeps what it chooses for its first call.
+                count = count_rows(inputs)
+                engine.plan(range(rows_of_long_run), input_getter=lambda i: as_data(_row_at(inputs, i % count)))
             dists = engine.generate(as_data(inputs), progress=False)
             record.update(dists.meta["engine"] | dists.meta["runner"])
             return dists.probs
@@ -166,6 +178,10 @@ def choose_output(model: OnnxModel, kind: OutputKind) -> tuple[str, OutputKind]:
     """
     output = model.logits_output or model.probs_output or model.spec.output.name
     return output, "probs" if output == model.probs_output else kind
+
+
+def _row_at(inputs: Inputs, index: int) -> Inputs:
+    return {name: array[index] for name, array in inputs.items()}
 
 
 def as_data(inputs: Inputs) -> object:
