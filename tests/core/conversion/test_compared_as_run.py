@@ -66,7 +66,7 @@ def test_the_comparison_uses_the_sessions_of_the_run(turns: list[int], monkeypat
     monkeypatch.setattr(prepare, "measure", remember)
     for chosen in ("measured", "as recorded"):
         compared.clear()
-        with fo.Engine(Net()) as engine:
+        with fo.Engine(Net(), runner="onnx") as engine:
             meta = engine.generate(ROWS).meta
             assert engine._shared is not None
             assert list(engine._shared.opened.runners) == compared
