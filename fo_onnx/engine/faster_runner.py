@@ -7,6 +7,7 @@ that the same job is run by the same runner again.
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -18,11 +19,12 @@ import numpy as np
 from ..contracts.batch import Batch, Inputs, count_rows
 from ..contracts.runner import Runner, RunOutput
 from ..control.run_control import current
-from ..errors import RunError
+from ..errors import RunError, first_line
 from ..runtime.measurements import Measurements
 from ..runtime.opened import OpenedModel
 from ..runtime.workers import Failure, run_in_threads
 
+log = logging.getLogger("fo_onnx.engine")
 LEAST_RUN_S = 2.0
 """Runs that are predicted to take less natively are not worth the time that the comparison takes."""
 BUDGET_S, BUDGET_SHARE = 2.0, 0.05
@@ -160,7 +162,12 @@ def measure_speed(
 def read_speed(key: Mapping[str, Any]) -> RunnerSpeed | None:
     """Return what was measured on this machine before, or ``None``."""
     record = Measurements.of_user().read(_KIND, key)
-    return None if record is None else RunnerSpeed(**record)
+    try:
+        return None if record is None else RunnerSpeed(**record)
+    except TypeError as err:
+        # Another version may have kept other figures.
+        log.info("the speeds that were measured before are not usable: %s", first_line(err))
+        return None
 
 
 def keep_speed(key: Mapping[str, Any], speed: RunnerSpeed) -> None:

@@ -163,7 +163,8 @@ def _time(opened: OpenedModel, batches: Iterator[Batch], count: int) -> float:
 def _key(request: RunRequest, loaded: LoadedOnnx) -> dict[str, Any]:
     """Return what a measured plan depends on besides the machine."""
     # What was fused or quantised since the file was read counts too.
-    operators = [f"{node.domain} {node.op_type}" for node in loaded.proto.graph.node]
+    graph = (loaded.proto if loaded.fused is None else loaded.fused.model).graph
+    operators = [f"{node.domain} {node.op_type}" for node in graph.node]
     return {
         "model": loaded.model.sha256,
         "operators": hashlib.sha256("\n".join(operators).encode()).hexdigest(),
