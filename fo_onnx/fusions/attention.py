@@ -36,8 +36,8 @@ def fuse_attention(view: GraphView) -> int:
     After: ``Attention`` of operator set 23, to which the model is raised. Where heads are split off by a reshape and a
     transposition on each side, these are part of the node.
     """
-    for node in view.nodes:
-        if node.op_type == "Softmax" and attribute(node, "axis", -1) in (-1, 3):
+    for node in view.nodes_of("Softmax"):
+        if attribute(node, "axis", -1) in (-1, 3):
             _replace_around(view, node)
     count = view.finish()
     if count:

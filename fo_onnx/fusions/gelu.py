@@ -19,13 +19,11 @@ def fuse_gelu(view: GraphView) -> int:
     """
     import onnx
 
-    for node in view.nodes:
+    for node in view.nodes_of("Erf", "Tanh"):
         if node.op_type == "Erf":
             operator, x = "Gelu", _argument_of_erf(view, node.input[0])
-        elif node.op_type == "Tanh":
-            operator, x = "FastGelu", _argument_of_tanh(view, node.input[0])
         else:
-            continue
+            operator, x = "FastGelu", _argument_of_tanh(view, node.input[0])
         if x is None:
             continue
         sign, value = x

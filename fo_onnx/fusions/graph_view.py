@@ -22,7 +22,7 @@ _MOST_VALUES = 1 << 22
 """Larger constants are weights, which no fusion looks into; a causal mask of 2,048 tokens has as many values."""
 _STAND_IN_VALUES = 64
 """Constants of so few values can be shapes or axes, which the inference of shapes reads."""
-_OWN_DOMAINS = ("", "ai.onnx")
+OWN_DOMAINS = ("", "ai.onnx")
 _LEAST_INPUTS = dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Equal", "MatMul"), 2) | {"Where": 3}
 _LEAST_INPUTS |= dict.fromkeys(
     ("Softmax", "IsNaN", "Exp", "Erf", "Tanh", "Neg", "Sqrt", "Reciprocal", "Transpose", "Reshape", "Expand", "Unsqueeze", "Squeeze", "Max",
@@ -41,8 +41,8 @@ class GraphView:
         graph = model.graph
         self.model = model
         # What lacks an input or output is refused by ONNX Runtime, in its own words.
-        self.nodes = [n for n in graph.node if n.output and len(n.input) >= _LEAST_INPUTS.get(n.op_type, 0)]
-        self._producers = {out: node for node in self.nodes for out in node.output if out}
+        self._nodes = [n for n in graph.node if n.output and len(n.input) >= _LEAST_INPUTS.get(n.op_type, 0)]
+        self._producers = {out: node for node in self._nodes for out in node.output if out}
         self._readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in graph.node:
             for name in dict.fromkeys(node.input):
@@ -55,7 +55,7 @@ class GraphView:
                 self._kept.update(v.name for g in messages_in(node, onnx.GraphProto) for v in g.output)
         given = {value.name for value in graph.input}
         self._tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in given}
-        for node in self.nodes:
+        for node in self._nodes:
             if node.op_type == "Constant":
                 self._tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
         self._names = {*self._producers, *self._readers, *self._tensors}
@@ -65,10 +65,14 @@ class GraphView:
 
     # What the graph holds -----------------------------------------------------------------------------------------
 
+    def nodes_of(self, *operators: str) -> list[onnx.NodeProto]:
+        """Return the nodes of some of ONNX's own operators, in the order of the graph."""
+        return [node for node in self._nodes if node.domain in OWN_DOMAINS and node.op_type in operators]
+
     def producer(self, name: str, *operators: str) -> onnx.NodeProto | None:
         """Return the node that gives a value, if it is one of ONNX's own `operators`."""
         node = self._producers.get(name)
-        return node if node is not None and node.domain in _OWN_DOMAINS and node.op_type in operators else None
+        return node if node is not None and node.domain in OWN_DOMAINS and node.op_type in operators else None
 
     def only_reader(self, name: str, *operators: str) -> onnx.NodeProto | None:
         """Return the node that reads a value, if it is the only one, and one of ONNX's own `operators`."""
@@ -78,7 +82,7 @@ class GraphView:
     def readers(self, name: str, *operators: str) -> list[onnx.NodeProto]:
         """Return the nodes that read a value, if they are all of ONNX's own `operators`, and nothing else reads it."""
         readers = [] if name in self._kept else self._readers.get(name, [])
-        return readers if all(r.domain in _OWN_DOMAINS and r.op_type in operators for r in readers) else []
+        return readers if all(r.domain in OWN_DOMAINS and r.op_type in operators for r in readers) else []
 
     def is_constant(self, name: str) -> bool:
         """Return whether a value is part of the model file, or of its external data."""

@@ -15,8 +15,8 @@ def fuse_layer_norm(view: GraphView) -> int:
     """
     import onnx
 
-    for inverse in view.nodes:
-        if inverse.op_type != "Reciprocal" or (root := view.producer(inverse.input[0], "Sqrt")) is None:
+    for inverse in view.nodes_of("Reciprocal"):
+        if (root := view.producer(inverse.input[0], "Sqrt")) is None:
             continue
         variance = view.split_number(view.producer(root.input[0], "Add"))
         x = None if variance is None else _argument_of_variance(view, variance[1])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..plugin_kit.graph_checks import messages_in
-from .graph_view import attribute
+from .graph_view import OWN_DOMAINS, attribute
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +24,7 @@ _CHANGED_AFTER_18 = ("DFT", "GridSample", "GroupNormalization")
 
 def default_opset(model: onnx.ModelProto) -> int | None:
     """Return the version of the default operator set; ``None`` if it is imported not once, or twice."""
-    versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    versions = [o.version for o in model.opset_import if o.domain in OWN_DOMAINS]
     return versions[0] if len(versions) == 1 else None
 
 
@@ -52,6 +52,8 @@ def raise_opset(model: onnx.ModelProto, opset: int) -> None:
     if before < INPUTS_OPSET:
         names: dict[tuple[int, ...], str] = {}
         for node in messages_in(model.graph, onnx.NodeProto):
+            if node.domain not in OWN_DOMAINS:
+                continue
             if node.op_type == "Split" and len(node.input) < 2:
                 node.attribute.append(onnx.helper.make_attribute("num_outputs", len(node.output)))
             # The axes of sums, and of Squeeze and Unsqueeze, are an input since 13.
@@ -59,11 +61,11 @@ def raise_opset(model: onnx.ModelProto, opset: int) -> None:
             if axes is not None:
                 name = names.setdefault(tuple(axes), f"fo_onnx_axes_{len(names)}")
                 node.input.append(name)
-                kept = [a for a in node.attribute if a.name != "axes"]
+                others = [a for a in node.attribute if a.name != "axes"]
                 del node.attribute[:]
-                node.attribute.extend(kept)
+                node.attribute.extend(others)
         # Bodies of If, Loop and Scan see the constants of the graph around them.
         model.graph.initializer.extend(
             onnx.numpy_helper.from_array(np.array(axes, np.int64), name) for axes, name in names.items()
         )
-    next(o for o in model.opset_import if o.domain in ("", "ai.onnx")).version = opset
+    next(o for o in model.opset_import if o.domain in OWN_DOMAINS).version = opset

@@ -16,8 +16,8 @@ def fuse_softmax(view: GraphView) -> int:
     """
     import onnx
 
-    for divided in view.nodes:
-        exponential = view.producer(divided.input[0], "Exp") if divided.op_type == "Div" else None
+    for divided in view.nodes_of("Div"):
+        exponential = view.producer(divided.input[0], "Exp")
         difference = None if exponential is None else view.producer(exponential.input[0], "Sub")
         if exponential is None or difference is None:
             continue

@@ -46,6 +46,12 @@ def test_what_is_no_gelu_stays(nodes):
     assert counts_of(model_of(f"(float[n, 10] x) => (float[n, 10] y) {{ {nodes} }}", **CONSTANTS)) == {}
 
 
+def test_an_operator_of_another_domain_stays():
+    model = model_of(f"(float[n, 10] x) => (float[n, 10] y) {{ {FORMS['torch']} }}", **CONSTANTS)
+    next(node for node in model.graph.node if node.op_type == "Erf").domain = "com.example"
+    assert counts_of(model) == {}
+
+
 def test_a_number_that_adds_an_axis_stays():
     constants = CONSTANTS | {"half": np.full((1, 1, 1), 0.5, np.float32)}
     assert counts_of(model_of(f"(float[n, 10] x) => (float[1, n, 10] y) {{ {FORMS['torch']} }}", **constants)) == {}
