@@ -34,7 +34,7 @@ from ..store.user_cache import exports_folder, limit_bytes, require_own, require
 from ..version import __version__
 
 log = logging.getLogger("fo_onnx.cache")
-SCHEMA = 3
+SCHEMA = 4
 _MODEL, _DATA, _SPEC = "model.onnx", "data.0", "spec.json"
 _FILES = tuple(name + suffix for name in (_MODEL, _DATA, _SPEC) for suffix in ("", files.TEMPORARY))
 """Everything that an entry may hold beside its marker."""
