@@ -41,6 +41,7 @@ from ..runtime.opened import OpenedModel
 from ..runtime.request import RunRequest, with_class_count
 from ..runtime.turns import open_native_model
 from ..store import files
+from .choose_precision import lower_precision, stay_in_float32
 from .open_file import choose_for_file
 
 log = logging.getLogger("fo_onnx.engine")
@@ -52,7 +53,16 @@ def choose_runner(request: RunRequest) -> OpenedModel:
     Raises:
         ExportError, ParityError, DeviceError, ModelError, OutputError: What keeps the model from being run as asked.
     """
-    return choose_for_file(request) if request.plugin is None else _choose_for_framework(request)
+    is_pinned = request.run.may_lower_precision and request.run.precision != "auto"
+    if is_pinned and request.run.runner == "auto":
+        # Only ONNX has it, so that nothing else may run in its place.
+        request = replace(request, run=replace(request.run, runner="onnx"))
+    opened = choose_for_file(request) if request.plugin is None else _choose_for_framework(request)
+    if request.run.may_lower_precision and opened.precision is None:
+        is_native = opened.runners[0].kind == "native"
+        why = "the model runs natively" if is_native else "the model refuses its first rows"
+        return stay_in_float32(opened, request, opened.reason or why)
+    return opened
 
 
 def _choose_for_framework(request: RunRequest) -> OpenedModel:
@@ -88,6 +98,9 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
         if export.parity.passed or is_wanted:
             if dependence is not None:
                 warn_at_caller(f"{export.opened.spec.name} runs in ONNX all the same: {dependence}")
+            else:
+                loaded, opened = lower_precision(export.loaded, export.opened, request, Path(folder))
+                export = replace(export, loaded=loaded, opened=opened)
             return _open_exported(request, reference, fingerprint, export, stack, time.monotonic() - begun)
         export.opened.close()
         error: FoOnnxError = ParityError(f"{plugin.name} → ONNX: {export.parity.verdict()}.")

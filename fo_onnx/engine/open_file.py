@@ -22,6 +22,8 @@ from ..runtime.open_runners import open_onnx_runners
 from ..runtime.opened import OpenedModel
 from ..runtime.request import RunRequest
 from ..runtime.session import available_providers, seed_random_operators
+from ..store import files
+from .choose_precision import lower_precision
 
 log = logging.getLogger("fo_onnx.engine")
 
@@ -43,12 +45,12 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
         OutputError: Its rows depend on their batch, whose size is built into it.
     """
     loaded = _prepare_file(request)
-    request = recall_plan(request, loaded, _placements(request))
-    opened = _open_prepared(loaded, request)
-    if request.recorded_plan is not None:
-        return opened
+    planned = recall_plan(request, loaded, _placements(request))
+    opened = _open_prepared(loaded, planned)
+    if planned.recorded_plan is not None:
+        return _lower_precision(loaded, opened, request)
     if opened.parity is not None and opened.parity.passed:
-        return choose_measured_plan(opened, loaded, request)
+        return _lower_precision(loaded, choose_measured_plan(opened, loaded, request), request)
     run = opened.runners[0].run
     try:
         effects = measure_batch_effects(
@@ -58,7 +60,7 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
         # The run names the row that the file refuses.
         return opened
     if effects.dependence is None:
-        return choose_measured_plan(opened, loaded, request)
+        return _lower_precision(loaded, choose_measured_plan(opened, loaded, request), request)
     opened.close()
     name, fixed, plan = opened.spec.name, opened.spec.fixed_batch, opened.plan
     if fixed is not None and fixed > 1 and not effects.samples:
@@ -77,6 +79,14 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
     opened = _open_prepared(loaded, replace(request, recorded_plan=plan))
     warn_at_caller(f"{name} runs row by row: {effects.dependence}")
     return replace(opened, reason=f"row by row: {effects.dependence}")
+
+
+def _lower_precision(loaded: LoadedOnnx, opened: OpenedModel, request: RunRequest) -> OpenedModel:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(files.temporary_folder()))
+        _, opened = lower_precision(loaded, opened, request, folder)
+        opened.resources.push(stack.pop_all())
+        return opened
 
 
 def _prepare_file(request: RunRequest) -> LoadedOnnx:

@@ -5,6 +5,7 @@ What was asked for and is not there is an error that names the missing library; 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -37,12 +38,21 @@ class Device:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a session runs: the device, ONNX Runtime's provider for it, and the provider's options."""
+    """Where and how a session runs.
+
+    Attributes:
+        device: The device's name.
+        provider: ONNX Runtime's provider for it.
+        options: The provider's options.
+        tf32: Whether it rounds products to TF32.
+        disabled_optimizers: Steps of ONNX Runtime's optimisation that make this file slower.
+    """
 
     device: str
     provider: str
     options: tuple[tuple[str, Any], ...] = ()
     tf32: bool = False
+    disabled_optimizers: tuple[str, ...] = ()
 
     def preload(self, ort: Any) -> None:
         """Load the CUDA libraries that came as wheels, so that ONNX Runtime finds them."""
@@ -71,7 +81,7 @@ def placements(device: str | Sequence[str], precision: str, available: list[str]
 
     Args:
         device: One device's name, or several.
-        precision: ``"float32"``, or ``"tf32"`` to let CUDA round products to TF32.
+        precision: ``"tf32"`` to let CUDA round products to TF32; with any other one the placements are those of float32.
         available: The providers that the installed onnxruntime has.
 
     Raises:
@@ -112,6 +122,18 @@ def _placement(device: Device, precision: str) -> Placement:
     elif device.kind == "tensorrt":
         options = {"device_id": device.index}
     return Placement(str(device), KINDS[device.kind], tuple(options.items()), tf32)
+
+
+def place_on_openvino(threads: int, precision: str) -> Placement:
+    """Return the placement of a session on the CPU that OpenVINO runs.
+
+    Args:
+        threads: Threads of the session.
+        precision: ``"f32"`` or ``"bf16"``. Without this hint OpenVINO's provider computes in float32.
+    """
+    hint = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": precision}})
+    options = (("device_type", "CPU"), ("num_of_threads", str(threads)), ("load_config", hint))
+    return Placement("openvino", KINDS["openvino"], options)
 
 
 def installed_wheels() -> list[str]:

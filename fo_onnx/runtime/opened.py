@@ -11,6 +11,7 @@ from ..contracts.batch import Inputs
 from ..contracts.batch_plan import BatchPlan
 from ..contracts.options import OutputOptions
 from ..contracts.parity_report import ParityReport
+from ..contracts.precision_report import FLOAT32, PrecisionReport
 from ..contracts.runner import CallTime, Runner, RunOutput
 from ..contracts.spec import ModelSpec, TensorSpec
 from ..models.class_names import choose_class_names
@@ -38,6 +39,7 @@ class OpenedModel:
         export_origin: ``"new"`` or ``"cached"`` if a framework's model was exported for this run.
         open_native: Opens the native runner that steps in if an ONNX runner fails, if there is one.
         original: The model in its own framework, if it is there and the runners are not it.
+        precision: How the precision was chosen, if a lower one was allowed.
         original_time: How long its calls take, if that is known.
         resources: Closed after the runners.
     """
@@ -57,6 +59,7 @@ class OpenedModel:
     export_origin: str | None = None
     open_native: Callable[[], Runner] | None = None
     original: NativeRunner | None = None
+    precision: PrecisionReport | None = None
     original_time: CallTime | None = None
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -65,6 +68,18 @@ class OpenedModel:
         """Return the number of classes."""
         assert self.spec.classes is not None
         return self.spec.classes
+
+    @property
+    def precision_name(self) -> str:
+        """Return the precision that rows are in."""
+        if self.precision is not None:
+            return self.precision.choice
+        return "tf32" if self.placement is not None and self.placement.tf32 else FLOAT32
+
+    @property
+    def tv_budget(self) -> float | None:
+        """Return what rows may differ from float32 by, at the 99th percentile; ``None`` if they are float32."""
+        return None if self.precision is None or self.precision.choice == FLOAT32 else self.precision.tv_budget
 
     def close(self) -> None:
         """Close the runners and remove temporary files."""

@@ -119,7 +119,10 @@ class Session:
             opening = current().calling("opening the model in ONNX Runtime")
             with opening, contextlib.redirect_stdout(sys.stderr):
                 self._session = ort.InferenceSession(
-                    model if isinstance(model, bytes) else str(model), options, providers
+                    model if isinstance(model, bytes) else str(model),
+                    options,
+                    providers,
+                    disabled_optimizers=placement.disabled_optimizers,
                 )
         except Exception as err:
             # ONNX Runtime's exceptions have no common base below Exception.
