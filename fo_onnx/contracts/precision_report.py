@@ -97,6 +97,8 @@ class PrecisionReport:
                     raise ValueError(
                         f"a recorded precision has {name}={getattr(item, name)!r:.100}; {kind} was expected"
                     )
+        if not 0 < report.tv_budget <= 1:
+            raise ValueError(f"a recorded precision has tv_budget={report.tv_budget!r}")
         return report
 
 

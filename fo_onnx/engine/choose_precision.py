@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..contracts.batch import count_rows
-from ..contracts.options import FLOAT_SHARES, SIGNED
+from ..contracts.options import FLOAT_SHARES, SIGNED, choice
 from ..contracts.precision_report import FLOAT32, PrecisionReport, PrecisionTrial
 from ..control.run_control import current
 from ..conversion.quantize import SLOWER_OPTIMIZERS, digest_rows, quantize
@@ -65,16 +65,16 @@ def lower_precision(
     rows = hold_out(opened, request)
     if isinstance(rows, str):
         return loaded, stay_in_float32(opened, request, rows)
-    choice = _Choice(loaded, opened, request, folder, rows)
+    search = _Search(loaded, opened, request, folder, rows)
     try:
         if asked == "auto":
-            choice.search(names)
+            search.find_fastest(names)
         else:
-            choice.take(asked)
+            search.take(asked)
+        return search.finish()
     except BaseException:
-        choice.close()
+        search.close()
         raise
-    return choice.finish()
 
 
 def stay_in_float32(opened: OpenedModel, request: RunRequest, reason: str) -> OpenedModel:
@@ -92,8 +92,8 @@ def stay_in_float32(opened: OpenedModel, request: RunRequest, reason: str) -> Op
     return replace(opened, precision=PrecisionReport(asked, FLOAT32, request.run.tv_budget, reason))
 
 
-class _Choice:
-    """One choice: what was tried, and the lowered model that is the best so far, kept open."""
+class _Search:
+    """One search: what was tried, and the lowered model that is the best so far, kept open."""
 
     def __init__(
         self, loaded: LoadedOnnx, opened: OpenedModel, request: RunRequest, folder: Path, rows: HeldOut
@@ -118,10 +118,10 @@ class _Choice:
             )
         self._report = self._describe("asked for by name")
 
-    def search(self, names: Sequence[str]) -> None:
+    def find_fastest(self, names: Sequence[str]) -> None:
         """Take the fastest precision within the budget: as it was measured on this machine before, or as it is now."""
         store, key = Measurements.of_user(), self._key(names)
-        if self._remember(store.read("precision", key)):
+        if self._remember(store.read("precision", key), names):
             return
         if "int8" in names:
             self._search_int8()
@@ -150,11 +150,12 @@ class _Choice:
         for runner in self._opened.runners:
             runner.close()
         lowered = self._asking(self._cut_anew(loaded, lowered))
-        chosen = replace(
-            self._opened, runners=lowered.runners, plan=lowered.plan, placement=lowered.placement,
-            cpu_nodes=lowered.cpu_nodes, opset=lowered.opset, precision=self._report,
+        float32 = self._opened
+        lowered = replace(
+            lowered, sha256=float32.sha256, parity=float32.parity, path=float32.path, original=float32.original,
+            resources=float32.resources, precision=self._report,
         )  # fmt: skip
-        return loaded, chosen
+        return loaded, lowered
 
     def _cut_anew(self, loaded: LoadedOnnx, opened: OpenedModel) -> OpenedModel:
         """Return a model cut and spread as is best in its precision, which is measured, or was before, as in float32."""
@@ -235,13 +236,14 @@ class _Choice:
             return opened
         return replace(opened, runners=tuple(AskingRunner(runner, original) for runner in opened.runners))
 
-    def _remember(self, record: Mapping[str, Any] | None) -> bool:
+    def _remember(self, record: Mapping[str, Any] | None, names: Sequence[str]) -> bool:
         """Take the recorded choice if it can be had again, bit for bit. Its rows are judged again, its speed is not."""
         if record is None:
             return False
         try:
             report = PrecisionReport.from_dict(record)
-        except (TypeError, ValueError) as err:
+            choice("its precision", report.choice, (FLOAT32, *names))
+        except (OptionError, TypeError, ValueError) as err:
             log.info("the recorded choice of a precision is not taken: %s", err)
             return False
         if report.choice != FLOAT32:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..contracts.batch import Batch
 from ..contracts.batch_plan import MOST, BatchPlan, plan_of_record
-from ..contracts.options import LOWER_PRECISIONS, RunOptions
+from ..contracts.options import LOWER_PRECISIONS, PRECISIONS, RunOptions, choice
 from ..contracts.parity_report import ParityReport
 from ..contracts.precision_report import PrecisionReport
 from ..contracts.runner import Runner
@@ -175,7 +175,11 @@ def resumed_model(folder: RunFolder, opened: OpenedModel) -> OpenedModel:
 def _recorded_precision(settings: Mapping[str, Any]) -> PrecisionReport | None:
     """Return how the precision was chosen; ``None`` if it was asked for, and in runs of older versions."""
     recorded = settings.get("precision")
-    return None if recorded is None else PrecisionReport.from_dict(recorded)
+    if recorded is None:
+        return None
+    report = PrecisionReport.from_dict(recorded)
+    choice("precision", report.choice, PRECISIONS)
+    return report
 
 
 def check_settings(settings: Mapping[str, Any], path: Path) -> None:

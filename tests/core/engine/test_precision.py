@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import numpy as np
@@ -12,8 +13,11 @@ from onnx_files import CLASSES, WEIGHTS, convolutional, images, linear, node, ro
 
 import fo_onnx as fo
 from fo_onnx.cli.main import main
+from fo_onnx.contracts.batch import Batch
 from fo_onnx.contracts.options import RunOptions
+from fo_onnx.contracts.runner import CallTime, RunOutput
 from fo_onnx.engine import choose_precision
+from fo_onnx.engine.spot_checks import SpotChecks
 from fo_onnx.runtime.measurements import Measurements
 from fo_onnx.sources.annotations import sample_positions
 
@@ -108,7 +112,7 @@ def test_a_choice_is_pinned_by_its_name(path, speeds, empty_cache, monkeypatch, 
 
 def test_a_record_that_is_damaged_or_of_another_file_is_not_taken(path, speeds, monkeypatch):
     first = generate(path, precision="auto")
-    for damage in ({"choice": 5}, {"sha256": "0" * 64}, {"unknown": 1}):
+    for damage in ({"choice": 5}, {"choice": "../int8"}, {"sha256": "0" * 64}, {"unknown": 1}):
         record = {**first.meta["precision"], **damage}
         monkeypatch.setattr(Measurements, "read", lambda self, kind, key, record=record: record)
         count = len(speeds[1])
@@ -274,8 +278,7 @@ def test_rows_may_differ_from_the_original_by_the_budget(speeds):
     lower = fo.generate(deep(forward), rows(200_000), precision="auto", tv_budget=0.05, progress=False)
     assert lower.meta["precision"]["choice"].startswith("int8")
     checks = lower.meta["spot_checks"]
-    assert checks["rows"] > 0
-    assert checks["max_tv"] > 1e-4
+    assert checks["failure"] is None
     assert checks["beyond_budget"] <= 5 + 0.02 * checks["rows"]
     assert lower.meta["parity"]["max_tv"] < 1e-4  # of the float32 file
 
@@ -290,6 +293,37 @@ def test_more_rows_beyond_the_budget_than_chance_explains_end_the_run(speeds):
         fo.ParityError, match=r"rows that the original ran again differ .* tv_budget=0.05.*precision='float32'"
     ):
         fo.generate(deep(forward_until_late), x, precision="auto", tv_budget=0.05, progress=False)
+
+
+class Original:
+    """A model whose distributions are all the same, (0.5, 0.5)."""
+
+    def one_thread(self):
+        return contextlib.nullcontext()
+
+    def run(self, inputs):
+        return RunOutput(np.full((len(inputs["0"]), 2), 0.5, np.float32))
+
+
+@pytest.mark.parametrize(("beyond", "ends"), [(0, False), (5, False), (6, False), (20, True)])
+def test_spot_checks_count_the_rows_beyond_the_budget(beyond, ends):
+    """Of 100 rows 7 may be: 5 and 2 %."""
+    checks = SpotChecks(Original(), 1e-4, CallTime(0.0, 1e-3), tv_budget=0.02)
+    probs = np.full((100, 2), 0.5, np.float32) + np.where(np.arange(100) < beyond, 0.5, 0.015)[:, None] * [1, -1]
+    batch = Batch(np.arange(100), {"0": np.zeros((100, 1))}, None, 0)
+
+    def check_every_row():
+        for row in range(100):
+            checks._take(batch, RunOutput(probs.astype(np.float32)), np.array([row]))
+        checks.finish()
+
+    if not ends:
+        check_every_row()
+        assert checks.to_dict()["beyond_budget"] == beyond
+        assert checks.to_dict()["rows"] == 100
+        return
+    with pytest.raises(fo.ParityError, match=r"20 of 100 rows that the original ran again differ .* tv_budget=0.02"):
+        check_every_row()
 
 
 def test_the_command_says_what_was_tried(path, speeds, tmp_path):

@@ -20,7 +20,7 @@ def test_a_report_comes_back_as_it_was():
 @pytest.mark.parametrize(
     "damage",
     [
-        {"choice": None}, {"tv_budget": "small"}, {"judged_rows": 1.5}, {"sha256": 1}, {"trials": None}, {"trials": [5]},
+        {"choice": None}, {"tv_budget": "small"}, {"tv_budget": 7}, {"judged_rows": 1.5}, {"sha256": 1}, {"trials": None}, {"trials": [5]},
         {"trials": [{"name": 3}]}, {"trials": [{"name": "int8", "speedup": "fast"}]}, {"trials": [{}]}, {"more": 1},
     ],
 )  # fmt: skip
