@@ -78,7 +78,7 @@ def _without_parity(loaded: LoadedOnnx, reason: str) -> LoadedOnnx:
 def _run_raw(loaded: LoadedOnnx, request: RunRequest, placement: Placement) -> Any:
     """Return the raw output of a file without head for the first rows, run in batches of the run's size."""
     model = loaded.model
-    on_cpu = placement.provider == "CPUExecutionProvider"
+    on_cpu = placement.is_on_processor
     plan = request.plan_batches(on_cpu=on_cpu, model_bytes=loaded.size_bytes, fixed_batch=model.spec.fixed_batch)
     session = Session(loaded.content, model.path.parent, placement, cpu_cores(), model.spec.name)
     runner = OnnxRunner(session, model.spec, placement.device, probs=model.spec.output.name, logits=None)

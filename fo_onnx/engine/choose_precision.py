@@ -24,7 +24,7 @@ from ..conversion.quantize import SLOWER_OPTIMIZERS, digest_rows, quantize
 from ..errors import DataError, DeviceError, ExportError, ModelError, OptionError, OutputError, ParityError, RunError
 from ..models.onnx_model import LoadedOnnx
 from ..runtime.compare_speed import compare_speed, is_faster
-from ..runtime.devices import KINDS, Placement, place_on_openvino, placements
+from ..runtime.devices import KINDS, Placement, place_in_bf16, placements
 from ..runtime.measured_plan import choose_measured_plan, recall_plan
 from ..runtime.measurements import Measurements
 from ..runtime.open_runners import open_onnx_runners
@@ -56,7 +56,7 @@ def lower_precision(
     """
     if not request.run.may_lower_precision:
         return loaded, opened
-    names = _possible_precisions(opened.placement)
+    names = _possible_precisions(opened.placement, request)
     if not isinstance(request.run.device, str) and len(request.run.device) > 1:
         return loaded, stay_in_float32(opened, request, "several devices run in float32")
     asked = request.run.precision
@@ -222,10 +222,10 @@ class _Search:
         if name == "tf32":
             place = placements(place.device, name, available_providers())[0]
         elif name == "bf16":
-            place = place_on_openvino(self._opened.plan.threads, "bf16")
+            place = place_in_bf16()
         else:
             loaded = quantize(loaded, name, self._rows.calibration, self._folder)
-            place = replace(place, disabled_optimizers=SLOWER_OPTIMIZERS)
+            place = Placement("cpu", KINDS["cpu"], disabled_optimizers=SLOWER_OPTIMIZERS)
         # Cut as in float32.
         return loaded, open_onnx_runners(loaded, replace(self._request, recorded_plan=self._opened.plan), [place])
 
@@ -286,16 +286,16 @@ class _Search:
         }  # fmt: skip
 
 
-def _possible_precisions(place: Placement | None) -> tuple[str, ...]:
+def _possible_precisions(place: Placement | None, request: RunRequest) -> tuple[str, ...]:
     """Return the lower precisions that a device may have."""
     if place is None:
         return ()
     if place.provider in (KINDS["cuda"], KINDS["tensorrt"]):
         return ("tf32",)
-    if place.provider != KINDS["cpu"]:
-        return ()
-    int8 = (*FLOAT_SHARES, *(f"{name}{SIGNED}" for name in FLOAT_SHARES))
-    return (*int8, "bf16") if KINDS["openvino"] in available_providers() else int8
+    bf16 = ("bf16",) if KINDS["openvino"] in available_providers() else ()
+    if place.provider == KINDS["openvino"] and request.run.device != "auto":
+        return bf16
+    return (*FLOAT_SHARES, *(f"{name}{SIGNED}" for name in FLOAT_SHARES), *bf16)
 
 
 def _describe_missing(asked: str, names: tuple[str, ...], device: str) -> str:

@@ -238,7 +238,7 @@ class Engine:
         Raises:
             RunError: The engine is closed.
         """
-        key = (run.runner, run.batch_size, run.precision, recorded_plan)
+        key = (run.device, run.runner, run.batch_size, run.precision, recorded_plan)
         with current().holding(self._opening, "while another call opened the model"):
             self._require_open()
             shared = self._shared

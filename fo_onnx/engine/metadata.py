@@ -126,6 +126,7 @@ def meta(
         "engine": {
             "device": opened.runners[0].device,
             "provider": None if place is None else place.provider,
+            "provider_speedup": opened.provider_speedup,
             "cpu_nodes": opened.cpu_nodes,
             "batch_size": plan.batch_size,
             "sessions": plan.sessions,

@@ -17,6 +17,7 @@ from ..conversion.heads import prepare_head
 from ..errors import FoOnnxError, ModelError, OptionError, OutputError, warn_at_caller
 from ..models.onnx_model import LoadedOnnx, OnnxModel, load_onnx
 from ..runtime.devices import Placement, placements
+from ..runtime.faster_provider import take_faster_provider
 from ..runtime.measured_plan import choose_measured_plan, recall_plan
 from ..runtime.open_runners import open_onnx_runners
 from ..runtime.opened import OpenedModel
@@ -48,9 +49,9 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
     planned = recall_plan(request, loaded, _placements(request))
     opened = _open_prepared(loaded, planned)
     if planned.recorded_plan is not None:
-        return _lower_precision(loaded, opened, request)
+        return _take_fastest(loaded, opened, request)
     if opened.parity is not None and opened.parity.passed:
-        return _lower_precision(loaded, choose_measured_plan(opened, loaded, request), request)
+        return _take_fastest(loaded, choose_measured_plan(opened, loaded, request), request)
     run = opened.runners[0].run
     try:
         effects = measure_batch_effects(
@@ -60,7 +61,7 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
         # The run names the row that the file refuses.
         return opened
     if effects.dependence is None:
-        return _lower_precision(loaded, choose_measured_plan(opened, loaded, request), request)
+        return _take_fastest(loaded, choose_measured_plan(opened, loaded, request), request)
     opened.close()
     name, fixed, plan = opened.spec.name, opened.spec.fixed_batch, opened.plan
     if fixed is not None and fixed > 1 and not effects.samples:
@@ -81,9 +82,11 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
     return replace(opened, reason=f"row by row: {effects.dependence}")
 
 
-def _lower_precision(loaded: LoadedOnnx, opened: OpenedModel, request: RunRequest) -> OpenedModel:
+def _take_fastest(loaded: LoadedOnnx, opened: OpenedModel, request: RunRequest) -> OpenedModel:
+    """Return the model by the provider, and in the precision, that its run gets."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(files.temporary_folder()))
+        opened = take_faster_provider(opened, loaded, request)
         _, opened = lower_precision(loaded, opened, request, folder)
         opened.resources.push(stack.pop_all())
         return opened

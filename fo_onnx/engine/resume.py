@@ -140,6 +140,9 @@ def recorded_run(folder: RunFolder, run: RunOptions) -> tuple[RunOptions, BatchP
         )
     plan = plan_of_record({name: settings[name] for name in (*MOST, "spinning")})
     run = replace(run, runner=settings["runner"], batch_size=plan.batch_size, tuning=None)
+    if run.device == "auto" and settings["device"].startswith("openvino"):
+        # It was measured to be faster, and what was measured may be gone.
+        run = replace(run, device=settings["device"])
     precision = _recorded_precision(settings)
     if precision is not None and run.may_lower_precision:
         is_lower = precision.choice in LOWER_PRECISIONS

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,11 @@ class Placement:
     options: tuple[tuple[str, Any], ...] = ()
     tf32: bool = False
     disabled_optimizers: tuple[str, ...] = ()
+
+    @property
+    def is_on_processor(self) -> bool:
+        """Return whether it computes on the processor, by ONNX Runtime's own kernels or OpenVINO's."""
+        return self.provider in (KINDS["cpu"], KINDS["openvino"])
 
     def preload(self, ort: Any) -> None:
         """Load the CUDA libraries that came as wheels, so that ONNX Runtime finds them."""
@@ -121,19 +126,18 @@ def _placement(device: Device, precision: str) -> Placement:
         options = {"device_id": device.index, "use_tf32": int(tf32), "cudnn_conv_algo_search": "HEURISTIC"}
     elif device.kind == "tensorrt":
         options = {"device_id": device.index}
+    elif device.kind == "openvino":
+        options = dict(_openvino_options("f32"))
     return Placement(str(device), KINDS[device.kind], tuple(options.items()), tf32)
 
 
-def place_on_openvino(threads: int, precision: str) -> Placement:
-    """Return the placement of a session on the CPU that OpenVINO runs.
+def place_in_bf16() -> Placement:
+    """Return the placement of a session on the CPU that computes in bfloat16, by OpenVINO."""
+    return replace(_placement(Device("openvino"), "float32"), options=_openvino_options("bf16"))
 
-    Args:
-        threads: Threads of the session.
-        precision: ``"f32"`` or ``"bf16"``. Without this hint OpenVINO's provider computes in float32.
-    """
-    hint = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": precision}})
-    options = (("device_type", "CPU"), ("num_of_threads", str(threads)), ("load_config", hint))
-    return Placement("openvino", KINDS["openvino"], options)
+
+def _openvino_options(precision: str) -> tuple[tuple[str, Any], ...]:
+    return ("device_type", "CPU"), ("load_config", json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": precision}}))
 
 
 def installed_wheels() -> list[str]:

@@ -45,7 +45,7 @@ def open_onnx_runners(loaded: LoadedOnnx, request: RunRequest, candidates: list[
 def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement]) -> OpenedModel:
     spec = loaded.model.spec
     probs, logits = _outputs(loaded, request)
-    on_cpu = placements[0].provider == "CPUExecutionProvider"
+    on_cpu = placements[0].is_on_processor
     plan = request.plan_batches(on_cpu=on_cpu, model_bytes=loaded.size_bytes, fixed_batch=spec.fixed_batch)
     if len(placements) > 1:
         threads = max(cpu_cores() // len(placements), 1)

@@ -39,6 +39,7 @@ class OpenedModel:
         export_origin: ``"new"`` or ``"cached"`` if a framework's model was exported for this run.
         open_native: Opens the native runner that steps in if an ONNX runner fails, if there is one.
         original: The model in its own framework, if it is there and the runners are not it.
+        provider_speedup: How many times as fast as ONNX Runtime's own kernels the provider was that took their place, if one did.
         precision: How the precision was chosen, if a lower one was allowed.
         original_time: How long its calls take, if that is known.
         resources: Closed after the runners.
@@ -59,6 +60,7 @@ class OpenedModel:
     export_origin: str | None = None
     open_native: Callable[[], Runner] | None = None
     original: NativeRunner | None = None
+    provider_speedup: float | None = None
     precision: PrecisionReport | None = None
     original_time: CallTime | None = None
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)

@@ -25,7 +25,7 @@ def path(tmp_path):
 
 def test_bf16_is_tried_and_runs_where_it_is_the_fastest(path, monkeypatch):
     def compare(first, second, batches):
-        return [3.0 if second[0].device == "openvino" else 2.0] * 5
+        return [3.0 if second[0].device == "openvino:0" else 2.0] * 5
 
     monkeypatch.setattr(choose_precision, "compare_speed", compare)
     lower, float32 = (fo.generate(path, X, precision=p, progress=False) for p in ("auto", "float32"))
