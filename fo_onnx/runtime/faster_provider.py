@@ -24,6 +24,8 @@ from .session import available_providers, runtime
 
 log = logging.getLogger("fo_onnx.engine")
 KIND = "provider"
+LEAST_RUN_S = 60.0
+"""A shorter run is not worth the trial, which takes 3 to 10 s: OpenVINO compiles the graph for each session."""
 SAME = 0.1
 """Rows may differ from those of ONNX Runtime's own kernels by this share of the tolerance, the rest of which is the export's."""
 _REFUSALS = (DeviceError, ModelError, OutputError, RunError)
@@ -32,7 +34,8 @@ _REFUSALS = (DeviceError, ModelError, OutputError, RunError)
 def take_faster_provider(opened: OpenedModel, loaded: LoadedOnnx, request: RunRequest) -> OpenedModel:
     """Return the model on OpenVINO if that is faster, as it was measured before on this machine or is now; else as it is.
 
-    Only where the plan was measured too: a run that is short, or is pinned by its batch size or plan, stays where it is.
+    Only where the plan was measured too: a run that is pinned by its batch size or plan stays where it is. A choice that was measured
+    before holds for shorter runs, too.
 
     Args:
         opened: The model on the CPU, as its run is cut best.
@@ -51,6 +54,8 @@ def take_faster_provider(opened: OpenedModel, loaded: LoadedOnnx, request: RunRe
     known = store.read(KIND, key)
     if known is not None:
         return _open_known(opened, loaded, request, plans, known)
+    if request.rows is None or request.rows < LEAST_RUN_S * max(rate.rows_per_s for rate in opened.plan.measured):
+        return opened
     log.info("%s: trying OpenVINO", opened.spec.name)
     best, speedup = opened, 1.0
     for plan in plans.values():

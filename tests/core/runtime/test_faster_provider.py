@@ -29,7 +29,7 @@ def path(tmp_path):
 @pytest.fixture
 def speeds(monkeypatch):
     """Each run is a long one, whose plan is measured; how many times as fast OpenVINO is, and what was compared."""
-    rate = MeasuredRate(64, 2, 1, False, 100.0)
+    rate = MeasuredRate(64, 2, 1, False, rows_per_s=len(X) / 100)
 
     def measured(opened, loaded, request):
         if request.run.batch_size != "auto" or request.recorded_plan is not None:
@@ -75,6 +75,12 @@ def test_where_it_is_slower_nothing_changes(path, speeds):
     assert stays.meta["engine"]["provider"] == "CPUExecutionProvider"
     assert stays.meta["engine"]["provider_speedup"] is None
     assert stays.probs.tobytes() == run(path, device="cpu").probs.tobytes()
+
+
+def test_a_run_of_less_than_a_minute_is_not_worth_a_trial(path, speeds):
+    short = fo.generate(path, X[:300], progress=False)
+    assert short.meta["engine"]["device"] == "cpu"
+    assert not speeds[1]
 
 
 def test_what_is_pinned_stays_on_the_cpu(path, speeds):
