@@ -23,8 +23,10 @@ from .spec import LOGIT_KINDS, OUTPUT_KINDS, InputSignature
 
 OnError = Literal["fail", "skip", "record"]
 RUNNERS = ("auto", "onnx", "native")
-FLOAT_SHARES = {"int8": 0.0, "int8-edges": 0.0, "int8-half": 0.5, "int8-quarter": 0.75, "int8-eighth": 0.875}
-"""Which share of a net's layers, from the input on, stays in float32; with ``int8-edges`` it is the first layer alone."""
+FLOAT_SHARES = {
+    "int8": 0.0, "int8-edges": 0.0, "int8-layers": 0.0, "int8-half": 0.5, "int8-quarter": 0.75, "int8-eighth": 0.875,
+}  # fmt: skip
+"""Which share of a net's layers, from the input on, stays in float32; `fo_onnx.conversion.quantize` says what else differs."""
 SIGNED = "-signed"
 LOWER_PRECISIONS = (*FLOAT_SHARES, *(f"{name}{SIGNED}" for name in FLOAT_SHARES), "bf16")
 """What ``precision="auto"`` tries beside TF32, and what pins its choice."""

@@ -171,11 +171,12 @@ class _Search:
         if self._try("int8").problem is not None:
             return
         self._try("int8-edges")
+        if not self._within():
+            self._try("int8-layers")
         for name in (name for name, share in FLOAT_SHARES.items() if share):
             # With more of it in float32 it only gets slower.
-            if self._within() or not self._trials[-1].is_faster:
+            if self._within() or not self._try(name).is_faster:
                 break
-            self._try(name)
         if within := self._within():
             self._try(max(within, key=lambda t: t.speedup or 0).name + SIGNED)
 

@@ -52,6 +52,17 @@ def test_the_first_layers_stay_with_what_is_fused_with_them(graph):
     assert float_nodes(graph, "int8-edges") == ["left", "relu", "right", "last", "other"]
 
 
+def test_what_lies_between_layers_can_stay_in_float32(tmp_path):
+    loaded = load_onnx(convolutional(tmp_path / "net.onnx"))
+    whole, layers = (quantize(loaded, name, CALIBRATION, tmp_path) for name in ("int8", "int8-layers"))
+    rounded = [sum(n.op_type == "QuantizeLinear" for n in each.proto.graph.node) for each in (whole, layers)]
+    # Around the pools of the whole net there are none in the other.
+    assert rounded[1] < rounded[0]
+    pool = next(n for n in layers.proto.graph.node if n.op_type == "GlobalAveragePool")
+    producers = {out: n.op_type for n in layers.proto.graph.node for out in n.output}
+    assert producers[pool.input[0]] == "Relu"
+
+
 def test_everything_before_the_deepest_of_a_share_stays(graph):
     # Of seven layers with weights, three: the products of two activations are none.
     assert float_nodes(graph, "int8-half") == ["left", "relu", "right", "sum", "a", "last", "other"]

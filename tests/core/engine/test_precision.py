@@ -82,7 +82,7 @@ def test_where_nothing_is_near_enough_the_run_is_in_float32(path, speeds):
     assert stays.meta["precision"]["reason"] == "nothing is within tv_budget=1e-07"
     # The whole net, without its edges, and then less and less of it.
     names = [t["name"] for t in stays.meta["precision"]["trials"]]
-    assert names == ["int8", "int8-edges", "int8-half", "int8-quarter", "int8-eighth"]
+    assert names == ["int8", "int8-edges", "int8-layers", "int8-half", "int8-quarter", "int8-eighth"]
 
 
 def test_the_same_job_is_run_in_the_same_precision_without_a_second_measurement(path, speeds):
