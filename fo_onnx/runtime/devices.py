@@ -54,11 +54,6 @@ class Placement:
     tf32: bool = False
     disabled_optimizers: tuple[str, ...] = ()
 
-    @property
-    def is_on_processor(self) -> bool:
-        """Return whether it computes on the processor, by ONNX Runtime's own kernels or OpenVINO's."""
-        return self.provider in (KINDS["cpu"], KINDS["openvino"])
-
     def preload(self, ort: Any) -> None:
         """Load the CUDA libraries that came as wheels, so that ONNX Runtime finds them."""
         if self.provider in (KINDS["cuda"], KINDS["tensorrt"]) and hasattr(ort, "preload_dlls"):
