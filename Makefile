@@ -15,8 +15,9 @@ test: .venv/.dev
 test-core: .venv/.core
 	$(BIN)/python -m pytest -q -m "not slow" --without-frameworks tests/core
 
-test-all: .venv/.dev
+test-all: .venv/.dev .venv-openvino/.core
 	$(BIN)/python -m pytest
+	.venv-openvino/bin/python -m pytest -q -m openvino --without-frameworks tests/core
 
 check: .venv/.dev
 	$(BIN)/ruff check .
@@ -37,14 +38,19 @@ bench-all: .venv/.dev
 
 # Removes what these targets make, and nothing else that may lie there.
 clean:
-	test ! -f .venv/.made || rm -rf .venv
+	for venv in .venv .venv-openvino; do test ! -f $$venv/.made || rm -rf $$venv; done
 	rm -f dist/fo_onnx-*.whl dist/fo_onnx-*.tar.gz
 	rm -f demo/digits.onnx demo/train.parquet demo/train.json demo/held-out.parquet demo/held-out.json
 	for folder in demo dist; do test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder; done
 
-.venv/.made:
-	@test ! -e .venv || { echo ".venv is there, and no target of this Makefile made it: move it away, or remove it."; exit 1; }
-	$(PYTHON) -m venv .venv
+.venv/.made .venv-openvino/.made:
+	@test ! -e $(@D) || { echo "$(@D) is there, and no target of this Makefile made it: move it away, or remove it."; exit 1; }
+	$(PYTHON) -m venv $(@D)
+	touch $@
+
+# The two builds of ONNX Runtime overwrite each other.
+.venv-openvino/.core: .venv-openvino/.made pyproject.toml constraints.txt
+	.venv-openvino/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,images,test]'
 	touch $@
 
 .venv/.core: .venv/.made pyproject.toml constraints.txt

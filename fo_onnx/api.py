@@ -152,7 +152,9 @@ def generate(model: Any, data: Any, **arguments: Unpack[GenerateArguments]) -> D
         batch_size: Rows per run of the model. ``"auto"`` goes by rule where that predicts less than 2 s, and is measured on the
             first rows otherwise, with the sessions and threads; the choice is kept on this machine.
         tuning: Cut and spread the run as an earlier one: ``meta["engine"]["tuning"]`` of its result, or the result's path.
-        precision: ``"float32"``, or ``"tf32"`` on CUDA.
+        precision: ``"float32"``; ``"tf32"`` on CUDA; ``"auto"`` for the fastest that the device has within `tv_budget`, or one that
+            it chose before, by its name: what was tried, how fast and how far off stands in ``meta["precision"]``.
+        tv_budget: The 99th percentile of total variation from the float32 rows that ``"auto"`` allows; 0.01 if it is not given.
         framework: The framework's name, if it is not to be detected.
         params: Parameters that the model takes beside its inputs (functional frameworks).
         output: What the model's output means; see `export`.

@@ -24,7 +24,7 @@ from .shared.options import (
     together,
 )
 from .shared.output import pairs, rate_text, show, size_of, size_text, time_text
-from .shared.records import class_text, lost_text, parity_line, reason_lines, run_lines, session_text
+from .shared.records import class_text, lost_text, parity_line, precision_lines, reason_lines, run_lines, session_text
 
 
 def _read_tuning(text: str) -> Any:
@@ -49,7 +49,14 @@ run_options = together(
         "--tuning", metavar="FILE|JSON", type=Parsed(_read_tuning, "the path of a result, or a JSON object,"),
         help="Cut and spread the run as an earlier one: its result, or engine.tuning of its record.",
     ),
-    click.option("--precision", type=click.Choice(["float32", "tf32"]), default="float32", show_default=True),
+    click.option(
+        "--precision", default="float32", show_default=True, metavar="NAME",
+        help="float32, tf32 on CUDA, auto (the fastest within --tv-budget), or the name of one that auto chose, such as int8.",
+    ),
+    click.option(
+        "--tv-budget", type=float, metavar="TV",
+        help="With --precision auto: the 99th percentile of total variation from float32 that is allowed.  [default: 0.01]",
+    ),
     click.option("--num-workers", type=int, default=0, show_default=True, help="Threads that read rows ahead."),
     click.option(
         "--on-error", type=click.Choice(["fail", "skip", "record"]), default="fail", show_default=True,
@@ -151,6 +158,7 @@ def _describe_plan(plan: Any) -> tuple[dict[str, Any], str]:
         ("rows", "not known before the end" if plan.rows is None else plan.rows),
         ("classes", class_text(plan.classes, plan.class_names)),
         ("runner", [f"{plan.runner} on {plan.device}, {how}", *reason_lines(plan.reason)]),
+        ("precision", precision_lines(plan.precision)),
         ("parity", parity_line(plan.parity)),
         ("output", None if size is None else f"{plan.out or 'in memory'}, about {size_text(size)}"),
         ("time", f"{about}{rate_text(plan.rows_per_s)} by one batch; {slower} is the slower part"),

@@ -23,7 +23,15 @@ from .spec import LOGIT_KINDS, OUTPUT_KINDS, InputSignature
 
 OnError = Literal["fail", "skip", "record"]
 RUNNERS = ("auto", "onnx", "native")
-PRECISIONS = ("float32", "tf32")
+FLOAT_SHARES = {
+    "int8": 0.0, "int8-edges": 0.0, "int8-layers": 0.0, "int8-half": 0.5, "int8-quarter": 0.75, "int8-eighth": 0.875,
+}  # fmt: skip
+"""Which share of a net's layers, from the input on, stays in float32; `fo_onnx.conversion.quantize` says what else differs."""
+SIGNED = "-signed"
+LOWER_PRECISIONS = (*FLOAT_SHARES, *(f"{name}{SIGNED}" for name in FLOAT_SHARES), "bf16")
+"""What ``precision="auto"`` tries beside TF32, and what pins its choice."""
+PRECISIONS = ("float32", "tf32", "auto", *LOWER_PRECISIONS)
+DEFAULT_TV_BUDGET = 0.01
 Options = TypeVar("Options")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -160,7 +168,10 @@ class RunOptions:
         runner: ``"auto"`` (ONNX; native for small jobs, if that is faster, or if ONNX fails), ``"onnx"`` or ``"native"``.
         batch_size: Rows per run, or ``"auto"``: by rule for short runs, else the fastest of those measured.
         tuning: How an earlier run was cut and spread: ``meta["engine"]["tuning"]`` of its result, or the result's path.
-        precision: ``"float32"``, or ``"tf32"`` where the device has it.
+        precision: ``"float32"``, ``"tf32"`` where the device has it, ``"auto"`` (the fastest within `tv_budget`), or one of
+            `LOWER_PRECISIONS`.
+        tv_budget: The 99th percentile of total variation from float32 that a lower precision may have (0.01 if it is not
+            given); ``None`` if none may be taken.
         max_errors: More bad rows than this stop the run; ``None`` sets no bound.
         timeout_s: Seconds after which the run is stopped and its finished rows are kept.
         progress: Whether a bar and the steps before it are shown; ``None`` shows them where standard error is a terminal.
@@ -171,6 +182,7 @@ class RunOptions:
     batch_size: int | Literal["auto"] = "auto"
     tuning: Mapping[str, Any] | str | os.PathLike[str] | None = None
     precision: str = "float32"
+    tv_budget: float | None = None
     max_errors: int | None = None
     timeout_s: float | None = None
     progress: bool | None = None
@@ -185,6 +197,7 @@ class RunOptions:
             object.__setattr__(self, "device", names)
         choice("runner", self.runner, RUNNERS)
         choice("precision", self.precision, PRECISIONS)
+        self._check_precision()
         if self.batch_size != "auto":
             positive_int("batch_size", self.batch_size)
         if self.tuning is not None:
@@ -196,6 +209,29 @@ class RunOptions:
         if self.max_errors is not None:
             positive_int("max_errors", self.max_errors, least=0)
         check_timeout(self.timeout_s)
+
+    @property
+    def may_lower_precision(self) -> bool:
+        """Return whether rows may differ from the float32 ones by what `tv_budget` says."""
+        return self.precision == "auto" or self.precision in LOWER_PRECISIONS
+
+    def _check_precision(self) -> None:
+        if self.tv_budget is None and self.may_lower_precision:
+            object.__setattr__(self, "tv_budget", DEFAULT_TV_BUDGET)
+        elif self.tv_budget is not None:
+            budget = self.tv_budget
+            if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget <= 1:
+                raise OptionError(f"tv_budget={budget!r} is not usable: a total variation in (0, 1] was expected.")
+            if not self.may_lower_precision:
+                raise OptionError(
+                    f"tv_budget={budget:g} was given with precision={self.precision!r}, whose rows may not differ by it; say "
+                    "precision='auto', or leave tv_budget= out."
+                )
+        if self.may_lower_precision and self.runner == "native":
+            raise OptionError(
+                f"precision={self.precision!r} was asked for with runner='native', but only ONNX files are run in a lower "
+                "precision; leave runner= or precision= out."
+            )
 
 
 @dataclass(frozen=True)
@@ -266,6 +302,7 @@ class EngineArguments(ModelArguments, OutputArguments, total=False):
     batch_size: int | Literal["auto"]
     tuning: Mapping[str, Any] | str | os.PathLike[str] | None
     precision: str
+    tv_budget: float | None
 
 
 class DatasetArguments(TypedDict, total=False):

@@ -15,7 +15,7 @@ from ..errors import OutputError, RunError
 from ..models import graph_head as head
 from ..models.class_names import choose_class_names
 from ..models.onnx_model import LoadedOnnx, describe, raw_output_info, without_parity
-from ..runtime.devices import Placement, cpu_cores
+from ..runtime.devices import KINDS, Placement, cpu_cores
 from ..runtime.onnx_runner import OnnxRunner
 from ..runtime.refused_rows import run_without_refused
 from ..runtime.request import RunRequest
@@ -81,7 +81,7 @@ def _without_parity(loaded: LoadedOnnx, reason: str) -> LoadedOnnx:
 def _run_raw(loaded: LoadedOnnx, request: RunRequest, placement: Placement) -> Any:
     """Return the raw output of a file without head for the first rows, run in batches of the run's size."""
     model = loaded.model
-    on_cpu = placement.provider == "CPUExecutionProvider"
+    on_cpu = placement.provider in (KINDS["cpu"], KINDS["openvino"])
     plan = request.plan_batches(on_cpu=on_cpu, model_bytes=loaded.size_bytes, fixed_batch=model.spec.fixed_batch)
     session = Session(loaded.content, model.path.parent, placement, cpu_cores(), model.spec.name)
     runner = OnnxRunner(session, model.spec, placement.device, probs=model.spec.output.name, logits=None)

@@ -21,6 +21,7 @@ from ..models.onnx_file import external_locations
 from ..models.onnx_model import LoadedOnnx, load_onnx
 from ..plugin_kit.graph_checks import graph_inputs
 from ..runtime.devices import placements
+from ..runtime.faster_provider import take_faster_provider
 from ..runtime.measured_plan import choose_measured_plan, recall_plan
 from ..runtime.open_runners import open_onnx_runners
 from ..runtime.opened import OpenedModel
@@ -196,7 +197,7 @@ def _compare_as_given(
     try:
         expectation = expect_rows(reference, opened.spec, batch_size=opened.plan.batch_size, transform=transform)
         if ask and expectation.dependence is None:
-            opened = choose_measured_plan(opened, loaded, request)
+            opened = take_faster_provider(choose_measured_plan(opened, loaded, request), loaded, request)
         on_its_own = opened.runners[0]
         if ask:
             opened = ask_original(opened, reference.model, request.output, first_row(reference.inputs))

@@ -23,7 +23,7 @@ log = logging.getLogger("fo_onnx.engine")
 def is_chosen_by_speed(request: RunRequest, reference: Reference) -> bool:
     """Return whether speed may choose: nothing was asked for that only one way has, and it is known how many rows there are."""
     run = request.run
-    is_free = run.runner == "auto" and run.precision != "tf32" and is_on_device(request, reference)
+    is_free = run.runner == "auto" and run.precision in ("float32", "auto") and is_on_device(request, reference)
     return is_free and request.rows is not None and request.recorded_plan is None
 
 
@@ -88,5 +88,12 @@ def _speed_key(request: RunRequest, reference: Reference, fingerprint: str) -> d
         "type": type(request.model).__qualname__,  # compiled by its framework, or not
         "versions": plugin.versions() | {"onnxruntime": runtime().__version__},
         "inputs": [[name, str(a.dtype), list(a.shape[1:])] for name, a in request.example.items()],
-        "run": [run.device, run.batch_size, run.precision, reference.model.device, reference.plan.batch_size],
+        "run": [
+            run.device,
+            run.batch_size,
+            run.precision,
+            run.tv_budget,
+            reference.model.device,
+            reference.plan.batch_size,
+        ],
     }

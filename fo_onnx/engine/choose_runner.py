@@ -33,6 +33,7 @@ from ..runtime.opened import OpenedModel
 from ..runtime.request import RunRequest
 from ..store import files
 from .choose_by_speed import is_chosen_by_speed, stay_native, take_faster
+from .choose_precision import lower_precision, stay_in_float32
 from .open_file import choose_for_file
 from .open_native import open_native, open_native_runner
 from .small_jobs import keep_export_s
@@ -44,7 +45,16 @@ def choose_runner(request: RunRequest) -> OpenedModel:
     Raises:
         ExportError, ParityError, DeviceError, ModelError, OutputError: What keeps the model from being run as asked.
     """
-    return choose_for_file(request) if request.plugin is None else _choose_for_framework(request)
+    is_pinned = request.run.may_lower_precision and request.run.precision != "auto"
+    if is_pinned and request.run.runner == "auto":
+        # Only ONNX has it, so that nothing else may run in its place.
+        request = replace(request, run=replace(request.run, runner="onnx"))
+    opened = choose_for_file(request) if request.plugin is None else _choose_for_framework(request)
+    if request.run.may_lower_precision and opened.precision is None:
+        is_native = opened.runners[0].kind == "native"
+        why = "the model runs natively" if is_native else "the model refuses its first rows"
+        return stay_in_float32(opened, request, opened.reason or why)
+    return opened
 
 
 def _choose_for_framework(request: RunRequest) -> OpenedModel:
@@ -88,6 +98,9 @@ def _choose_for_framework(request: RunRequest) -> OpenedModel:
         if export.parity.passed or is_wanted:
             if dependence is not None:
                 warn_at_caller(f"{export.opened.spec.name} runs in ONNX all the same: {dependence}")
+            else:
+                loaded, opened = lower_precision(export.loaded, export.opened, request, Path(folder))
+                export = replace(export, loaded=loaded, opened=opened)
             exported = _open_exported(request, reference, fingerprint, export, stack, time.monotonic() - begun)
             return take_faster(request, reference, exported) if by_speed else exported
         export.opened.close()

@@ -39,7 +39,7 @@ from ..runtime.devices import cpu_cores
 from ..runtime.opened import OpenedModel, open_without_rows
 from ..runtime.original_rows import answer_invalid
 from ..runtime.request import RunRequest
-from ..runtime.tuning import first_rows, spread_rows
+from ..runtime.tuning import first_rows, held_out_rows, spread_rows
 from ..runtime.turns import open_native_model
 from ..sources import open_source
 from ..store import RunFolder
@@ -252,7 +252,7 @@ class Engine:
         Raises:
             RunError: The engine is closed.
         """
-        key = (run.runner, run.batch_size, recorded_plan)
+        key = (run.device, run.runner, run.batch_size, run.precision, recorded_plan)
         with current().holding(self._opening, "while another call opened the model"):
             self._require_open()
             shared = self._shared
@@ -262,9 +262,12 @@ class Engine:
                 resolved, self._resolved = self._resolved, self._resolved.without_graph()
                 request = self._make_request(resolved, example, rows, run, recorded_plan)
                 request = replace(
-                    request, read_spread=lambda: spread_rows(source), assumed_batch=source.assumed_batch,
+                    request,
+                    read_spread=lambda: spread_rows(source),
+                    read_held_out=lambda: held_out_rows(source, example),
+                    assumed_batch=source.assumed_batch,
                     earlier_rows=earlier_rows,
-                )  # fmt: skip
+                )
                 shared = _SharedModel(choose_runner(request), key)
                 self._replace(shared)
             with self._lock:

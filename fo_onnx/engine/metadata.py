@@ -42,7 +42,8 @@ def identity(
             "labels": source.has_labels,
             "id_kind": source.id_kind,
         },
-        "options": {"keep_logits": output.keep_logits, "precision": run.precision},
+        "options": {"keep_logits": output.keep_logits, "precision": run.precision}
+        | ({} if run.tv_budget is None else {"tv_budget": run.tv_budget}),
         # Rows are the same in every bit only by the same versions of what runs them.
         "versions": {k: v for k, v in versions(opened).items() if k not in ("python", "numpy", "onnx")},
     }
@@ -63,6 +64,7 @@ def settings(opened: OpenedModel, run_identity: dict[str, Any]) -> dict[str, Any
         "threads": plan.threads,
         "spinning": plan.spinning,
         "parity": None if opened.parity is None else opened.parity.to_dict(),
+        "precision": None if opened.precision is None else opened.precision.to_dict(),
         "meta": {
             "model": {"name": opened.spec.name, **run_identity["model"]},
             "data": {"id_kind": run_identity["data"]["id_kind"]},
@@ -125,11 +127,12 @@ def meta(
         "engine": {
             "device": opened.runners[0].device,
             "provider": None if place is None else place.provider,
+            "provider_speedup": opened.provider_speedup,
             "cpu_nodes": opened.cpu_nodes,
             "batch_size": plan.batch_size,
             "sessions": plan.sessions,
             "threads": plan.threads,
-            "precision": "tf32" if place and place.tf32 else "float32",
+            "precision": opened.precision_name,
             "tf32": bool(place and place.tf32),
             "tuning": plan.to_record(),
             "export": opened.export_origin,
@@ -139,6 +142,7 @@ def meta(
         "parity": None
         if parity is None
         else parity.to_dict() | {"measured": "in this run" if opened.path is None else "at export"},
+        "precision": None if opened.precision is None else opened.precision.to_dict(),
         "spot_checks": stats.spot_checks,
         "rows": rows,
         "timing": {

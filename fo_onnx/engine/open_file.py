@@ -18,11 +18,14 @@ from ..conversion.heads import prepare_head
 from ..errors import FoOnnxError, ModelError, OptionError, OutputError, warn_at_caller
 from ..models.onnx_model import LoadedOnnx, OnnxModel, load_onnx
 from ..runtime.devices import Placement, placements
+from ..runtime.faster_provider import take_faster_provider
 from ..runtime.measured_plan import choose_measured_plan, recall_plan
 from ..runtime.open_runners import open_onnx_runners
 from ..runtime.opened import OpenedModel
 from ..runtime.request import RunRequest
 from ..runtime.session import available_providers, seed_random_operators
+from ..store import files
+from .choose_precision import lower_precision
 
 log = logging.getLogger("fo_onnx.engine")
 
@@ -45,12 +48,12 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
     """
     with _naming(_path_of(request)):
         loaded = fuse_if_same(_prepare_file(request), request, _placements(request))
-    request = recall_plan(request, loaded, _placements(request))
-    opened = _open_prepared(loaded, request)
-    if request.recorded_plan is not None:
-        return opened
+    planned = recall_plan(request, loaded, _placements(request))
+    opened = _open_prepared(loaded, planned)
+    if planned.recorded_plan is not None:
+        return _take_fastest(loaded, opened, request)
     if opened.parity is not None and opened.parity.passed:
-        return choose_measured_plan(opened, loaded, request)
+        return _take_fastest(loaded, choose_measured_plan(opened, loaded, request), request)
     run = opened.runners[0].run
     try:
         effects = measure_batch_effects(
@@ -60,7 +63,7 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
         # The run names the row that the file refuses.
         return opened
     if effects.dependence is None:
-        return choose_measured_plan(opened, loaded, request)
+        return _take_fastest(loaded, choose_measured_plan(opened, loaded, request), request)
     opened.close()
     name, fixed, plan = opened.spec.name, opened.spec.fixed_batch, opened.plan
     if fixed is not None and fixed > 1 and not effects.samples:
@@ -79,6 +82,16 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
     opened = _open_prepared(loaded, replace(request, recorded_plan=plan))
     warn_at_caller(f"{name} runs row by row: {effects.dependence}")
     return replace(opened, reason=f"row by row: {effects.dependence}")
+
+
+def _take_fastest(loaded: LoadedOnnx, opened: OpenedModel, request: RunRequest) -> OpenedModel:
+    """Return the model by the provider, and in the precision, that its run gets."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(files.temporary_folder()))
+        opened = take_faster_provider(opened, loaded, request)
+        _, opened = lower_precision(loaded, opened, request, folder)
+        opened.resources.push(stack.pop_all())
+        return opened
 
 
 def _prepare_file(request: RunRequest) -> LoadedOnnx:

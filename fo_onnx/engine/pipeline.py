@@ -258,7 +258,7 @@ def _open_spot_checks(opened: OpenedModel) -> SpotChecks | None:
     parity = opened.parity
     if opened.original is None or opened.original_time is None or parity is None or not parity.passed:
         return None
-    return SpotChecks(opened.original, parity.tolerance, opened.original_time)
+    return SpotChecks(opened.original, parity.tolerance, opened.original_time, opened.tv_budget)
 
 
 def _close(batches: Iterator[Batch]) -> None:

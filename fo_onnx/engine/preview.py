@@ -34,6 +34,7 @@ class RunPlan:
         sessions: Sessions side by side.
         threads: Threads in each.
         parity: How the export compared.
+        precision: How the precision was chosen; ``None`` if float32 or TF32 was asked for.
         out: The target.
         output_bytes: Its estimated size.
         read_s: Seconds to read a batch.
@@ -51,6 +52,7 @@ class RunPlan:
     sessions: int
     threads: int
     parity: dict[str, Any] | None
+    precision: dict[str, Any] | None
     out: str | None
     output_bytes: int | None
     read_s: float
@@ -78,7 +80,8 @@ def plan_run(opened: OpenedModel, source: Source, out: Path | None, *, keep_logi
     return RunPlan(
         rows=rows, classes=opened.classes, class_names=opened.spec.class_names, runner=runner.kind,
         reason=opened.reason, device=runner.device, batch_size=size, sessions=len(opened.runners), threads=opened.plan.threads,
-        parity=None if opened.parity is None else opened.parity.to_dict(), out=None if out is None else str(out),
+        parity=None if opened.parity is None else opened.parity.to_dict(),
+        precision=None if opened.precision is None else opened.precision.to_dict(), out=None if out is None else str(out),
         output_bytes=None if rows is None else _estimate_bytes(rows, opened.classes, keep_logits, source.has_labels, out),
         read_s=read_s * scale, run_s=run_s * scale, memory_bytes=_peak_memory_bytes(),
     )  # fmt: skip

@@ -12,8 +12,9 @@ from typing import Any
 
 from ..contracts.batch import Batch
 from ..contracts.batch_plan import MOST, BatchPlan, plan_of_record
-from ..contracts.options import RunOptions
+from ..contracts.options import LOWER_PRECISIONS, PRECISIONS, RunOptions, choice
 from ..contracts.parity_report import ParityReport
+from ..contracts.precision_report import PrecisionReport
 from ..contracts.runner import Runner
 from ..contracts.source import Source
 from ..errors import DataError, OptionError, ResumeError, StoreError, first_line
@@ -36,6 +37,7 @@ _WORDS = {
     "data.id_kind": "the kind of ids",
     "options.keep_logits": "keep_logits",
     "options.precision": "the precision",
+    "options.tv_budget": "tv_budget",
 }
 _DIGESTS = ("model.sha256", "data.fingerprint")
 
@@ -137,7 +139,15 @@ def recorded_run(folder: RunFolder, run: RunOptions) -> tuple[RunOptions, BatchP
             "for now. Leave runner= out, or begin anew with overwrite=True."
         )
     plan = plan_of_record({name: settings[name] for name in (*MOST, "spinning")})
-    return replace(run, runner=settings["runner"], batch_size=plan.batch_size, tuning=None), plan
+    run = replace(run, runner=settings["runner"], batch_size=plan.batch_size, tuning=None)
+    if run.device == "auto" and settings["device"].startswith("openvino"):
+        # It was measured to be faster, and what was measured may be gone.
+        run = replace(run, device=settings["device"])
+    precision = _recorded_precision(settings)
+    if precision is not None and run.may_lower_precision:
+        is_lower = precision.choice in LOWER_PRECISIONS
+        run = replace(run, precision=precision.choice, tv_budget=precision.tv_budget if is_lower else None)
+    return run, plan
 
 
 def resumed_model(folder: RunFolder, opened: OpenedModel) -> OpenedModel:
@@ -152,8 +162,27 @@ def resumed_model(folder: RunFolder, opened: OpenedModel) -> OpenedModel:
             f"the run was begun on {settings['device']}, and would now go on on {device}, where rows are not the same in every "
             f"bit. Say device={settings['device']!r}, or begin anew with overwrite=True."
         )
+    precision = _recorded_precision(settings)
+    now = None if opened.precision is None else opened.precision.sha256
+    if precision is not None and now != precision.sha256:
+        raise ResumeError(
+            f"the run was begun in {precision.choice}, with a file whose digest was {precision.sha256}, and which cannot be made "
+            f"again: now it is {now}. Begin anew with overwrite=True."
+        )
     parity = None if settings["parity"] is None else ParityReport.from_dict(settings["parity"])
-    return replace(opened, reason=settings["reason"], parity=opened.parity or parity)
+    return replace(
+        opened, reason=settings["reason"], parity=opened.parity or parity, precision=precision or opened.precision
+    )
+
+
+def _recorded_precision(settings: Mapping[str, Any]) -> PrecisionReport | None:
+    """Return how the precision was chosen; ``None`` if it was asked for, and in runs of older versions."""
+    recorded = settings.get("precision")
+    if recorded is None:
+        return None
+    report = PrecisionReport.from_dict(recorded)
+    choice("precision", report.choice, PRECISIONS)
+    return report
 
 
 def check_settings(settings: Mapping[str, Any], path: Path) -> None:
@@ -168,6 +197,7 @@ def check_settings(settings: Mapping[str, Any], path: Path) -> None:
         plan_of_record({name: settings[name] for name in (*MOST, "spinning")})
         if not isinstance(settings["device"], str) or not isinstance(settings["reason"], str | None):
             raise OptionError("device and reason are no texts")
+        _recorded_precision(settings)
         if settings["parity"] is not None:
             ParityReport.from_dict(settings["parity"])
     except (OptionError, DataError, KeyError, TypeError, ValueError, AttributeError) as err:

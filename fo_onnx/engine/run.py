@@ -237,7 +237,10 @@ class Run:
     def _describe_other_rows(self, result: Distributions, first: Batch) -> str | None:
         """Return how the model's rows differ from those of a finished result that came about in the same way."""
         opened, plan = self._opened, self._opened.plan
-        now = {"kind": opened.runners[0].kind, "device": opened.runners[0].device, "batch_size": plan.batch_size}
+        now = {
+            "kind": opened.runners[0].kind, "device": opened.runners[0].device, "batch_size": plan.batch_size,
+            "precision": opened.precision_name,
+        }  # fmt: skip
         then = {**(result.meta.get("runner") or {}), **(result.meta.get("engine") or {})}
         if then.get("switched_at") is not None or any(then.get(key) != value for key, value in now.items()):
             return None

@@ -5,10 +5,11 @@ What was asked for and is not there is an error that names the missing library; 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,21 @@ class Device:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a session runs: the device, ONNX Runtime's provider for it, and the provider's options."""
+    """Where and how a session runs.
+
+    Attributes:
+        device: The device's name.
+        provider: ONNX Runtime's provider for it.
+        options: The provider's options.
+        tf32: Whether it rounds products to TF32.
+        disabled_optimizers: Steps of ONNX Runtime's optimisation that make this file slower.
+    """
 
     device: str
     provider: str
     options: tuple[tuple[str, Any], ...] = ()
     tf32: bool = False
+    disabled_optimizers: tuple[str, ...] = ()
 
     def preload(self, ort: Any) -> None:
         """Load the CUDA libraries that came as wheels, so that ONNX Runtime finds them."""
@@ -71,7 +81,7 @@ def placements(device: str | Sequence[str], precision: str, available: list[str]
 
     Args:
         device: One device's name, or several.
-        precision: ``"float32"``, or ``"tf32"`` to let CUDA round products to TF32.
+        precision: ``"tf32"`` to let CUDA round products to TF32; with any other one the placements are those of float32.
         available: The providers that the installed onnxruntime has.
 
     Raises:
@@ -111,7 +121,18 @@ def _placement(device: Device, precision: str) -> Placement:
         options = {"device_id": device.index, "use_tf32": int(tf32), "cudnn_conv_algo_search": "HEURISTIC"}
     elif device.kind == "tensorrt":
         options = {"device_id": device.index}
+    elif device.kind == "openvino":
+        options = dict(_openvino_options("f32"))
     return Placement(str(device), KINDS[device.kind], tuple(options.items()), tf32)
+
+
+def place_in_bf16() -> Placement:
+    """Return the placement of a session on the CPU that computes in bfloat16, by OpenVINO."""
+    return replace(_placement(Device("openvino"), "float32"), options=_openvino_options("bf16"))
+
+
+def _openvino_options(precision: str) -> tuple[tuple[str, Any], ...]:
+    return ("device_type", "CPU"), ("load_config", json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": precision}}))
 
 
 def installed_wheels() -> list[str]:

@@ -88,7 +88,8 @@ def choose_measured_plan(opened: OpenedModel, loaded: LoadedOnnx, request: RunRe
             opening_s=_opening_s(opened), left_s=current().left_s(),
         )  # fmt: skip
         if search is not None:
-            chosen = replace(layouts[_layout(search.plan)], plan=search.plan)
+            # What is known of the file itself goes with whichever sessions run it.
+            chosen = replace(layouts[_layout(search.plan)], plan=search.plan, parity=opened.parity, path=opened.path)
             _keep(search, request, loaded)
     except (Failure, FoOnnxError) as err:
         # The run names the row, or opens the sessions again, and fails as it would have without a search.

@@ -9,7 +9,7 @@ from ..contracts.batch import first_row
 from ..errors import DeviceError, OutputError
 from ..models.graph_head import opset_of
 from ..models.onnx_model import LoadedOnnx
-from .devices import Placement, cpu_cores
+from .devices import KINDS, Placement, cpu_cores
 from .onnx_runner import OnnxRunner
 from .opened import OpenedModel
 from .request import RunRequest, with_class_count
@@ -45,8 +45,12 @@ def open_onnx_runners(loaded: LoadedOnnx, request: RunRequest, candidates: list[
 def _open_at(loaded: LoadedOnnx, request: RunRequest, placements: list[Placement]) -> OpenedModel:
     spec = loaded.model.spec
     probs, logits = _outputs(loaded, request)
-    on_cpu = placements[0].provider == "CPUExecutionProvider"
-    plan = request.plan_batches(on_cpu=on_cpu, model_bytes=loaded.size_bytes, fixed_batch=spec.fixed_batch)
+    on_cpu = placements[0].provider == KINDS["cpu"]
+    # OpenVINO's kernels run on the same cores.
+    is_openvino = placements[0].provider == KINDS["openvino"]
+    plan = request.plan_batches(
+        on_cpu=on_cpu or is_openvino, model_bytes=loaded.size_bytes, fixed_batch=spec.fixed_batch
+    )
     if len(placements) > 1:
         threads = max(cpu_cores() // len(placements), 1)
         plan = replace(plan, sessions=len(placements), threads=threads, spinning=False)

@@ -11,6 +11,7 @@ from ..contracts.batch import Inputs
 from ..contracts.batch_plan import BatchPlan
 from ..contracts.options import OutputOptions
 from ..contracts.parity_report import ParityReport
+from ..contracts.precision_report import FLOAT32, PrecisionReport
 from ..contracts.runner import CallTime, Runner, RunOutput
 from ..contracts.spec import ModelSpec, TensorSpec
 from ..models.class_names import choose_class_names
@@ -40,6 +41,8 @@ class OpenedModel:
         export_origin: ``"new"`` or ``"cached"`` if a framework's model was exported for this run.
         open_native: Opens the native runner that steps in if an ONNX runner fails, if there is one.
         original: The model in its own framework, if it is there and the runners are not it.
+        provider_speedup: How many times as fast as ONNX Runtime's own kernels the provider was that took their place, if one did.
+        precision: How the precision was chosen, if a lower one was allowed.
         original_time: How long its calls take, if that is known.
         speed: What the choice of the runner was made by, if it was made by speed; see ``meta["runner"]["speed"]``.
         most_rows: How many rows it was opened for, if runs of more rows are worth an export; ``None`` if it serves any.
@@ -63,6 +66,8 @@ class OpenedModel:
     export_origin: str | None = None
     open_native: Callable[[], Runner] | None = None
     original: NativeRunner | None = None
+    provider_speedup: float | None = None
+    precision: PrecisionReport | None = None
     original_time: CallTime | None = None
     speed: dict[str, float | None] | None = None
     most_rows: int | None = None
@@ -73,6 +78,18 @@ class OpenedModel:
         """Return the number of classes."""
         assert self.spec.classes is not None
         return self.spec.classes
+
+    @property
+    def precision_name(self) -> str:
+        """Return the precision that rows are in."""
+        if self.precision is not None:
+            return self.precision.choice
+        return "tf32" if self.placement is not None and self.placement.tf32 else FLOAT32
+
+    @property
+    def tv_budget(self) -> float | None:
+        """Return what rows may differ from float32 by, at the 99th percentile; ``None`` if they are float32."""
+        return None if self.precision is None or self.precision.choice == FLOAT32 else self.precision.tv_budget
 
     def close(self) -> None:
         """Close the runners and remove temporary files."""

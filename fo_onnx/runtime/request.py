@@ -37,6 +37,7 @@ class RunRequest:
         assumed_batch: The inputs of the first element of an iterable, if only its number of axes says that it is a batch.
         earlier_rows: Rows that the engine has run of small jobs before this one.
         read_spread: Reads more rows to compare with, spread over the data; it may give none, as no input.
+        read_held_out: Reads rows after the first ones, to calibrate and to judge lower precisions with; it may give none.
     """
 
     model: LoadedOnnx | OnnxModel | Any
@@ -51,6 +52,7 @@ class RunRequest:
     assumed_batch: Inputs | None = None
     earlier_rows: int = 0
     read_spread: Callable[[], Inputs] = dict
+    read_held_out: Callable[[], Inputs] = dict
 
     def plan_batches(self, *, on_cpu: bool = True, model_bytes: int = 0, fixed_batch: int | None = None) -> BatchPlan:
         """Return the plan of this run, for a model of `model_bytes`: the recorded one, the one given, or that of the rule.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..control.run_control import ThreadCall, current
 from ..control.signals import wait_until
 from ..errors import DeviceError, ModelError, PluginError, RunError, first_line
-from .devices import Placement, missing_library
+from .devices import KINDS, Placement, missing_library
 
 INSTALL_HINT = "pip install 'fo-onnx[cpu]' (or 'fo-onnx[gpu]' for CUDA)"
 _NOTHING = 4
@@ -114,10 +114,13 @@ class Session:
         if accelerated:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
             placement.preload(ort)
+        provider_options = dict(placement.options)
+        if placement.provider == KINDS["openvino"]:
+            provider_options["num_of_threads"] = str(threads)
         if isinstance(model, bytes):
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         begun = time.perf_counter()
-        providers: list[Any] = [(placement.provider, dict(placement.options))]
+        providers: list[Any] = [(placement.provider, provider_options)]
         if accelerated:
             providers.append("CPUExecutionProvider")
         try:
@@ -126,7 +129,7 @@ class Session:
             with opening, contextlib.redirect_stdout(sys.stderr):
                 self._session = ort.InferenceSession(
                     model if isinstance(model, bytes) else str(model), options, providers,
-                    disabled_optimizers=None if accelerated else SLOWER_FUSIONS,
+                    disabled_optimizers=[*placement.disabled_optimizers, *([] if accelerated else SLOWER_FUSIONS)],
                 )  # fmt: skip
         except Exception as err:
             # ONNX Runtime's exceptions have no common base below Exception.

@@ -24,6 +24,9 @@ EXAMPLE_ROWS = 256
 EXAMPLE_BYTES = 64 << 20
 """The first rows are kept for the comparison; of very large rows only as many as fit into this, and at least 16."""
 LEAST_ROWS = 16
+HELD_OUT_ROWS = 640
+HELD_OUT_BYTES = 256 << 20
+"""Rows that lower precisions are calibrated and judged with; of very large rows only as many as fit into this."""
 WEIGHTS_LIMIT_BYTES = 2 << 30
 """Sessions side by side each hold the weights; together they take at most this."""
 
@@ -44,6 +47,20 @@ def spread_rows(source: Source, rows: int = EXAMPLE_ROWS) -> Inputs:
     """
     count = example_size(source, rows)
     return source.sample(count - count // 2, count // 2) if _can_spread(source, count) else {}
+
+
+def held_out_rows(source: Source, example: Batch) -> Inputs:
+    """Return rows after those of the example, to calibrate and to judge lower precisions with.
+
+    They are spread over the data; of data that are read in order they are those that come next. No input is returned if
+    there are none.
+    """
+    start = len(example) + len(example.bad)
+    count = min(HELD_OUT_ROWS, HELD_OUT_BYTES // max(row_bytes(example.inputs), 1))
+    if not source.sequential:
+        return source.sample(count, start)
+    first = source.peek(start + count)
+    return {name: array[len(example) :] for name, array in first.inputs.items()}
 
 
 def example_size(source: Source, rows: int = EXAMPLE_ROWS) -> int:

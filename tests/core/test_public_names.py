@@ -65,6 +65,7 @@ GENERATE = [
     "batch_size",
     "tuning",
     "precision",
+    "tv_budget",
     "framework",
     "params",
     "output",

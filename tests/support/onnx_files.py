@@ -79,6 +79,37 @@ def write_graph(
     return path
 
 
+def convolutional(path: Path, batch: int | str = "batch") -> Path:
+    """Three convolutions over images (3, 8, 8), with a pool between them, and a linear layer: logits (batch, 4)."""
+    rng = np.random.default_rng(3)
+    shapes = {"a": (8, 3, 3, 3), "b": (8, 8, 3, 3), "c": (8, 8, 3, 3), "w": (8, 4)}
+    constants = {name: rng.standard_normal(shape).astype(np.float32) * 0.3 for name, shape in shapes.items()}
+    nodes = [
+        node("Conv", ["x", "a"], ["a1"], pads=[1, 1, 1, 1]), node("Relu", ["a1"], ["a2"]),
+        node("MaxPool", ["a2"], ["a3"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["a3", "b"], ["b1"], pads=[1, 1, 1, 1]), node("Relu", ["b1"], ["b2"]),
+        node("Conv", ["b2", "c"], ["c1"], pads=[1, 1, 1, 1]), node("Relu", ["c1"], ["c2"]),
+        node("GlobalAveragePool", ["c2"], ["p"]), node("Flatten", ["p"], ["f"]), node("Gemm", ["f", "w", "v"], ["z"]),
+    ]  # fmt: skip
+
+    def write(size: int | str) -> Path:
+        x, z = (TensorProto.FLOAT, [size, 3, 8, 8]), (TensorProto.FLOAT, [size, 4])
+        return write_graph(path, nodes, {"x": x}, {"z": z}, constants)
+
+    # The logits are standardised over rows; they would be nearly the same for all of them.
+    constants["v"] = np.zeros(4, np.float32)
+    logits = run_in_onnx_runtime(write("batch"), x=images(256, seed=9))
+    scale = 5 * logits.std(axis=0)
+    constants["w"] /= scale
+    constants["v"] = -logits.mean(axis=0) / scale
+    return write(batch)
+
+
+def images(n: int, seed: int = 0) -> np.ndarray:
+    """Rows for `convolutional`."""
+    return np.random.default_rng(seed).standard_normal((n, 3, 8, 8)).astype(np.float32)
+
+
 def run_in_onnx_runtime(path: Path, **feed: np.ndarray) -> np.ndarray:
     """What ONNX Runtime gives for the first output, without fo-onnx."""
     return ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feed)[0]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...contracts.parity_report import ParityReport
+from ...contracts.precision_report import PrecisionReport
 from .output import plural, rate_text, time_text
 
 _MOST_NAMES = 10
@@ -43,6 +44,7 @@ def run_lines(dists: Any) -> list[tuple[str, Any]]:
     return [
         ("classes", class_text(dists.classes, dists.class_names)),
         ("runner", _runner_lines(meta)),
+        ("precision", precision_lines(meta.get("precision"))),
         ("parity", parity_line(meta.get("parity"))),
         ("metrics", metrics_lines(dists.metrics())),
         ("speed", f"{rate_text(speed)}{duration}" if speed else None),
@@ -73,6 +75,11 @@ def _runner_lines(meta: Mapping[str, Any]) -> list[str] | None:
 def reason_lines(reason: str | None) -> list[str]:
     """Return why a runner was not the first choice, as a line; none if it was."""
     return [f"because {reason}"] if reason else []
+
+
+def precision_lines(recorded: Mapping[str, Any] | None) -> list[str] | None:
+    """Return which precision was chosen, why, and what was tried; ``None`` if float32 was asked for."""
+    return None if recorded is None else PrecisionReport.from_dict(recorded).lines()
 
 
 def parity_line(recorded: Mapping[str, Any] | None) -> str | None:

@@ -1,0 +1,61 @@
+"""bfloat16 by OpenVINO, where its build of ONNX Runtime is the one that is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx_files import convolutional, images
+
+import fo_onnx as fo
+from fo_onnx.engine import choose_precision
+
+PROVIDER = "OpenVINOExecutionProvider"
+pytestmark = [
+    pytest.mark.openvino,
+    pytest.mark.skipif(PROVIDER not in onnxruntime.get_available_providers(), reason=f"no {PROVIDER}"),
+]
+X = images(1500)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return convolutional(tmp_path / "net.onnx")
+
+
+def test_bf16_is_tried_and_runs_where_it_is_the_fastest(path, monkeypatch):
+    def compare(first, second, batches):
+        return [3.0 if second[0].device == "openvino:0" else 2.0] * 5
+
+    monkeypatch.setattr(choose_precision, "compare_speed", compare)
+    lower, float32 = (fo.generate(path, X, precision=p, progress=False) for p in ("auto", "float32"))
+    assert lower.meta["engine"]["precision"] == lower.meta["precision"]["choice"] == "bf16"
+    assert lower.meta["engine"]["provider"] == PROVIDER
+    assert lower.meta["engine"]["cpu_nodes"] == 0
+    # It is bfloat16 indeed: near float32, and not at it.
+    apart = np.abs(lower.probs.astype(np.float64) - float32.probs).sum(axis=1) / 2
+    assert 1e-5 < apart.max() < 0.02
+    again = fo.generate(path, X, precision="bf16", progress=False)
+    assert again.probs.tobytes() == lower.probs.tobytes()
+
+
+def test_a_run_in_bf16_is_resumed(path, tmp_path):
+    class Rows:
+        def __init__(self, end):
+            self.end = end
+
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, row):
+            if row == self.end:
+                raise ValueError("not there yet")
+            return X[row]
+
+    out = tmp_path / "d.parquet"
+    options = {"precision": "bf16", "batch_size": 50, "out": out, "progress": False}
+    with pytest.raises(fo.DataError, match="row 1001"):
+        fo.generate(path, Rows(1001), **options)
+    resumed = fo.generate(path, Rows(None), **options, resume=True)
+    whole = fo.generate(path, X, precision="bf16", batch_size=50, progress=False)
+    assert resumed.probs.tobytes() == whole.probs.tobytes()
