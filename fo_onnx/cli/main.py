@@ -17,7 +17,7 @@ COMMANDS = {
     "verify": "Compare an exported file with the model it came from, on real rows.",
     "generate": "Write one class distribution per row of a dataset.",
     "inspect": "Show what is in an ONNX file, a file of results or a run folder.",
-    "bench": "Compare the ways to run a model on this machine: native ones, ONNX Runtime, fo-onnx.",
+    "bench": "Compare the ways to run MODEL on this machine, and say which is the quickest.",
     "convert": "Write a file of results in another format.",
     "check": "Read a file of results or a run folder whole, and say what is wrong with it.",
     "doctor": "Show versions, plugins, devices and the cache of exports, and what is wrong with them.",
