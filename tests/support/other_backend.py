@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["FO_ONNX_CACHE_GB"] = "0"
+import free_exports  # noqa: F401
 import keras
 import numpy as np
 import pytest
