@@ -91,6 +91,7 @@ def _speed_key(request: RunRequest, reference: Reference, fingerprint: str) -> d
         "run": [
             run.device,
             run.batch_size,
+            run.tuning,
             run.precision,
             run.tv_budget,
             reference.model.device,

@@ -3,7 +3,7 @@
 The rule holds for short runs, and is where the search for a faster plan begins (`plan_search`). It comes from measurements
 on CPUs: one-thread sessions side by side ran 1.0 to 1.3 times as fast as one session over the same threads, for a
 multilayer perceptron and for convolutional nets, and batches of about a megabyte of input, which stay in the cache, were
-within a few percent of the best size (``benchmarks/bench_engine.py``). Of several sessions, those whose threads do not spin
+within a few percent of the best size (``benchmarks/bench_models.py``). Of several sessions, those whose threads do not spin
 while they wait ran 1.4 times as fast as spinning ones.
 """
 
