@@ -112,6 +112,11 @@ class ParityReport:
         return {**asdict(self), "batch_sizes": list(self.batch_sizes), "passed": passed}
 
     @classmethod
+    def of_record(cls, record: Mapping[str, Any] | None) -> ParityReport | None:
+        """Return the report that a result's record holds; ``None`` if nothing was compared. Raises as `from_dict` does."""
+        return None if record is None or record.get("reference") is None else cls.from_dict(record)
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ParityReport:
         """Return the report that a record of `to_dict` holds; what else is in the record is passed over.
 
@@ -156,3 +161,9 @@ class ParityReport:
         if self.uniform_distance is None:
             return f"{self.row_spread:.3f}"
         return f"{self.row_spread:.3f} from their mean, {self.uniform_distance:.3f} from uniform"
+
+
+def describe_missing(reason: str) -> dict[str, Any]:
+    """Return the record of a run in which nothing was compared: ``passed`` and all figures are ``None``, ``unknown`` says why."""
+    names = (*ParityReport.__dataclass_fields__, "passed", "measured")
+    return {**dict.fromkeys(names), "batch_sizes": [], "unknown": reason}

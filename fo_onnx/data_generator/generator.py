@@ -47,11 +47,11 @@ class LastRun:
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> LastRun:
         """Read the record of a run."""
-        reason, parity = meta["runner"]["reason"], meta.get("parity")
+        reason = meta["runner"]["reason"]
         return cls(
             runner=meta["runner"]["kind"],
             reason=None if reason is None else rewrite(reason),
-            parity=None if parity is None else ParityReport.from_dict(parity),
+            parity=ParityReport.of_record(meta.get("parity")),
             output=meta["model"]["output"],
             meta=meta,
         )

@@ -8,6 +8,7 @@ import platform
 from typing import Any
 
 from ..contracts.options import DataOptions, OutputOptions, RunOptions
+from ..contracts.parity_report import describe_missing
 from ..contracts.source import Source
 from ..plugin_kit import digests
 from ..runtime.opened import OpenedModel
@@ -92,7 +93,7 @@ def meta(
         user: The caller's own.
         folder: Where the run is kept, with the record of its earlier parts.
     """
-    spec, plan, place, parity = opened.spec, opened.plan, opened.placement, opened.parity
+    spec, plan, place = opened.spec, opened.plan, opened.placement
     if folder is None:
         rows = {"written": stats.written, "skipped": stats.bad, "quarantined": 0}
         on_error = [(0, str(data.on_error))]
@@ -139,9 +140,7 @@ def meta(
             "fusions": dict(opened.fusions),
             "opset": opened.session_opset,
         },
-        "parity": None
-        if parity is None
-        else parity.to_dict() | {"measured": "in this run" if opened.path is None else "at export"},
+        "parity": _parity_record(opened),
         "precision": None if opened.precision is None else opened.precision.to_dict(),
         "spot_checks": stats.spot_checks,
         "rows": rows,
@@ -155,6 +154,18 @@ def meta(
         "identity": run_identity,
         "user": dict(user or {}),
     }
+
+
+def _parity_record(opened: OpenedModel) -> dict[str, Any]:
+    """Return how the model that ran compared with the original, or why there is nothing to say of that."""
+    if opened.parity is not None:
+        return opened.parity.to_dict() | {"measured": "in this run" if opened.path is None else "at export"}
+    reasons = {
+        "native": "nothing was compared, since the rows come from the original itself",
+        "none": "nothing was compared, since there are no rows",
+    }
+    of_file = "the file does not say how it compares with the model that it came from; fo_onnx.verify compares them"
+    return describe_missing(reasons.get(opened.runners[0].kind, of_file))
 
 
 def versions(opened: OpenedModel) -> dict[str, str]:

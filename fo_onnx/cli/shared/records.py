@@ -84,10 +84,10 @@ def precision_lines(recorded: Mapping[str, Any] | None) -> list[str] | None:
 
 def parity_line(recorded: Mapping[str, Any] | None) -> str | None:
     """Return a recorded comparison in one line; ``None`` if there is none."""
-    if recorded is None:
+    report = ParityReport.of_record(recorded)
+    if recorded is None or report is None:
         return None
     # A file that changed since, or rows that any model would match, prove nothing.
-    report = ParityReport.from_dict(recorded)
     if report.unknown is not None:
         return f"unknown: {report.verdict()}"
     flips = plural(report.argmax_flips, "argmax flip")

@@ -66,7 +66,8 @@ def test_a_small_job_stays_native_and_its_rows_are_those_of_the_native_runner() 
     assert speed["native_rows_per_s"] > 0
     assert speed["onnx_rows_per_s"] is speed["ratio"] is None
     assert native.meta["runner"]["speed"] is None
-    assert small.meta["parity"] is None
+    assert small.meta["parity"]["passed"] is None
+    assert "the original itself" in small.meta["parity"]["unknown"]
 
 
 @pytest.mark.usefixtures("slow_exports")
