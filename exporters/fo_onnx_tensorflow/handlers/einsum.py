@@ -26,12 +26,24 @@ def einsum(nodes: Nodes) -> str:
         if sorted(batch + left + right) == sorted(out) and left and right and summed:
             if len(left) == len(right) == len(summed) == 1:
                 return _multiply(nodes, batch, summed)
-            lengths = dict(zip(b, nodes.shape(nodes.inputs[1]), strict=True))
-            if not batch and min(lengths.values()) > 0:
+            lengths = _lengths(nodes, a, b)
+            is_matrix = all(lengths[x] > 0 for x in b) and sum(lengths[x] < 1 for x in left) <= 1
+            if not batch and is_matrix:
                 return _multiply_with_weights(nodes, left, summed, right, lengths)
     small = equation.lower()
     # What takes other sums apart knows small letters only.
     return nodes.make("Einsum", *nodes.inputs, equation=small if len(set(small)) == len(set(equation)) else equation)
+
+
+def _lengths(nodes: Nodes, a: str, b: str) -> dict[str, int]:
+    """Return the length of each axis by its label, -1 if it is not known."""
+    lengths: dict[str, int] = {}
+    for term, name in zip((a, b), nodes.inputs, strict=True):
+        try:
+            lengths |= {x: length for x, length in zip(term, nodes.shape(name), strict=True) if lengths.get(x, -1) < 1}
+        except ValueError:
+            lengths |= {x: -1 for x in term if x not in lengths}
+    return lengths
 
 
 def _multiply(nodes: Nodes, batch: Sequence[str], summed: Sequence[str]) -> str:
@@ -58,18 +70,20 @@ def _multiply(nodes: Nodes, batch: Sequence[str], summed: Sequence[str]) -> str:
 def _multiply_with_weights(
     nodes: Nodes, left: Sequence[str], summed: Sequence[str], right: Sequence[str], lengths: dict[str, int]
 ) -> str:
-    """Make the product with a tensor of known shape, whose axes are taken together to those of a matrix."""
+    """Make the product with a tensor of known shape, whose axes are taken together to those of a matrix.
+
+    At most one of the other axes has an unknown length. Lengths are written out: a 0, which keeps an axis, means another one
+    once tf2onnx has joined two reshapes.
+    """
     a, b, out = nodes.text("equation").replace(" ", "").replace("->", ",").split(",")
     rows = _ordered(nodes, nodes.inputs[0], a, [*left, *summed])
-    if len(summed) > 1:
-        # A 0 keeps the axis of that place.
-        rows = nodes.make("Reshape", rows, nodes.const([*(0 for _ in left), -1], np.int64))
-    matrix = _ordered(nodes, nodes.inputs[1], b, [*summed, *right])
     shape = [math.prod(lengths[x] for x in group) for group in (summed, right)]
+    if len(summed) > 1:
+        rows = nodes.make("Reshape", rows, nodes.const([*(lengths[x] for x in left), shape[0]], np.int64))
+    matrix = _ordered(nodes, nodes.inputs[1], b, [*summed, *right])
     product = nodes.make("MatMul", rows, nodes.make("Reshape", matrix, nodes.const(shape, np.int64)))
     if len(right) > 1:
-        shape = [*(0 for _ in left), *(lengths[x] for x in right)]
-        product = nodes.make("Reshape", product, nodes.const(shape, np.int64))
+        product = nodes.make("Reshape", product, nodes.const([lengths[x] for x in (*left, *right)], np.int64))
     return _ordered(nodes, product, [*left, *right], out)
 
 

@@ -59,3 +59,19 @@ def test_a_product_with_weights(tmp_path: Path, equation: str) -> None:
 def test_other_sums(tmp_path: Path, equation: str) -> None:
     _, values, expected = convert(equation, tmp_path, is_dense=False)
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_product_with_weights_behind_a_reshape(tmp_path: Path) -> None:
+    """tf2onnx joins reshapes, so that those of the product must not count on the axes of what they are given."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 5, 2, 6)).astype(np.float32)
+    weights = rng.standard_normal((2, 6, 7)).astype(np.float32)
+
+    def function(a: tf.Tensor) -> tf.Tensor:
+        return tf.einsum("btnh,nhd->btd", tf.reshape(a[None] * 2.0, (-1, 5, 2, 6)), weights)
+
+    spec = TensorSpec("a", "float32", (None, 5, 2, 6))
+    write_onnx(function, [spec], tmp_path / "m.onnx", opset=18, model_name="net")
+    session = ort.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    expected = np.einsum("btnh,nhd->btd", x * 2, weights)
+    np.testing.assert_allclose(session.run(None, {"a": x})[0], expected, rtol=1e-4, atol=1e-5)
