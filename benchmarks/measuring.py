@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,13 @@ class Comparison:
     def ratio(self) -> Ratio:
         """Throughput of the first path over the second."""
         return ratio_of(self.a_s, self.b_s)
+
+    def line(self, rows: int) -> str:
+        """Return one line of a report; `rows` is the work of a run."""
+        first, second = (rows / statistics.median(seconds) for seconds in (self.a_s, self.b_s))
+        ratio = self.ratio
+        spread = f"{ratio.median:5.3f}  ({ratio.low:.3f} to {ratio.high:.3f})"
+        return f"{self.name:<46} {spread}  {first:>11,.0f} {second:>11,.0f} rows/s"
 
 
 def take_turns(
