@@ -138,12 +138,21 @@ def run(
         bytes_per_row=size_bytes,
         limit_rows_per_s=None if flops is None or size_bytes is None else machine.limit_rows_per_s(flops, size_bytes),
         environment=describe_environment(resolved, machine, device),
-        not_tried=_list_left_out(candidates, chosen, failure),
+        not_tried=_list_left_out(candidates, chosen, failure, device),
     )
 
 
 def run_path_once(
-    model: Any, data: Any, name: str, batch_size: int | None, *, rows: int, device: str = "cpu", **options: Any
+    model: Any,
+    data: Any,
+    name: str,
+    batch_size: int | None,
+    *,
+    rows: int,
+    device: str = "cpu",
+    output: str = "auto",
+    output_name: str | None = None,
+    **options: Any,
 ) -> None:
     """Run one path of a model once over the first rows, for the memory that it takes; nothing is checked or timed.
 
@@ -154,12 +163,14 @@ def run_path_once(
         batch_size: Rows per run, if the path does not cut batches itself.
         rows: Rows that are run.
         device: As `run` takes it.
+        output: Likewise.
+        output_name: Likewise.
         options: ``framework``, ``params`` and ``trust``, as `run` takes them.
 
     Raises:
         BenchError: There is no such path.
     """
-    opening, meaning = ModelOptions(**options), OutputOptions()
+    opening, meaning = ModelOptions(**options), OutputOptions(output=output, output_name=output_name)
     resolved = resolve_model(model, opening, meaning)
     inputs = read_rows(data, resolved, rows)
     subject = _Subject(model, resolved, opening, meaning)
@@ -250,13 +261,17 @@ def _choose_by_name(paths: Sequence[BenchPath], names: Sequence[str] | None) -> 
     return [path for path in paths if names is None or path.name in names]
 
 
-def _list_left_out(candidates: Sequence[BenchPath], chosen: Sequence[BenchPath], failure: str | None) -> dict[str, str]:
+def _list_left_out(
+    candidates: Sequence[BenchPath], chosen: Sequence[BenchPath], failure: str | None, device: str
+) -> dict[str, str]:
     """Return the paths that were not tried, with the reason."""
     left_out = {path.name: "it was not asked for" for path in candidates if path not in chosen}
     if failure is not None:
         left_out |= {ONNX_RUNTIME: failure, ENGINE: failure}
     elif "openvino" not in [path.name for path in candidates]:
-        left_out["openvino"] = "the package openvino is not installed"
+        left_out["openvino"] = (
+            "the package openvino is not installed" if device == "cpu" else "it is run on the CPU alone"
+        )
     return left_out
 
 
@@ -265,7 +280,10 @@ def _count_work(exported: OnnxModel, inputs: Inputs, own: PathResult | None) -> 
     shapes = [array.shape[1:] for array in inputs.values()]
     names = [tensor.name for tensor in exported.spec.inputs]
     batch_size = COUNTED_BATCH if own is None else int(own.details.get("batch_size", COUNTED_BATCH))
-    work = count_work(load_onnx(exported.path).proto, dict(zip(names, shapes, strict=True)), batch_size)
+    # Of a foreign file the output has to be named again.
+    output_name = exported.spec.output.name if exported.probs_output is None else None
+    proto = load_onnx(exported.path, output_name=output_name).proto
+    work = count_work(proto, dict(zip(names, shapes, strict=True)), batch_size)
     row_bytes = sum(array.nbytes / len(array) for array in inputs.values())
     return work.flops, row_bytes + work.weight_bytes / batch_size
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from .result import BenchResult, PathResult
 
@@ -45,19 +43,3 @@ def _run(command: Sequence[str]) -> int:
 def _describe(err: Exception) -> str:
     lines = str(getattr(err, "stderr", None) or err).strip().splitlines()
     return f"its process failed: {lines[-1] if lines else type(err).__name__}"
-
-
-def own_peak_bytes() -> int:
-    """Return the largest memory that this process has had resident.
-
-    On Linux from the process itself: what ``resource`` gives there counts the parent before the program was started.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text().splitlines()
-        kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
-        return int(kilobytes) * 1024
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -130,7 +130,8 @@ def _measure_memory(result: BenchResult, arguments: list[str], exported: Path) -
 
 def _print_peak(model: str, data: str, name: str, options: dict[str, Any]) -> None:
     from ..bench.benchmark import run_path_once
-    from ..bench.peak_memory import KEY, own_peak_bytes
+    from ..bench.peak_memory import KEY
+    from ..runtime.memory import peak_memory_bytes
     from .shared.data import load_data
     from .shared.models import open_model
 
@@ -138,8 +139,8 @@ def _print_peak(model: str, data: str, name: str, options: dict[str, Any]) -> No
     if model.endswith(".onnx"):
         options |= {"weights": None, "params": None, "framework": None}
     opened = open_model(model, options)
-    names = ("rows", "device", "framework", "params", "trust")
+    names = ("rows", "device", "output", "output_name", "framework", "params", "trust")
     run_path_once(
         opened, load_data(data, images), name, options["batch_sizes"][-1], **{key: options[key] for key in names}
     )
-    click.echo(json.dumps({KEY: own_peak_bytes()}))
+    click.echo(json.dumps({KEY: peak_memory_bytes()}))

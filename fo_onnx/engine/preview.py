@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..contracts.source import Source
+from ..runtime.memory import peak_memory_bytes
 from ..runtime.opened import OpenedModel
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ def plan_run(opened: OpenedModel, source: Source, out: Path | None, *, keep_logi
         parity=None if opened.parity is None else opened.parity.to_dict(),
         precision=None if opened.precision is None else opened.precision.to_dict(), out=None if out is None else str(out),
         output_bytes=None if rows is None else _estimate_bytes(rows, opened.classes, keep_logits, source.has_labels, out),
-        read_s=read_s * scale, run_s=run_s * scale, memory_bytes=_peak_memory_bytes(),
+        read_s=read_s * scale, run_s=run_s * scale, memory_bytes=peak_memory_bytes(),
     )  # fmt: skip
 
 
@@ -98,12 +98,3 @@ def _estimate_bytes(rows: int, classes: int, logits: bool, labels: bool, out: Pa
     values = rows * classes * (2 if logits and suffix not in (".npy", ".json") else 1)
     id_bytes = 0 if suffix == ".npy" else rows * 8 * (2 if labels else 1)
     return int(values * BYTES_PER_VALUE.get(suffix, np.dtype(np.float32).itemsize) + id_bytes)
-
-
-def _peak_memory_bytes() -> int | None:
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

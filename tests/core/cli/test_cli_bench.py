@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from onnx import helper
 from onnx_files import linear, rows
 
 from fo_onnx.bench import read_result
@@ -45,6 +46,13 @@ def test_the_memory_of_each_path_is_of_a_process_that_runs_it_alone(run, model):
     # Python, numpy and ONNX Runtime take tens of megabytes, and far less than this process, in which frameworks may be.
     assert all(20e6 < peak < 400e6 for peak in peaks)
     assert not [name for name in document["not_tried"] if "memory" in name]
+
+
+def test_the_processes_that_measure_memory_know_which_output_is_meant(run, model, tmp_path):
+    two = linear(tmp_path / "two.onnx", helper.make_node("Relu", ["z"], ["r"]), output="z", more_outputs=("r",))
+    arguments = ("bench", two, "--data", "x.npy", *QUICK, "--output-name", "z", "--memory", "--json")
+    document = json.loads(run(*arguments).stdout)
+    assert all(path["peak_bytes"] > 20e6 for path in document["paths"]), document["not_tried"]
 
 
 def test_two_results_are_compared(run, model, tmp_path):
