@@ -29,9 +29,14 @@ def flat_digits(rows: int) -> NDArray[np.float32]:
     return _noisy(digits(28)[0].reshape(-1, 784), rows)
 
 
-def colour_digits(rows: int) -> NDArray[np.float32]:
-    """Return digits with a little noise in three equal channels (rows, 3, 32, 32)."""
-    return _noisy(np.repeat(digits(32)[0][:, None], 3, axis=1), rows)
+def colour_digits(rows: int, side: int = 32) -> NDArray[np.float32]:
+    """Return digits with a little noise in three channels (rows, 3, side, side)."""
+    return _noisy(in_colour(digits(side)[0]), rows)
+
+
+def in_colour(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return grey images (n, side, side) with three equal channels (n, 3, side, side)."""
+    return np.repeat(samples[:, None], 3, axis=1)
 
 
 def images(rows: int, side: int) -> NDArray[np.float32]:

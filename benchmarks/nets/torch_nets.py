@@ -1,6 +1,6 @@
 """The nets in torch: written out, or of transformers' configurations, with weights from a seed.
 
-The two for digits are trained for some epochs. The others are warmed up (running means) and their logits are spread, since
+The two for digits are trained for some epochs. The others get the means of some samples, and their logits are spread, since
 the rows of a net that is freshly made hardly differ, and each comparison would pass.
 """
 
@@ -25,11 +25,10 @@ def _mlp() -> nn.Module:
 
 
 def _cnn() -> nn.Module:
-    net = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 64, rows.CLASSES),
     )  # fmt: skip
-    return _trained(net, np.repeat(rows.digits(32)[0][:, None], 3, axis=1))
 
 
 def _convolve(channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -62,7 +61,7 @@ class Residual(nn.Module):
         return torch.relu(self.shortcut(x) + self.residual(x))
 
 
-def _resnet(blocks: Sequence[int], *, is_bottleneck: bool, side: int) -> nn.Module:
+def _resnet(blocks: Sequence[int], *, is_bottleneck: bool) -> nn.Module:
     """Return a ResNet (He et al. 2015) with the stem for ImageNet."""
     parts: list[nn.Module] = [_convolve(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     channels = 64
@@ -73,7 +72,7 @@ def _resnet(blocks: Sequence[int], *, is_bottleneck: bool, side: int) -> nn.Modu
             parts.append(Residual(channels, width, stride, is_bottleneck=is_bottleneck))
             channels = 4 * width if is_bottleneck else width
     parts += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, rows.CLASSES)]
-    return _spread(nn.Sequential(*parts), rows.images(64, side))
+    return nn.Sequential(*parts)
 
 
 class Inverted(nn.Module):
@@ -119,7 +118,7 @@ def _mobilenet() -> nn.Module:
         nn.Flatten(),
         nn.Linear(1280, rows.CLASSES),
     ]
-    return _spread(nn.Sequential(*parts), rows.images(64, 96))
+    return nn.Sequential(*parts)
 
 
 def _vit() -> nn.Module:
@@ -154,12 +153,12 @@ class Recurrent(nn.Module):
         return self.classifier(self.lstm(x)[0][:, -1])
 
 
-def _trained(net: nn.Module, samples: np.ndarray) -> nn.Module:
+def _trained(net: nn.Module, samples: np.ndarray, epochs: int = EPOCHS) -> nn.Module:
     """Return the net, trained on the digits."""
     x, y = torch.from_numpy(np.ascontiguousarray(samples)), torch.from_numpy(rows.digits(28)[1])
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
     order = torch.Generator().manual_seed(0)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for chosen in torch.randperm(len(x), generator=order).split(64):
             optimiser.zero_grad()
             nn.functional.cross_entropy(net(x[chosen]), y[chosen]).backward()
@@ -168,11 +167,14 @@ def _trained(net: nn.Module, samples: np.ndarray) -> nn.Module:
 
 
 def _spread(net: nn.Module, samples: np.ndarray) -> nn.Module:
-    """Return the net with warm running means and logits that differ from row to row."""
+    """Return the net with the samples' means and logits that differ from row to row."""
     x = torch.from_numpy(samples)
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            # With those from the start the signal fades from layer to layer, and rounding is all that is left in the end.
+            part.momentum = 1.0
     with torch.no_grad():
-        for _ in range(3):
-            net.train()(x)
+        net.train()(x)
         logits = net.eval()(x)
         last = [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
         mean, scale = rows.spread_of(getattr(logits, "logits", logits))
@@ -181,12 +183,31 @@ def _spread(net: nn.Module, samples: np.ndarray) -> nn.Module:
     return net
 
 
+CONVOLUTIONAL: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "cnn": (_cnn, 32),
+    "resnet18": (functools.partial(_resnet, (2, 2, 2, 2), is_bottleneck=False), 64),
+    "resnet50": (functools.partial(_resnet, (3, 4, 6, 3), is_bottleneck=True), 64),
+    "mobilenet": (_mobilenet, 96),
+}
+"""The nets for images, and the side of these."""
+
+
+def train_on_digits(name: str, epochs: int) -> nn.Module:
+    """Return one of the convolutional nets, trained on enlarged digits in three equal channels."""
+    torch.manual_seed(0)
+    make, side = CONVOLUTIONAL[name]
+    return _trained(make(), rows.in_colour(rows.digits(side)[0]), epochs)
+
+
+def _spread_on_images(name: str) -> nn.Module:
+    make, side = CONVOLUTIONAL[name]
+    return _spread(make(), rows.images(64, side))
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
     "mlp": _mlp,
-    "cnn": _cnn,
-    "resnet18": functools.partial(_resnet, (2, 2, 2, 2), is_bottleneck=False, side=64),
-    "resnet50": functools.partial(_resnet, (3, 4, 6, 3), is_bottleneck=True, side=64),
-    "mobilenet": _mobilenet,
+    "cnn": lambda: train_on_digits("cnn", EPOCHS),
+    **{name: functools.partial(_spread_on_images, name) for name in ("resnet18", "resnet50", "mobilenet")},
     "vit": _vit,
     "bert": _bert,
     "lstm": lambda: _spread(Recurrent(), rows.sequences(64)),

@@ -40,6 +40,11 @@ def unwrap(model: Any) -> Any:
         model = inner
 
 
+def is_compiled(model: Any) -> bool:
+    """Return whether a model or function is what ``torch.compile`` returned."""
+    return any(getattr(model, name, None) is not None for name in ("_orig_mod", "_torchdynamo_orig_callable"))
+
+
 def captured_values(function: Any) -> Iterator[Any]:
     """Yield what a function, compiled or decorated or not, has at hand: closure, globals, arguments of a partial."""
     function = unwrap(function)

@@ -63,8 +63,7 @@ def export(model: Any, example: Inputs, path: Path, options: ModelOptions, outpu
     with quiet("torch"), evaluation_mode(module.model):
         try:
             # Tracing would not see that the model does not run. The tensors are others: it may work in place on them.
-            with module.left_as_found():
-                raw = module(*module.to_tensors(example, dtypes))
+            raw = module.run(module.to_tensors(example, dtypes))
             if module.keeper.replaces_memory:
                 # torch 2.13 ends the process when it decomposes such a graph.
                 raise ExportError(

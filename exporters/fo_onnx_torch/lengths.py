@@ -27,8 +27,7 @@ def find_lengths(module: FlatModule, tensors: list[torch.Tensor]) -> list[Axes]:
         return tokens
     for change in _CHANGES:
         try:
-            with module.left_as_found():
-                module(*_resize(tensors, equal, change))
+            module.run(_resize(tensors, equal, change))
         except Exception as err:
             log.debug("%s does not take all axes of equal length in another one: %s", module.model_name, err)
         else:
@@ -47,8 +46,7 @@ def hold_for_other_lengths(
     for change in _CHANGES:
         others = _resize(tensors, free, change)
         try:
-            with module.left_as_found():
-                expected = module(*others)
+            expected = module.run(others)
         except Exception as err:
             # The model itself does not take this length, so that nothing wrong can come of it.
             log.debug("%s takes no other lengths: %s", module.model_name, err)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -72,7 +75,12 @@ class FlatModule(torch.nn.Module):
         self.keeper = StateKeeper()
         # Of parts of a batch: one keeper cannot know what two nested calls wrote to.
         self._part_keeper = StateKeeper()
+        self._compiled: Callable[..., Any] | None = None
         self.call = call_of(model, list(example), lambda call: self._runs(call, example))
+
+    def run_compiled(self, compiled: Callable[..., Any]) -> None:
+        """Call a compiled form of the model in its place."""
+        self._compiled = functools.partial(compiled)  # wrapped, so that it is no part of this module
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         """Return the raw output (n, …).
@@ -86,7 +94,7 @@ class FlatModule(torch.nn.Module):
 
     def _run(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         args, kwargs = self.call.arguments(tensors)
-        returned = self.model(*args, **kwargs)
+        returned = (self._compiled or self.model)(*args, **kwargs)
         raw: torch.Tensor = pick_output(returned, self._output_name, self.model_name, torch.is_tensor)
         return raw
 
@@ -122,12 +130,18 @@ class FlatModule(torch.nn.Module):
         dtype = next((t.dtype for t in state_of(self) if t.is_floating_point()), torch.float32)
         tensors = self.to_tensors({name: array[:2] for name, array in example.items()})
         try:
-            with self.left_as_found():
-                self(*(t.to(dtype) if t.is_floating_point() else t for t in tensors))
+            self.run([t.to(dtype) if t.is_floating_point() else t for t in tensors])
         except Exception as err:
             log.debug("%s takes no %s: %s", self.model_name, call.form, first_line(err))
             return False
         return True
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the raw output (n, …) in evaluation mode; the model is left as it was found, and nothing is compiled."""
+        with self.left_as_found(), _without_compiling():
+            raw: torch.Tensor = self(*tensors)
+            # A copy, since it may be a buffer, which is put back.
+            return raw.clone()
 
     @contextlib.contextmanager
     def left_as_found(self) -> Iterator[None]:
@@ -135,6 +149,15 @@ class FlatModule(torch.nn.Module):
         # Not inference_mode(): what the model keeps of a call must be usable in a training afterwards.
         with evaluation_mode(self.model), self.keeper.keep(self.model), torch.no_grad():
             yield
+
+
+def _without_compiling() -> AbstractContextManager[None]:
+    """Let what ``torch.compile`` returned run as it is compiled already, and eagerly for inputs that it was not compiled for.
+
+    To compile takes 10 to 60 s for each shape, longer than most runs do.
+    """
+    is_in_use = "torch._dynamo" in sys.modules  # torch.compile imports it, which takes a second
+    return torch.compiler.set_stance("eager_on_recompile") if is_in_use else contextlib.nullcontext()
 
 
 def as_module(model: Any) -> torch.nn.Module:

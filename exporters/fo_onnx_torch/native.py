@@ -14,6 +14,7 @@ from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import DeviceError, FoOnnxError, RunError, first_line
 
+from .detect import is_compiled
 from .devices import find_device, one_thread
 from .modules import FlatModule, device_of
 from .precision import choose_dtypes, copy_module, dtype_name, float32_copy_that_runs, is_half
@@ -50,9 +51,7 @@ class TorchModel:
             raise RunError(f"running {self.spec.name} in torch failed: the model was closed.")
         tensors = module.to_tensors(inputs, self._dtypes)
         try:
-            with module.left_as_found():
-                # A copy, since the model may keep the tensor and write the next batch into it.
-                return to_numpy(module(*tensors)).copy()
+            return to_numpy(module.run(tensors))
         except FoOnnxError:
             raise
         except Exception as err:
@@ -77,13 +76,14 @@ def open_native(
     """Return `model` on a device, half precision in float32; see `fo_onnx.contracts.Exporter.native`."""
     module = FlatModule(model, example, options, output)
     target = device_of(module) if device == "auto" else find_device(device)
-    if target != device_of(module):
+    is_moved = target != device_of(module)
+    if is_moved:
         module = _move_copy(module, target)
-    opened = TorchModel(module, example)
-    if not is_half(module):
-        return opened
     # What has no copy in float32 runs as it is.
-    twin = float32_copy_that_runs(module, example)
+    twin = float32_copy_that_runs(module, example) if is_half(module) else None
+    if is_compiled(model) and not is_moved:
+        module.run_compiled(model)
+    opened = TorchModel(module, example)
     return opened if twin is None else TorchModel(twin, example, original=opened)
 
 

@@ -64,8 +64,7 @@ def _own_dtype(given: torch.dtype, weights: torch.dtype) -> torch.dtype:
 
 def _takes(module: FlatModule, inputs: Inputs, dtypes: Sequence[torch.dtype]) -> bool:
     try:
-        with module.left_as_found():
-            module(*module.to_tensors(inputs, dtypes))
+        module.run(module.to_tensors(inputs, dtypes))
     except Exception as err:
         # Whatever it raises, it does not take them; if that has another cause, the run will meet it.
         log.debug("%s does not take %s: %s", module.model_name, dtypes, first_line(err))

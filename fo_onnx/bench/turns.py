@@ -1,18 +1,18 @@
-"""Paths over the same work, timed in turns, and their ratios with the spread of these.
+"""The ratios of paths over the same work in the same turns, with their spread.
 
-Machines are shared and change their speed; runs right after one another see the same machine, so the ratio of each turn is
-what counts. Turns are A B C A B C with a rest between: A B B A was measured to favour one side.
+Turns are A B C A B C with a rest between: A B B A was measured to favour one side.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-REST_S = 0.05
+from ..runtime.compare_speed import iter_turns
+
 Verdict = Literal["faster", "slower", "the same"]
 
 
@@ -55,19 +55,7 @@ def ratio_of(seconds: Sequence[float], others: Sequence[float]) -> Ratio:
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 
-def time_in_turns(
-    paths: Mapping[str, Callable[[], object]],
-    turns: int,
-    *,
-    rest_s: float = REST_S,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
+def time_in_turns(paths: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
     """Run each path once per turn, after a rest, and return the seconds of its runs."""
-    seconds: dict[str, list[float]] = {name: [] for name in paths}
-    for _ in range(turns):
-        for name, run in paths.items():
-            time.sleep(rest_s)
-            begun = clock()
-            run()
-            seconds[name].append(clock() - begun)
-    return seconds
+    timed = itertools.islice(iter_turns(list(paths.values())), turns)
+    return {name: list(seconds) for name, seconds in zip(paths, zip(*timed, strict=True), strict=True)}

@@ -10,6 +10,8 @@ from ..errors import OptionError
 
 MOST = {"batch_size": 2**31, "sessions": 1024, "threads": 4096}
 """More than any run has."""
+BY_RULE = "by rule"
+"""How a plan was chosen that nothing but the rule decided on."""
 _RECORDED = (*MOST, "spinning", "chosen", "measured")
 
 

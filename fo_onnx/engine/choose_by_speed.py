@@ -49,8 +49,9 @@ def stay_native(request: RunRequest, reference: Reference, fingerprint: str) -> 
     log.info("%s runs natively: %s", opened.spec.name, opened.reason)
     if opened.reason != choice.reason:
         warn_at_caller(f"{opened.spec.name} runs natively: {opened.reason}")
-    most_rows = choice.most_rows if isinstance(choice, SmallJob) else None
-    return replace(opened, speed=choice.record, most_rows=most_rows)
+    if isinstance(choice, SmallJob):
+        return replace(opened, speed=choice.record, most_rows=choice.most_rows)
+    return replace(opened, speed=choice.record, plan=plan_native(reference, choice.native_batch_size))
 
 
 def take_faster(request: RunRequest, reference: Reference, exported: OpenedModel) -> OpenedModel:
@@ -63,7 +64,7 @@ def take_faster(request: RunRequest, reference: Reference, exported: OpenedModel
     speed, native_s = read_speed(key), request.rows * reference.row_s
     if speed is None and native_s >= LEAST_RUN_S:
         announce(f"timing {exported.spec.name} in {request.plugin.name} and in ONNX", request.run.progress)
-        speed = measure_speed(exported, exported.original, reference.inputs, reference.plan.batch_size, native_s)
+        speed = measure_speed(exported, exported.original, reference.inputs, reference.plan, native_s)
         if speed is not None:
             keep_speed(key, speed)
     if speed is None:
@@ -73,8 +74,8 @@ def take_faster(request: RunRequest, reference: Reference, exported: OpenedModel
     log.info("%s runs natively: %s", exported.spec.name, speed.reason)
     exported.close()
     return OpenedModel(
-        (exported.open_native(),), exported.spec, plan_native(reference), exported.sha256, reason=speed.reason,
-        parity=exported.parity, export_s=exported.export_s, export_origin=exported.export_origin,
+        (exported.open_native(),), exported.spec, plan_native(reference, speed.native_batch_size), exported.sha256,
+        reason=speed.reason, parity=exported.parity, export_s=exported.export_s, export_origin=exported.export_origin,
         versions=exported.versions, speed=speed.record,
     )  # fmt: skip
 

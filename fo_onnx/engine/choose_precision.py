@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..control.run_control import current
 from ..conversion.quantize import SLOWER_OPTIMIZERS, digest_rows, quantize
 from ..errors import DataError, DeviceError, ExportError, ModelError, OptionError, OutputError, ParityError, RunError
 from ..models.onnx_model import LoadedOnnx
-from ..runtime.compare_speed import compare_speed, is_faster
+from ..runtime.compare_speed import Workload, compare_speed
 from ..runtime.devices import KINDS, Placement, place_in_bf16, placements
 from ..runtime.measured_plan import choose_measured_plan, recall_plan
 from ..runtime.measurements import Measurements
@@ -196,10 +195,11 @@ class _Search:
         try:
             asking = self._asking(opened)
             distances, flips = judge(asking, self._rows)
-            ratios = compare_speed(self._opened.runners, asking.runners, self._rows.timed) if is_timed else []
+            float32, lower = (Workload(each.runners, self._rows.timed) for each in (self._opened, asking))
+            speed = compare_speed(float32, lower) if is_timed else None
             trial = PrecisionTrial(
-                name, statistics.median(ratios) if ratios else None, float(np.percentile(distances, 99)),
-                float(distances.max()), flips, bool(ratios) and is_faster(ratios),
+                name, None if speed is None else speed.ratio, float(np.percentile(distances, 99)),
+                float(distances.max()), flips, speed is not None and speed.is_faster(),
             )  # fmt: skip
             best_speed = 0.0 if self._best is None else self._best[0].speedup or 0.0
             is_wanted = trial.is_faster and (trial.speedup or 0.0) > best_speed

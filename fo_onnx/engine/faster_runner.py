@@ -1,40 +1,35 @@
 """Never slower than what was given: the exported model and the original are timed on the first rows before a long run.
 
-Both run a few batches as the run would, in turns A B A B with a rest between: machines are shared and change their speed, and
-a pair of runs right after one another sees the same machine. What was measured is kept for the same model on this machine, so
-that the same job is run by the same runner again.
+What was measured is kept for the same model on this machine, so that the same job is run by the same runner again.
 """
 
 from __future__ import annotations
 
 import logging
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from ..contracts.batch import Batch, Inputs, count_rows
-from ..contracts.runner import Runner, RunOutput
-from ..control.run_control import current
-from ..errors import RunError, first_line
+from ..contracts.batch import Inputs, count_rows
+from ..contracts.batch_plan import BY_RULE, BatchPlan
+from ..contracts.runner import Runner
+from ..errors import FoOnnxError, first_line
+from ..runtime.compare_speed import SpeedComparison, Workload, compare_speed
 from ..runtime.measurements import Measurements
 from ..runtime.opened import OpenedModel
-from ..runtime.workers import Failure, run_in_threads
 
 log = logging.getLogger("fo_onnx.engine")
 LEAST_RUN_S = 2.0
 """Runs that are predicted to take less natively are not worth the time that the comparison takes."""
 BUDGET_S, BUDGET_SHARE = 2.0, 0.05
-"""The comparison takes no longer than this many seconds or this share of the run, whichever is more, but one pair is timed."""
-MOST_PAIRS, TURN_S, REST_S = 5, 0.1, 0.05
-"""A turn is as many batches as take about this long, at least one for each session."""
-CLEAR = 1.1
-"""Two pairs in which one way is faster by this much are enough."""
-MARGIN = 0.03
-"""Differences up to this are noise: a path timed against itself in such turns came to 0.97 to 1.01."""
+"""The comparison takes no longer than this many seconds or this share of the run, whichever is more, but one turn is timed."""
+MOST_GAIN = 1.5
+"""Other batches than those of the rule made a framework up to so many times as fast, of nets that ONNX did not run far faster."""
+MARGIN = 1.03
+"""ONNX is left for what is faster by more than noise: the medians of a path against itself came to 0.97 to 1.01."""
 _KIND = "runner-speed"
 
 
@@ -45,16 +40,18 @@ class RunnerSpeed:
     Attributes:
         native_rows_per_s: The original's median.
         onnx_rows_per_s: The exported model's.
-        ratio: The median of ONNX over native, pair by pair.
-        pairs: Pairs of turns.
-        is_native_faster: Whether the original was faster in every pair, and by more than the noise in the median.
+        ratio: The median of ONNX over native, turn by turn.
+        turns: How often both were timed.
+        is_native_faster: Whether the original was faster by more than noise.
+        native_batch_size: The batches in which the original ran.
     """
 
     native_rows_per_s: float
     onnx_rows_per_s: float
     ratio: float
-    pairs: int
+    turns: int
     is_native_faster: bool
+    native_batch_size: int
 
     @property
     def reason(self) -> str:
@@ -75,88 +72,50 @@ class RunnerSpeed:
         }
 
 
-def compare_pairs(pairs: list[tuple[float, float]]) -> RunnerSpeed:
-    """Return what pairs of turns come to; a pair is the rows per second natively and in ONNX."""
-    ratios = [onnx / native for native, onnx in pairs]
-    ratio = statistics.median(ratios)
-    native, onnx = (statistics.median(rates) for rates in zip(*pairs, strict=True))
-    return RunnerSpeed(native, onnx, ratio, len(pairs), all(r < 1 for r in ratios) and ratio < 1 - MARGIN)
-
-
-def take_turns(
-    run_native: Callable[[], int], run_onnx: Callable[[], int], budget_s: float,
-    *, clock: Callable[[], float] = time.perf_counter, rest: Callable[[float], None] = time.sleep,
-) -> list[tuple[float, float]]:  # fmt: skip
-    """Time two ways in turns, until another pair would not fit into the budget any more.
-
-    Args:
-        run_native: Runs some rows natively, and returns how many.
-        run_onnx: Likewise in ONNX.
-        budget_s: Seconds for all pairs. One pair is timed in any case.
-        clock: Seconds from some time on.
-        rest: Sleeps.
-
-    Returns:
-        Rows per second natively and in ONNX, pair by pair.
-    """
-    pairs: list[tuple[float, float]] = []
-    begun = clock()
-    while True:
-        pair_begun, rates = clock(), []
-        for run in (run_native, run_onnx):
-            rest(REST_S)
-            turn_begun = clock()
-            rows = run()
-            rates.append(rows / max(clock() - turn_begun, 1e-9))
-        pairs.append((rates[0], rates[1]))
-        now = clock()
-        ratios = [rate / other for rate, other in pairs]
-        is_clear = len(pairs) > 1 and (min(ratios) > CLEAR or max(ratios) < 1 / CLEAR)
-        if is_clear or len(pairs) == MOST_PAIRS or (now - begun) + (now - pair_begun) > budget_s:
-            return pairs
+def describe_speed(comparison: SpeedComparison, native_batch_size: int) -> RunnerSpeed:
+    """Return what a comparison of the exported model with the original comes to."""
+    onnx, native = (statistics.median(rates) for rates in zip(*comparison.rates, strict=True))
+    is_faster = comparison.is_faster(MARGIN)
+    return RunnerSpeed(native, onnx, 1 / comparison.ratio, len(comparison.rates), is_faster, native_batch_size)
 
 
 def measure_speed(
-    opened: OpenedModel, native: Runner, inputs: Inputs, batch_size: int, native_s: float
+    opened: OpenedModel, native: Runner, inputs: Inputs, plan: BatchPlan, native_s: float
 ) -> RunnerSpeed | None:
-    """Time a few batches of both ways as the run would run them.
+    """Time a few batches of both ways as the run would run them, the original in other batches too if that may decide.
 
     Args:
         opened: The exported model, with its sessions.
         native: The original.
         inputs: Rows of the data.
-        batch_size: That of a native run.
+        plan: That of a native run.
         native_s: What the whole run is predicted to take natively.
 
     Returns:
         What was measured; ``None`` if a runner failed, which the run itself deals with.
     """
-    begun = time.perf_counter()
-    sessions, onnx_batch = len(opened.runners), _as_batch(inputs, opened.plan.batch_size)
-    native_batch = _as_batch(inputs, batch_size)
+    budget_s = max(BUDGET_S, BUDGET_SHARE * native_s) / 4
+    exported = Workload(opened.runners, [_first_rows(inputs, opened.plan.batch_size)])
 
-    def run_onnx(rounds: int) -> int:
-        batches = [onnx_batch] * (rounds * sessions)
-        run_in_threads(opened.runners, iter(batches), _drop, current())
-        return len(onnx_batch) * len(batches)
-
-    def run_native(rounds: int) -> int:
-        for _ in range(rounds):
-            native.run(native_batch.inputs)
-        return len(native_batch) * rounds
-
-    def rounds_of_turn(run: Callable[[int], int]) -> int:
-        turn_begun = time.perf_counter()
-        run(1)
-        return max(int(TURN_S / max(time.perf_counter() - turn_begun, 1e-9)), 1)
+    def in_batches(size: int) -> Workload:
+        return Workload([native], [_first_rows(inputs, size)])
 
     try:
-        # The first round of each warms it up, and says how many make a turn.
-        native_rounds, onnx_rounds = rounds_of_turn(run_native), rounds_of_turn(run_onnx)
-        left_s = max(BUDGET_S, BUDGET_SHARE * native_s) - (time.perf_counter() - begun)
-        return compare_pairs(take_turns(lambda: run_native(native_rounds), lambda: run_onnx(onnx_rounds), left_s))
-    except (Failure, RunError):
+        size = plan.batch_size
+        comparison = compare_speed(exported, in_batches(size), budget_s)
+        if plan.reason == BY_RULE and comparison.ratio * MOST_GAIN > 1:
+            row_s = statistics.median(1 / native_rate for _, native_rate in comparison.rates)
+            for other in (plan.batch_size // 4, plan.batch_size * 4):
+                # It is run at least three times.
+                is_affordable = other >= 1 and 3 * other * row_s <= budget_s
+                if is_affordable and compare_speed(in_batches(size), in_batches(other), budget_s).is_faster(MARGIN):
+                    size = other
+            if size != plan.batch_size:
+                comparison = compare_speed(exported, in_batches(size), budget_s)
+    except FoOnnxError as err:
+        log.info("the exported model and the original cannot be compared in speed: %s", first_line(err))
         return None
+    return describe_speed(comparison, size)
 
 
 def read_speed(key: Mapping[str, Any]) -> RunnerSpeed | None:
@@ -175,11 +134,7 @@ def keep_speed(key: Mapping[str, Any], speed: RunnerSpeed) -> None:
     Measurements.of_user().keep(_KIND, key, asdict(speed))
 
 
-def _as_batch(inputs: Inputs, rows: int) -> Batch:
-    """Return a batch of `rows` rows: the first ones, and from the beginning again if there are fewer."""
+def _first_rows(inputs: Inputs, rows: int) -> Inputs:
+    """Return the first rows, and from the beginning again if there are fewer."""
     indices = np.arange(rows) % count_rows(inputs)
-    return Batch(indices, {name: array[indices] for name, array in inputs.items()}, None, 0)
-
-
-def _drop(batch: Batch, output: RunOutput | None) -> None:
-    """Take a result that is not needed."""
+    return {name: array[indices] for name, array in inputs.items()}

@@ -58,9 +58,10 @@ def open_native_runner(
     )  # fmt: skip
 
 
-def plan_native(reference: Reference) -> BatchPlan:
-    """Return the plan of a native run: one batch at a time, over all cores."""
-    return replace(reference.plan, sessions=1, threads=cpu_cores(), spinning=False)
+def plan_native(reference: Reference, batch_size: int | None = None) -> BatchPlan:
+    """Return the plan of a native run: one batch at a time, over all cores, in batches of the rule or of a size that was measured."""
+    plan = replace(reference.plan, sessions=1, threads=cpu_cores(), spinning=False)
+    return plan if batch_size in (None, plan.batch_size) else replace(plan, batch_size=batch_size, reason="measured")
 
 
 def is_on_device(request: RunRequest, reference: Reference) -> bool:

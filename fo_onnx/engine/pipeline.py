@@ -10,7 +10,7 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..contracts.batch import BadRow, Batch
 from ..contracts.options import DataOptions, OutputOptions, RunOptions
-from ..contracts.runner import Runner, RunOutput
+from ..contracts.runner import RunOutput
 from ..contracts.sink import Sink
 from ..contracts.source import Source
 from ..contracts.spec import PROBABILITY_KINDS
@@ -30,7 +30,7 @@ from ..errors import DataError, DeviceError, FoOnnxError, ParityError, RunError,
 from ..runtime.inputs import RowShapeError
 from ..runtime.opened import OpenedModel
 from ..runtime.original_rows import answer_invalid
-from ..runtime.workers import Failure, run_in_threads, run_inline
+from ..runtime.workers import Failure, run_batches, run_inline
 from ..sources import read_ahead
 from ..store import RunFolder
 from .labels import LabelMapper, batch_positions, plain_id
@@ -117,7 +117,7 @@ class Pipeline:
                 batches = read_ahead(batches)
             try:
                 try:
-                    self._run_all(self._runners, batches, control)
+                    run_batches(self._runners, batches, self._deliver, control)
                 except Failure as failure:
                     self._switch_to_native(failure, batches, control)
                 if self.spot_checks is not None:
@@ -138,12 +138,6 @@ class Pipeline:
                 f"the data said that it has {length} rows, and gave {seen}, so that rows are missing or doubled. Look at its "
                 "__len__, and at how it is split among workers; or give it as a plain iterable, which says no length."
             )
-
-    def _run_all(self, runners: Sequence[Runner], batches: Iterator[Batch], control: RunControl) -> None:
-        if len(runners) == 1 and runners[0].kind == "native":
-            run_inline(runners[0], batches, self._deliver, control)
-        else:
-            run_in_threads(runners, batches, self._deliver, control)
 
     def _switch_to_native(self, failure: Failure, batches: Iterator[Batch], control: RunControl) -> None:
         """Let the native runner continue from the batch on which another runner failed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from ..contracts.batch_plan import BatchPlan
 from ..distributions.probabilities import total_variation
 from ..errors import DeviceError, ModelError, OutputError, RunError
 from ..models.onnx_model import LoadedOnnx
-from .compare_speed import compare_speed, is_faster
+from .compare_speed import SpeedComparison, Workload, compare_speed
 from .devices import KINDS, cpu_cores, placements
 from .measurements import Measurements
 from .open_runners import open_onnx_runners
@@ -62,10 +61,10 @@ def take_faster_provider(opened: OpenedModel, loaded: LoadedOnnx, request: RunRe
         other = _open_same(opened, loaded, replace(request, recorded_plan=plan))
         if other is None:
             break
-        ratios = _compare(opened, other, request)
+        speed = _compare(opened, other, request)
         slower = other
-        if is_faster(ratios) and statistics.median(ratios) > speedup:
-            best, slower, speedup = other, best, statistics.median(ratios)
+        if speed is not None and speed.is_faster() and speed.ratio > speedup:
+            best, slower, speedup = other, best, speed.ratio
         if slower is not opened:
             slower.close()
     is_other = best is not opened
@@ -111,16 +110,16 @@ def _open_same(opened: OpenedModel, loaded: LoadedOnnx, request: RunRequest) -> 
     return None
 
 
-def _compare(opened: OpenedModel, other: OpenedModel, request: RunRequest) -> list[float]:
+def _compare(opened: OpenedModel, other: OpenedModel, request: RunRequest) -> SpeedComparison | None:
     size = opened.plan.batch_size
     batches = [
         {name: pad_rows(array, size) for name, array in batch.items()} for batch in cut_inputs(request.example, size)
     ]
     try:
-        return compare_speed(opened.runners, other.runners, batches)
+        return compare_speed(Workload(opened.runners, batches), Workload(other.runners, batches))
     except _REFUSALS as err:
         log.info("%s is not run on OpenVINO: %s", opened.spec.name, err)
-        return [0.0]
+        return None
 
 
 def _key(opened: OpenedModel, loaded: LoadedOnnx, request: RunRequest) -> dict[str, Any]:

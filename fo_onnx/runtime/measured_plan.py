@@ -22,7 +22,7 @@ from .devices import Placement, cpu_cores
 from .measurements import Measurements
 from .open_runners import open_onnx_runners
 from .opened import OpenedModel
-from .plan_search import LEAST_ROUNDS, LEAST_RUN_S, PlanSearch, search_plan
+from .plan_search import LEAST_RUN_S, PlanSearch, search_plan
 from .request import RunRequest
 from .session import runtime
 from .tuning import WEIGHTS_LIMIT_BYTES
@@ -52,7 +52,7 @@ def recall_plan(request: RunRequest, loaded: LoadedOnnx, candidates: list[Placem
         rates = tuple(MeasuredRate(**rate) for rate in value["plan"]["measured"])
         plan = replace(plan_of_record(value["plan"]), measured=rates)
         is_short = rows / float(value["rule_rows_per_s"]) < LEAST_RUN_S
-        is_too_hasty = int(value["rounds"]) < LEAST_ROUNDS and rows > int(value["rows"])
+        is_too_hasty = value["most_rows"] is not None and rows > int(value["most_rows"])
     except (FoOnnxError, LookupError, TypeError, ValueError, ArithmeticError) as err:
         warn_once(f"what was measured of {loaded.model.spec.name} before is not usable: {first_line(err)}")
         return request
@@ -179,7 +179,6 @@ def _keep(search: PlanSearch, request: RunRequest, loaded: LoadedOnnx) -> None:
     value = {
         "plan": search.plan.to_record(),
         "rule_rows_per_s": search.rule_rows_per_s,
-        "rounds": search.rounds,
-        "rows": request.rows,
+        "most_rows": request.rows if search.is_hasty else None,
     }
     Measurements.of_user().keep(KIND, _key(request, loaded), value)

@@ -1,7 +1,7 @@
 """The search for the fastest way to cut and spread a run. It decides; `measured_plan` measures.
 
-Batch sizes are tried from one row up, in the sessions of the rule's plan, and the best of them in other sessions. What
-comes near the best is then run in turns with the rule's plan. A plan takes its place only if it is clearly faster.
+Batch sizes are tried from one row up, in the sessions of the rule's plan and then in others. The best of them and the rule's
+plan then run in turns; those that fall behind are dropped.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ SHORTEST_TURN_S, LONGEST_TURN_S, TURN_SHARE = 0.03, 0.2, 1 / 800
 QUICK_S = 0.25
 """A first run that is quicker than this only warms up, and is not counted."""
 LARGEST_FACTOR = 4
-"""Batches up to four times those of the rule are tried: megabytes of inputs, and of activations many times more."""
-NEAR = 0.9
-"""A plan that reaches less than this of the best rate in its first turn has no second one."""
-MOST_FINALISTS, LEAST_ROUNDS, MOST_ROUNDS = 3, 3, 5
-MARGIN, HASTY_MARGIN = 1.05, 1.2
-"""So many times as fast as the rule's plan another one must be, in the median of the rounds; and faster in each of them
-but one of five. One loop against itself in turns gave medians of 0.97 to 1.01 on two idle cores, and of 0.96 to 1.07 on
-two busy ones. The second holds where the budget was over before the third round."""
+"""Batches up to four times those of the rule are tried, and as many rows in fewer sessions: megabytes of inputs, and of activations
+many times more."""
+RISING = 0.97
+"""Larger batches are tried while the last one reached this much of the best rate of its sessions."""
+NEAR, NOT_FAR = 0.9, 0.8
+"""A plan that reaches less than the first of the best rate takes no further turns; the rule's plan is far behind below the second."""
+MOST_FINALISTS, LEAST_ROUNDS, MOST_ROUNDS = 2, 3, 5
+MARGIN = 1.02
+"""So many times as fast as the rule's plan another one must be in the median of the rounds, and faster in each of them but one of five.
+One loop against itself in turns gave medians of 0.97 to 1.01 on two idle cores."""
 
 TimeBatches = Callable[[BatchPlan, int], float]
 """Runs so many batches of a plan, and returns the seconds that they took."""
@@ -43,12 +45,12 @@ class PlanSearch:
     Attributes:
         plan: The plan, with the rates that were compared.
         rule_rows_per_s: The rate of the rule's plan.
-        rounds: How often the finalists took turns with it; as often as any if there were none.
+        is_hasty: Whether the budget was over while several plans were near each other.
     """
 
     plan: BatchPlan
     rule_rows_per_s: float
-    rounds: int
+    is_hasty: bool
 
 
 def search_plan(
@@ -99,69 +101,85 @@ class _Search:
 
         self._try_sizes()
         self._try_sessions(others, opening_s)
-        ratios = self._take_turns()
-        rounds = min(map(len, ratios.values()), default=MOST_ROUNDS)
-        return PlanSearch(self._choose(ratios), rule_rate, rounds)
+        rounds, plans = self._take_turns()
+        return PlanSearch(self._choose(rounds, plans), rule_rate, len(plans) > 1 and len(rounds) < LEAST_ROUNDS)
 
     def _try_sizes(self) -> None:
-        """Try batch sizes in the sessions of the rule: the smaller ones, and larger ones while they are the fastest."""
+        """Try batch sizes in the sessions of the rule: the smaller ones, and larger ones while they are not slower."""
         size = 2
         while size < self._rule.batch_size and self._try_if_affordable(replace(self._rule, batch_size=size)):
             size *= 2
-        size = 2 * self._rule.batch_size
-        while size <= LARGEST_FACTOR * self._rule.batch_size and self._best().batch_size == size // 2:
-            # Each session gets a few batches at least.
-            if 4 * size * self._rule.sessions > self._rows:
-                return
-            if not self._try_if_affordable(replace(self._rule, batch_size=size)):
-                return
-            size *= 2
+        self._try_larger(self._rule)
 
     def _try_sessions(self, others: list[BatchPlan], opening_s: float) -> None:
-        """Try the best batch size in other sessions, and as many rows in fewer of them."""
-        size = self._best().batch_size
+        """Try as many rows at a time in other sessions, and larger batches there while they are not slower."""
         for other in others:
-            spins = [p for p in self._rates if p.sessions == other.sessions and p.threads == other.threads]
-            if spins and max(self._rates[p] for p in spins) < NEAR * self._rates[self._best()]:
-                continue  # the same sessions are far behind, and spinning decides on less
-            cost_s = opening_s * other.sessions
-            for factor in dict.fromkeys((1, max(self._rule.sessions // other.sessions, 1))):
-                if not self._try_if_affordable(replace(other, batch_size=size * factor), cost_s):
-                    break
-                cost_s = 0.0
+            alike = [p for p in self._rates if p.sessions == other.sessions and p.threads == other.threads]
+            if not alike:
+                best = self._best()
+                first = replace(other, batch_size=best.batch_size * max(best.sessions // other.sessions, 1))
+                if self._try_if_affordable(first, opening_s * other.sessions):
+                    self._try_larger(first)
+            elif max(map(self._rates.__getitem__, alike)) >= NEAR * self._rates[self._best()]:
+                # The same sessions, spinning or not.
+                size = max(alike, key=self._rates.__getitem__).batch_size
+                self._try_if_affordable(replace(other, batch_size=size), opening_s * other.sessions)
 
-    def _take_turns(self) -> dict[BatchPlan, list[float]]:
-        """Run what comes near the best in turns with the rule's plan; return rates relative to it, by round."""
-        rule, best_rate = self._rule, self._rates[self._best()]
-        near = sorted((p for p in self._rates if p != rule), key=self._rates.__getitem__, reverse=True)
-        finalists = [p for p in near if self._rates[p] >= max(NEAR * best_rate, self._rates[rule])][:MOST_FINALISTS]
-        ratios: dict[BatchPlan, list[float]] = {plan: [] for plan in finalists}
-        cost_s = sum(max(self._turn_s, p.sessions * p.batch_size / self._rates[p]) for p in (rule, *finalists))
-        of_rule: list[float] = []
-        while finalists and len(of_rule) < MOST_ROUNDS and self._is_affordable(cost_s):
-            of_rule.append(self._time_turn(rule, self._rates[rule]))
-            for plan in finalists:
-                ratios[plan].append(self._time_turn(plan, self._rates[plan]) / of_rule[-1])
-        if of_rule:
-            self._rates[rule] = statistics.median([self._rates[rule], *of_rule])
-        return ratios
+    def _try_larger(self, plan: BatchPlan) -> None:
+        """Double the batches of a plan that was tried while they are not slower."""
+        largest = LARGEST_FACTOR * self._rule.batch_size * max(self._rule.sessions // plan.sessions, 1)
+        while plan.batch_size < largest:
+            rates = [
+                rate for p, rate in self._rates.items() if p.sessions == plan.sessions and p.spinning == plan.spinning
+            ]
+            plan, last_rate = replace(plan, batch_size=2 * plan.batch_size), self._rates[plan]
+            # Each session gets a few batches at least.
+            has_few = 4 * plan.batch_size * plan.sessions > self._rows
+            if last_rate < RISING * max(rates) or has_few or not self._try_if_affordable(plan):
+                return
 
-    def _choose(self, ratios: dict[BatchPlan, list[float]]) -> BatchPlan:
-        """Return the plan that is clearly the fastest, with all rates; a finalist's is relative to the rule's plan."""
-        chosen, gain = self._rule, 1.0
-        for plan, of_plan in ratios.items():
-            is_hasty = len(of_plan) < LEAST_ROUNDS
-            ratio = statistics.median([self._rates[plan] / self._rates[self._rule], *of_plan] if is_hasty else of_plan)
-            self._rates[plan] = ratio * self._rates[self._rule]
-            slower_rounds = sum(other <= 1 for other in of_plan)
-            is_clear = ratio >= (HASTY_MARGIN if is_hasty else MARGIN) and slower_rounds <= len(of_plan) // MOST_ROUNDS
-            if is_clear and ratio > gain:
-                chosen, gain = plan, ratio
+    def _take_turns(self) -> tuple[list[dict[BatchPlan, float]], list[BatchPlan]]:
+        """Run what comes near the best in turns; return the rates of each round, and the plans that are left.
+
+        What falls behind is dropped. The rule's plan takes at least one turn, unless it is far behind and there is no time for that.
+        """
+        rule, rounds = self._rule, list[dict[BatchPlan, float]]()
+        best_rate = self._rates[self._best()]
+        near = sorted((p for p, rate in self._rates.items() if rate >= NEAR * best_rate), key=self._rates.__getitem__)
+        plans = near[::-1][:MOST_FINALISTS]
+        is_far_behind = self._rates[rule] < NOT_FAR * best_rate
+        if rule not in plans and not (is_far_behind and not self._is_affordable(self._round_s([rule, *plans]))):
+            plans.append(rule)
+        while len(plans) > 1 and len(rounds) < MOST_ROUNDS and self._is_affordable(self._round_s(plans)):
+            rounds.append({plan: self._time_turn(plan, self._rates[plan]) for plan in plans})
+            timed = [self._rates, *rounds]
+            best = max(plans, key=lambda plan: statistics.median(rates[plan] for rates in timed))
+            # Behind each time: one turn may have been disturbed.
+            plans = [plan for plan in plans if any(rates[plan] >= NEAR * rates[best] for rates in timed)]
+        for plan in rounds[0] if rounds else ():
+            self._rates[plan] = statistics.median(rates[plan] for rates in rounds if plan in rates)
+        return rounds, plans
+
+    def _choose(self, rounds: list[dict[BatchPlan, float]], plans: list[BatchPlan]) -> BatchPlan:
+        """Return the fastest of the plans that are left, with all rates; the rule's plan unless it is clearly slower."""
+        best = max(plans, key=self._rates.__getitem__)
+        is_better = self._rule not in plans or self._is_clearly_faster(best, rounds)
         measured = (
             MeasuredRate(p.batch_size, p.sessions, p.threads, p.spinning, float(f"{rate:.4g}"))
             for p, rate in self._rates.items()
         )
-        return replace(chosen, reason="measured", measured=tuple(measured))
+        return replace(best if is_better else self._rule, reason="measured", measured=tuple(measured))
+
+    def _is_clearly_faster(self, plan: BatchPlan, rounds: list[dict[BatchPlan, float]]) -> bool:
+        if len(rounds) < LEAST_ROUNDS:
+            return False
+        ratios = [rates[plan] / rates[self._rule] for rates in rounds]
+        slower_rounds = sum(ratio <= 1 for ratio in ratios)
+        return statistics.median(ratios) >= MARGIN and slower_rounds <= len(rounds) // MOST_ROUNDS
+
+    def _round_s(self, plans: list[BatchPlan]) -> float:
+        """Return the seconds of a turn of each."""
+        return sum(max(self._turn_s, plan.sessions * plan.batch_size / self._rates[plan]) for plan in plans)
 
     def _best(self) -> BatchPlan:
         return max(self._rates, key=self._rates.__getitem__)
@@ -170,11 +188,12 @@ class _Search:
         return self._clock() - self._begun + cost_s <= self._budget_s
 
     def _try_if_affordable(self, plan: BatchPlan, more_s: float = 0.0) -> bool:
-        """Measure a plan unless the budget is too small for it; return whether it was measured."""
+        """Measure a plan unless the budget is too small for it and the turns after it; return whether it was measured."""
         batch_s = plan.sessions * plan.batch_size / self._rates[self._best()]
         # One run to warm up and one that counts, if they are quick.
         cost_s = batch_s + max(batch_s, self._turn_s) if batch_s < QUICK_S else batch_s
-        if not self._is_affordable(cost_s + more_s):
+        turns_s = LEAST_ROUNDS * (1 + MOST_FINALISTS) * self._turn_s
+        if not self._is_affordable(cost_s + more_s + turns_s):
             return False
         self._try(plan)
         return True

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ..contracts.batch import Batch, Inputs
-from ..contracts.batch_plan import BatchPlan
+from ..contracts.batch_plan import BY_RULE, BatchPlan
 from ..contracts.source import Source
 
 CPU_BATCH_BYTES = 1 << 20
@@ -112,7 +112,7 @@ def plan_batches(
     if fixed_batch is not None:
         size, reason = fixed_batch, "batch size built into the model"
     elif batch_size == "auto":
-        size, reason = choose_batch_size(inputs, on_cpu=on_cpu), "by rule"
+        size, reason = choose_batch_size(inputs, on_cpu=on_cpu), BY_RULE
     else:
         size, reason = batch_size, "batch size given"
     if not on_cpu:

@@ -35,6 +35,14 @@ class Failure(Exception):
     then: BaseException | None = None
 
 
+def run_batches(runners: Sequence[Runner], batches: Iterator[Batch], deliver: Deliver, control: RunControl) -> None:
+    """Run every batch, on a single native runner in the calling thread, on others in threads; see `run_inline`, `run_in_threads`."""
+    if len(runners) == 1 and runners[0].kind == "native":
+        run_inline(runners[0], batches, deliver, control)
+    else:
+        run_in_threads(runners, batches, deliver, control)
+
+
 def run_inline(runner: Runner, batches: Iterator[Batch], deliver: Deliver, control: RunControl) -> None:
     """Run every batch in the calling thread, as models of a framework want it.
 

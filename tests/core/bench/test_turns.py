@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from fo_onnx.bench.turns import Ratio, ratio_of, time_in_turns
 
 
 def test_paths_take_turns():
-    order, now = [], [0.0]
-
-    def path(name, seconds):
-        def run():
-            order.append(name)
-            now[0] += seconds
-
-        return run
-
-    paths = {"a": path("a", 1.0), "b": path("b", 2.0), "c": path("c", 0.5)}
-    seconds = time_in_turns(paths, 3, rest_s=0, clock=lambda: now[0])
+    order = []
+    seconds = time_in_turns({name: lambda name=name: order.append(name) for name in "abc"}, 3)
     assert order == ["a", "b", "c"] * 3
-    assert seconds == {"a": [1.0] * 3, "b": [2.0] * 3, "c": [0.5] * 3}
+    assert {name: len(of_path) for name, of_path in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_the_seconds_are_those_of_the_path():
+    seconds = time_in_turns({"slow": lambda: time.sleep(0.05), "quick": lambda: None}, 2)
+    assert all(s >= 0.05 for s in seconds["slow"])
+    assert all(0 < s < 0.05 for s in seconds["quick"])
 
 
 def test_a_ratio_is_of_each_turn():

@@ -14,77 +14,40 @@ from onnx_files import WEIGHTS
 
 import fo_onnx as fo
 from fo_onnx.engine import choose_by_speed, faster_runner
-from fo_onnx.engine.faster_runner import RunnerSpeed, compare_pairs, take_turns
+from fo_onnx.engine.faster_runner import RunnerSpeed, describe_speed
+from fo_onnx.runtime.compare_speed import SpeedComparison
 
 __all__ = ["pairs"]
 X = np.random.default_rng(0).normal(size=(600, 6)).astype(np.float32)
-FASTER_NATIVE = RunnerSpeed(2000.0, 1000.0, 0.5, 2, True)
-FASTER_ONNX = RunnerSpeed(1000.0, 2000.0, 2.0, 2, False)
+FASTER_NATIVE = RunnerSpeed(2000.0, 1000.0, 0.5, 2, True, 64)
+FASTER_ONNX = RunnerSpeed(1000.0, 2000.0, 2.0, 2, False, 256)
 
 
 @pytest.mark.parametrize(
-    ("pairs_of_turns", "is_native_faster"),
+    ("rates", "is_native_faster"),
     [
-        ([(1000, 1500), (1000, 1400)], False),
-        ([(1500, 1000), (1400, 1000)], True),
+        ([(1500, 1000), (1400, 1000)], False),
+        ([(1000, 1500), (1000, 1400)], True),
         # Within the noise, ONNX stays.
-        ([(1020, 1000), (1020, 1000), (1025, 1000)], False),
-        ([(1040, 1000), (1050, 1000), (1060, 1000)], True),
-        # Not in every pair.
-        ([(1500, 1000), (1500, 1000), (900, 1000)], False),
-        ([(1100, 1000)], True),
+        ([(1000, 1020), (1000, 1020), (1000, 1025)], False),
+        ([(1000, 1040), (1000, 1050), (1000, 1060)], True),
+        # Not in every turn.
+        ([(1000, 1500), (1000, 1500), (1000, 900)], False),
+        ([(1000, 1100)], True),
     ],
 )
-def test_onnx_is_left_if_the_original_is_faster_in_every_pair_and_beyond_the_noise(
-    pairs_of_turns: list[tuple[float, float]], is_native_faster: bool
+def test_onnx_is_left_if_the_original_is_faster_beyond_the_noise(
+    rates: list[tuple[float, float]], is_native_faster: bool
 ) -> None:
-    assert compare_pairs(pairs_of_turns).is_native_faster is is_native_faster
+    assert describe_speed(SpeedComparison(tuple(rates)), 64).is_native_faster is is_native_faster
 
 
 def test_a_comparison_in_words() -> None:
-    speed = compare_pairs([(2000.0, 1000.0), (4000.0, 2200.0), (3000.0, 1500.0)])
-    assert speed == RunnerSpeed(3000.0, 1500.0, 0.5, 3, True)
+    speed = describe_speed(SpeedComparison(((1000.0, 2000.0), (2200.0, 4000.0), (1500.0, 3000.0))), 64)
+    assert speed == RunnerSpeed(3000.0, 1500.0, 0.5, 3, True, 64)
     assert speed.reason == (
         "it is faster: on the first rows of the data it ran 3e+03 rows/s and the exported model 1.5e+03, 0.50 times as many"
     )
-
-
-class Clock:
-    """A clock that only goes on while something is run or rested."""
-
-    def __init__(self, *durations: float) -> None:
-        self.now, self._durations = 0.0, iter(durations)
-
-    def __call__(self) -> float:
-        return self.now
-
-    def rest(self, seconds: float) -> None:
-        self.now += seconds
-
-    def run(self) -> int:
-        self.now += next(self._durations)
-        return 100
-
-
-@pytest.mark.parametrize(
-    ("seconds", "budget_s", "pairs_of_turns"),
-    [
-        # Clear after two pairs.
-        ([1, 2, 1, 2, 1, 2], 60, [(100, 50), (100, 50)]),
-        # Not clear: five pairs.
-        ([1] * 20, 60, [(100, 100)] * 5),
-        # A third pair would not fit.
-        ([1] * 20, 5, [(100, 100)] * 2),
-        # One pair is timed in any case.
-        ([10, 20] * 9, 2, [(10, 5)]),
-    ],
-)
-def test_turns_end_when_it_is_clear_or_the_budget_is_spent(
-    seconds: list[float], budget_s: float, pairs_of_turns: list[tuple[float, float]]
-) -> None:
-    clock = Clock(*seconds)
-    turns = take_turns(clock.run, clock.run, budget_s, clock=clock, rest=clock.rest)
-    assert [(pytest.approx(n), pytest.approx(o)) for n, o in pairs_of_turns] == turns
 
 
 @pytest.fixture
@@ -136,6 +99,28 @@ def test_a_slow_graph_is_timed_and_left(monkeypatch: pytest.MonkeyPatch, slow_gr
     assert dists.meta["engine"]["export"] == "new"
     assert dists.meta["engine"]["provider"] is None
     assert dists.probs.tobytes() == fo.generate(slow_graph, X, runner="native").probs.tobytes()
+
+
+@pytest.mark.usefixtures("pairs")
+def test_the_original_runs_in_the_batches_in_which_it_is_fastest(
+    monkeypatch: pytest.MonkeyPatch, slow_graph: Pair
+) -> None:
+    """A call of the original takes as long for any number of rows."""
+
+    def original(x: np.ndarray) -> np.ndarray:
+        time.sleep(0.005)
+        return x @ WEIGHTS
+
+    monkeypatch.setattr(choose_by_speed, "LEAST_RUN_S", 0.0)
+    model = Pair(original, nodes=slow_graph.nodes, output="sum", initializers=slow_graph.initializers)
+    for _ in range(2):  # measured, and known from before
+        dists = fo.generate(model, X)
+        assert dists.meta["runner"]["kind"] == "native"
+        assert dists.meta["engine"]["batch_size"] == 1024
+        assert dists.meta["engine"]["tuning"]["chosen"] == "measured"
+        np.testing.assert_allclose(dists.probs, fo.generate(model, X, runner="native").probs, atol=1e-6)
+    # A size that was given stays.
+    assert fo.generate(model, X, batch_size=100).meta["engine"]["batch_size"] == 100
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
+from broken_rows import BrokenRows
 from onnx_files import convolutional, images
 
 import fo_onnx as fo
 from fo_onnx.engine import choose_precision
+from fo_onnx.runtime.compare_speed import SpeedComparison
 
 PROVIDER = "OpenVINOExecutionProvider"
 pytestmark = [
@@ -24,8 +26,8 @@ def path(tmp_path):
 
 
 def test_bf16_is_tried_and_runs_where_it_is_the_fastest(path, monkeypatch):
-    def compare(first, second, batches):
-        return [3.0 if second[0].device == "openvino:0" else 2.0] * 5
+    def compare(first, second):
+        return SpeedComparison(((1.0, 3.0 if second.runners[0].device == "openvino:0" else 2.0),))
 
     monkeypatch.setattr(choose_precision, "compare_speed", compare)
     lower, float32 = (fo.generate(path, X, precision=p, progress=False) for p in ("auto", "float32"))
@@ -40,22 +42,10 @@ def test_bf16_is_tried_and_runs_where_it_is_the_fastest(path, monkeypatch):
 
 
 def test_a_run_in_bf16_is_resumed(path, tmp_path):
-    class Rows:
-        def __init__(self, end):
-            self.end = end
-
-        def __len__(self):
-            return len(X)
-
-        def __getitem__(self, row):
-            if row == self.end:
-                raise ValueError("not there yet")
-            return X[row]
-
     out = tmp_path / "d.parquet"
     options = {"precision": "bf16", "batch_size": 50, "out": out, "progress": False}
     with pytest.raises(fo.DataError, match="row 1001"):
-        fo.generate(path, Rows(1001), **options)
-    resumed = fo.generate(path, Rows(None), **options, resume=True)
+        fo.generate(path, BrokenRows(X, 1001), **options)
+    resumed = fo.generate(path, BrokenRows(X), **options, resume=True)
     whole = fo.generate(path, X, precision="bf16", batch_size=50, progress=False)
     assert resumed.probs.tobytes() == whole.probs.tobytes()

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from array_framework import Pair, pairs  # noqa: F401 a fixture
+from broken_rows import BrokenRows
 from click.testing import CliRunner
 from onnx_files import CLASSES, WEIGHTS, convolutional, images, linear, node, rows
 
@@ -18,10 +19,11 @@ from fo_onnx.contracts.options import RunOptions
 from fo_onnx.contracts.runner import CallTime, RunOutput
 from fo_onnx.engine import choose_precision
 from fo_onnx.engine.spot_checks import SpotChecks
+from fo_onnx.runtime.compare_speed import SpeedComparison
 from fo_onnx.runtime.measurements import Measurements
 
 N = 1500
-FAST, SAME = [2.0] * 5, [1.0] * 5
+FAST, SAME = 2.0, 1.0
 
 
 @pytest.fixture
@@ -29,9 +31,9 @@ def speeds(monkeypatch):
     """How many times as fast as float32 each trial is, in the order of the trials; the last one holds for all further ones."""
     given, calls = [FAST], []
 
-    def compare(first, second, batches):
-        calls.append(len(batches))
-        return given[min(len(calls), len(given)) - 1]
+    def compare(first, second):
+        calls.append(len(second.batches))
+        return SpeedComparison(((1000.0, 1000.0 * given[min(len(calls), len(given)) - 1]),))
 
     monkeypatch.setattr(choose_precision, "compare_speed", compare)
     return given, calls
@@ -51,7 +53,7 @@ def distances(one, other):
 
 
 def test_the_fastest_within_the_budget_is_taken_and_recorded(path, speeds):
-    speeds[0][:] = [[1.5] * 5, [3.0] * 5, SAME]
+    speeds[0][:] = [1.5, 3.0, SAME]
     lower, float32 = generate(path, precision="auto"), generate(path)
     apart = distances(lower, float32)
     assert 0 < np.percentile(apart, 99) <= 0.01
@@ -125,32 +127,17 @@ def test_a_resumed_run_keeps_its_precision(path, speeds, tmp_path, monkeypatch, 
     whole = generate(path, precision="auto", batch_size=50)
     assert whole.meta["precision"]["choice"].startswith(begun)
 
-    class Broken:
-        """Rows of which the last third cannot be read at first."""
-
-        def __init__(self, end):
-            self.end = end
-
-        def __len__(self):
-            return N
-
-        def __getitem__(self, row):
-            if self.end < row < N - 10:
-                raise ValueError("not there yet")
-            return images(N)[row]
-
     x, out = images(N), tmp_path / "d.parquet"
-    monkeypatch.setattr(Broken, "__getitem__", lambda self, row: x[row] if row != self.end else x[row] / None)
     with pytest.raises(fo.DataError, match=r"row 1000"):
-        fo.generate(path, Broken(1000), precision="auto", batch_size=50, out=out, progress=False)
+        fo.generate(path, BrokenRows(x, 1000), precision="auto", batch_size=50, out=out, progress=False)
     # What is measured now would choose otherwise, and nothing is remembered.
     monkeypatch.setattr(Measurements, "read", lambda self, kind, key: None)
     speeds[0][:] = [SAME if begun == "int8" else FAST]
     with pytest.raises(fo.ResumeError, match=r"tv_budget \(0.01 then, 0.5 now\)"):
         fo.generate(
-            path, Broken(-1), precision="auto", tv_budget=0.5, batch_size=50, out=out, resume=True, progress=False
+            path, BrokenRows(x), precision="auto", tv_budget=0.5, batch_size=50, out=out, resume=True, progress=False
         )
-    resumed = fo.generate(path, Broken(-1), precision="auto", batch_size=50, out=out, resume=True, progress=False)
+    resumed = fo.generate(path, BrokenRows(x), precision="auto", batch_size=50, out=out, resume=True, progress=False)
     assert resumed.probs.tobytes() == whole.probs.tobytes()
     assert resumed.meta["precision"] == whole.meta["precision"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from broken_rows import BrokenRows
 from onnx_files import linear, node, rows
 
 import fo_onnx as fo
@@ -48,25 +49,15 @@ def model_and_change(request, monkeypatch):
     return Wrap(weights).predict, lambda: setattr(weights, "sign", -weights.sign)
 
 
-class Rows:
+def rows_of(*broken, x=X):
     """Rows that are read one by one. Some cannot be read."""
-
-    def __init__(self, *broken, x=X):
-        self.x, self.broken = x, broken
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, position):
-        if position in self.broken:
-            raise OSError("the disk is failing")
-        return self.x[position]
+    return BrokenRows(x, *broken)
 
 
 def stop(model, out, *broken, **options):
     """Begin a run that stops at row 700."""
     with pytest.raises(fo.DataError, match=r"row 700 .*resume=True"):
-        fo.generate(model, Rows(700, *broken), out=out, **options)
+        fo.generate(model, rows_of(700, *broken), out=out, **options)
 
 
 @pytest.mark.parametrize("runner", ["auto", "native"])
@@ -80,14 +71,14 @@ def test_a_model_that_changed_out_of_sight_does_not_go_on(model_and_change, runn
         match=r"the model gives other rows than those that are finished: row 0 \(id 0\) differs by a total variation of .* "
         r"\(256 of 256 compared rows differ\).* Give the model that the run was begun with, or begin anew with overwrite=True",
     ):
-        fo.generate(model, Rows(), out=out, resume=True, runner=runner)
+        fo.generate(model, rows_of(), out=out, resume=True, runner=runner)
     with pytest.raises(fo.ResumeError, match="the model gives other rows"), fo.Engine(model, runner=runner) as engine:
-        engine.plan(Rows(), out=out, resume=True)
+        engine.plan(rows_of(), out=out, resume=True)
     # Both ways out are open.
     change()
-    assert (fo.generate(model, Rows(), out=out, resume=True, runner=runner).probs == expected).all()
+    assert (fo.generate(model, rows_of(), out=out, resume=True, runner=runner).probs == expected).all()
     change()
-    other = fo.generate(model, Rows(), out=out, overwrite=True, runner=runner)
+    other = fo.generate(model, rows_of(), out=out, overwrite=True, runner=runner)
     assert (other.probs == fo.generate(model, X, runner=runner).probs).all()
 
 
@@ -106,30 +97,30 @@ def test_a_finished_result_of_a_model_that_changed_out_of_sight(model_and_change
 def test_a_finished_result_with_bad_rows_is_what_it_was(name, model_and_change, tmp_path):
     (model, change), ids = model_and_change, [f"sample {i}" for i in range(1000)]
     options = {"out": tmp_path / name, "on_error": "skip", "ids": ids}
-    first = fo.generate(model, Rows(3), **options)
+    first = fo.generate(model, rows_of(3), **options)
     assert list(first) == list(fo.load(tmp_path / name)) == ids[:3] + ids[4:]
-    assert (fo.generate(model, Rows(3), resume=True, **options).probs == first.probs).all()
+    assert (fo.generate(model, rows_of(3), resume=True, **options).probs == first.probs).all()
     change()
     with pytest.raises(fo.StoreError, match="the model gives other rows: row 0 "):
-        fo.generate(model, Rows(3), resume=True, **options)
+        fo.generate(model, rows_of(3), resume=True, **options)
 
 
 def test_one_engine_over_both_parts(model_and_change, tmp_path):
     (model, change), out = model_and_change, tmp_path / "d.parquet"
     with fo.Engine(model) as engine:
         with pytest.raises(fo.DataError, match="row 700 "):
-            engine.generate(Rows(700), out=out)
+            engine.generate(rows_of(700), out=out)
         with pytest.raises(fo.DataError, match="row 900 "):
-            engine.generate(Rows(900), out=out, resume=True)
+            engine.generate(rows_of(900), out=out, resume=True)
         change()
         with pytest.raises(fo.ResumeError, match="the model gives other rows"):
-            engine.generate(Rows(), out=out, resume=True)
+            engine.generate(rows_of(), out=out, resume=True)
         change()
-        assert len(engine.generate(Rows(), out=out, resume=True)) == 1000
+        assert len(engine.generate(rows_of(), out=out, resume=True)) == 1000
 
 
 def stream(*broken):
-    yield from map(Rows(*broken).__getitem__, range(1000))
+    yield from map(rows_of(*broken).__getitem__, range(1000))
 
 
 def array(*broken):
@@ -159,7 +150,7 @@ def test_the_first_row_that_differs_is_named(tmp_path):
     stop(model, tmp_path / "d.parquet")
     sign["value"] = -1.0
     with pytest.raises(fo.ResumeError, match=r"row 50 \(id 50\) .* \(1 of 256 compared rows differ\)"):
-        fo.generate(model, Rows(), out=tmp_path / "d.parquet", resume=True)
+        fo.generate(model, rows_of(), out=tmp_path / "d.parquet", resume=True)
 
 
 def test_bad_rows_among_the_first_are_not_compared(model_and_change, tmp_path):
@@ -167,13 +158,13 @@ def test_bad_rows_among_the_first_are_not_compared(model_and_change, tmp_path):
     x = X.copy()
     x[7] = np.nan  # a row that the model gives no distribution
     with pytest.raises(fo.DataError, match="3 rows could not be read or run, and max_errors=2"):
-        fo.generate(model, Rows(3, 700, x=x), out=out, on_error="skip", max_errors=2, batch_size=4)
+        fo.generate(model, rows_of(3, 700, x=x), out=out, on_error="skip", max_errors=2, batch_size=4)
     change()
     with pytest.raises(fo.ResumeError, match="row 0 "):
-        fo.generate(model, Rows(x=x), out=out, resume=True, on_error="skip")
+        fo.generate(model, rows_of(x=x), out=out, resume=True, on_error="skip")
     change()
     # Row 3 can be read now, and stays what it was for this run.
-    assert fo.generate(model, Rows(x=x), out=out, resume=True, on_error="skip").meta["rows"]["written"] == 998
+    assert fo.generate(model, rows_of(x=x), out=out, resume=True, on_error="skip").meta["rows"]["written"] == 998
 
 
 def test_a_model_that_samples_is_resumed(tmp_path):
@@ -186,7 +177,7 @@ def test_a_model_that_samples_is_resumed(tmp_path):
     with pytest.warns(UserWarning, match="samples"):
         stop(model, out, runner="auto")
     with pytest.warns(UserWarning, match="samples"):
-        assert len(fo.generate(model, Rows(), out=out, resume=True)) == 1000
+        assert len(fo.generate(model, rows_of(), out=out, resume=True)) == 1000
 
 
 @pytest.mark.parametrize("skipped", [(), (3,)], ids=["whole batches", "a bad row that was mended"])
@@ -198,12 +189,12 @@ def test_a_model_that_mixes_rows_is_resumed_in_the_same_batches(skipped, tmp_pat
         return softmax(sign["value"] * ((x - x.mean(axis=0)) @ WEIGHTS))
 
     with pytest.raises(fo.DataError, match="max_errors"):
-        fo.generate(model, Rows(700, *skipped), out=out, on_error="skip", max_errors=len(skipped), batch_size=32)
+        fo.generate(model, rows_of(700, *skipped), out=out, on_error="skip", max_errors=len(skipped), batch_size=32)
     sign["value"] = -1.0
     with pytest.raises(fo.ResumeError, match="the model gives other rows"):
-        fo.generate(model, Rows(), out=out, resume=True)
+        fo.generate(model, rows_of(), out=out, resume=True)
     sign["value"] = 1.0
-    assert len(fo.generate(model, Rows(), out=out, resume=True)) == 1000 - len(skipped)
+    assert len(fo.generate(model, rows_of(), out=out, resume=True)) == 1000 - len(skipped)
 
 
 @pytest.mark.parametrize("machine", [1.0, 30.0], ids=["rounding", "more than rounding"])
@@ -217,10 +208,10 @@ def test_a_model_of_low_precision_is_resumed_where_it_is_rounded_otherwise(machi
     stop(model, out)
     error["value"] = 2e-3 * machine
     if machine == 1.0:
-        assert len(fo.generate(model, Rows(), out=out, resume=True)) == 1000
+        assert len(fo.generate(model, rows_of(), out=out, resume=True)) == 1000
     else:
         with pytest.raises(fo.ResumeError, match="the model gives other rows"):
-            fo.generate(model, Rows(), out=out, resume=True)
+            fo.generate(model, rows_of(), out=out, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -235,9 +226,9 @@ def test_logits_temperature_and_batch_sizes(options, tmp_path):
     stop(model, out, output="logits", **options)
     sign["value"] = -1.0
     with pytest.raises(fo.ResumeError, match="the model gives other rows"):
-        fo.generate(model, Rows(), out=out, resume=True, output="logits", **options)
+        fo.generate(model, rows_of(), out=out, resume=True, output="logits", **options)
     sign["value"] = 1.0
-    resumed = fo.generate(model, Rows(), out=out, resume=True, output="logits", **options)
+    resumed = fo.generate(model, rows_of(), out=out, resume=True, output="logits", **options)
     assert resumed.equals(fo.generate(model, X, output="logits", **options))
 
 
@@ -246,7 +237,7 @@ def test_a_file_that_samples_is_resumed(tmp_path):
     file = linear(tmp_path / "m.onnx", noise, node("Add", ["z", "noise"], ["y"]), output="y")
     with pytest.warns(UserWarning, match="row by row"):
         stop(file, tmp_path / "d.parquet", output="logits")
-    assert len(fo.generate(file, Rows(), out=tmp_path / "d.parquet", resume=True, output="logits")) == 1000
+    assert len(fo.generate(file, rows_of(), out=tmp_path / "d.parquet", resume=True, output="logits")) == 1000
 
 
 class Counting:
@@ -298,11 +289,11 @@ def test_a_model_that_counts_its_calls_is_resumed(make, name, tmp_path):
     # A small change of its weights is one, of which no row says much.
     weights[0, 0] += 1e-6
     with pytest.raises(fo.ResumeError, match=r"begun with something else: the model \(its weights or its code\)"):
-        fo.generate(model, Rows(), out=out, resume=True)
+        fo.generate(model, rows_of(), out=out, resume=True)
     weights[:] = WEIGHTS
-    resumed = fo.generate(model, Rows(), out=out, resume=True)
+    resumed = fo.generate(model, rows_of(), out=out, resume=True)
     assert (resumed.probs == fo.generate(model, X).probs).all()
-    assert fo.generate(model, Rows(), out=out, resume=True).equals(resumed)
+    assert fo.generate(model, rows_of(), out=out, resume=True).equals(resumed)
 
 
 class Averaging:
@@ -323,5 +314,5 @@ def test_a_model_that_adds_up_arrays_is_resumed_if_it_is_made_anew(tmp_path):
         fo.ResumeError,
         match=r"the model \(its weights .* it was begun with \(a model that adds up arrays .* made anew\), or",
     ):
-        fo.generate(model, Rows(), out=out, resume=True)
-    assert len(fo.generate(Averaging(), Rows(), out=out, resume=True)) == 1000
+        fo.generate(model, rows_of(), out=out, resume=True)
+    assert len(fo.generate(Averaging(), rows_of(), out=out, resume=True)) == 1000

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
+from broken_rows import BrokenRows
 from onnx_files import convolutional, images
 
 import fo_onnx as fo
 from fo_onnx.contracts.batch_plan import MeasuredRate
 from fo_onnx.runtime import faster_provider, measured_plan
+from fo_onnx.runtime.compare_speed import SpeedComparison
 
 PROVIDER = "OpenVINOExecutionProvider"
 pytestmark = [
@@ -38,15 +40,15 @@ def speeds(monkeypatch):
 
     for module in ("fo_onnx.engine.open_file", "fo_onnx.engine.choose_precision", "fo_onnx.conversion.prepare"):
         monkeypatch.setattr(f"{module}.choose_measured_plan", measured)
-    ratios, compared = [2.0] * 5, []
+    ratio, compared = [2.0], []
 
-    def compare(first, second, batches):
-        compared.append((first[0].device, second[0].device, len(second)))
-        return ratios
+    def compare(first, second):
+        compared.append((first.runners[0].device, second.runners[0].device))
+        return SpeedComparison(((1000.0, 1000.0 * ratio[0]),))
 
     monkeypatch.setattr(faster_provider, "compare_speed", compare)
     assert measured_plan.KIND != faster_provider.KIND
-    return ratios, compared
+    return ratio, compared
 
 
 def run(path, **options):
@@ -60,8 +62,8 @@ def test_the_faster_provider_is_taken_recorded_and_taken_again(path, speeds):
     assert engine["provider_speedup"] == 2.0
     assert first.meta["model"]["path"] == "net.onnx"
     count = len(speeds[1])
-    assert all(pair[:2] == ("cpu", "openvino:0") for pair in speeds[1])
-    speeds[0][:] = [0.5] * 5
+    assert all(pair == ("cpu", "openvino:0") for pair in speeds[1])
+    speeds[0][:] = [0.5]
     again = run(path)
     assert len(speeds[1]) == count
     assert again.probs.tobytes() == first.probs.tobytes()
@@ -70,7 +72,7 @@ def test_the_faster_provider_is_taken_recorded_and_taken_again(path, speeds):
 
 
 def test_where_it_is_slower_nothing_changes(path, speeds):
-    speeds[0][:] = [1.0] * 5
+    speeds[0][:] = [1.0]
     stays = run(path)
     assert stays.meta["engine"]["provider"] == "CPUExecutionProvider"
     assert stays.meta["engine"]["provider_speedup"] is None
@@ -104,23 +106,11 @@ def test_openvino_as_the_device_is_cut_as_the_cpu(path, speeds):
 
 
 def test_a_run_on_it_is_resumed_on_it(path, speeds, tmp_path, monkeypatch):
-    class Rows:
-        def __init__(self, end):
-            self.end = end
-
-        def __len__(self):
-            return len(X)
-
-        def __getitem__(self, row):
-            if row == self.end:
-                raise ValueError("not there yet")
-            return X[row]
-
     out = tmp_path / "d.parquet"
     with pytest.raises(fo.DataError, match="row 501"):
-        fo.generate(path, Rows(501), out=out, progress=False)
+        fo.generate(path, BrokenRows(X, 501), out=out, progress=False)
     monkeypatch.setenv("FO_ONNX_CACHE_DIR", str(tmp_path / "empty"))
-    resumed = fo.generate(path, Rows(None), out=out, resume=True, progress=False)
+    resumed = fo.generate(path, BrokenRows(X), out=out, resume=True, progress=False)
     assert resumed.meta["engine"]["device"] == "openvino:0"
     monkeypatch.undo()
     np.testing.assert_allclose(resumed.probs, run(path, device="cpu").probs, atol=1e-6)

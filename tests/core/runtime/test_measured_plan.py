@@ -77,7 +77,7 @@ def test_a_long_run_is_cut_as_was_fastest(turns: list[Turn], path: Path) -> None
     # All ways were tried: sizes from 1 on, one session over both cores, spinning or not.
     rates = {cut(rate): rate["rows_per_s"] for rate in found["measured"]}
     assert {size for size, *_ in rates} >= {1, 2, 4, 8, 16, 32, 64, 128, 256}
-    assert (8, 1, 2, True) in rates
+    assert (2 * FASTEST, 1, 2, True) in rates
     assert rates[FASTEST, 2, 1, False] == 2000
     assert rates[256, 2, 1, False] == 1000
     json.dumps(found)
@@ -199,7 +199,7 @@ def test_where_measuring_fails_the_rule_holds(
         {"plan": {}},
         {"rule_rows_per_s": "fast"},
         {"rule_rows_per_s": 0},
-        {"rounds": None},
+        {"most_rows": "many"},
         {"plan": {"batch_size": 2**40, "sessions": 1, "threads": 1, "spinning": True, "measured": []}},
         {"plan": {"batch_size": 2, "sessions": 1, "threads": 1, "spinning": True, "measured": [{"rate": 1}]}},
     ],
@@ -224,7 +224,7 @@ def test_a_choice_in_haste_does_not_hold_for_longer_runs(
 ) -> None:
     keep = Measurements.keep
     monkeypatch.setattr(
-        Measurements, "keep", lambda self, kind, key, value: keep(self, kind, key, {**value, "rounds": 1})
+        Measurements, "keep", lambda self, kind, key, value: keep(self, kind, key, {**value, "most_rows": 5000})
     )
     generate(path)
     assert tuning(generate(path))["chosen"] == "as recorded"

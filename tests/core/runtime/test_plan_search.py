@@ -54,7 +54,7 @@ class Machine:
 
 def transformer(plan: BatchPlan) -> float:
     """Rows per second as measured for a ViT-Tiny on two cores."""
-    side_by_side = {1: 36.0, 2: 39.0, 4: 39.5, 8: 33.0, 16: 28.0, 32: 26.0, 64: 25.0}[plan.batch_size]
+    side_by_side = {1: 36.0, 2: 39.0, 4: 39.5, 8: 33.0, 16: 28.0, 32: 26.0, 64: 25.0}.get(plan.batch_size, 24.0)
     return side_by_side if plan.sessions == 2 else 34.0
 
 
@@ -88,7 +88,7 @@ def test_the_rule_stays_where_it_is_right() -> None:
     assert chosen(search).reason == "measured"
 
 
-@pytest.mark.parametrize(("gain", "size"), [(1.03, 16), (1.04, 16), (1.08, 8)])
+@pytest.mark.parametrize(("gain", "size"), [(1.01, 16), (1.03, 8), (1.08, 8)])
 def test_a_small_advantage_stays_with_the_rule(gain: float, size: int) -> None:
     machine = Machine(lambda plan: 1000 * (gain if plan.batch_size == 8 and plan.sessions == 2 else 1))
     assert chosen(machine.search(50_000)).batch_size == size
@@ -116,10 +116,20 @@ def test_noise_alone_does_not_decide_often(seed: int) -> None:
 def test_larger_batches_are_tried_while_they_are_faster() -> None:
     machine = Machine(lambda plan: 100.0 * plan.batch_size if plan.sessions == 2 else 1.0)
     assert chosen(machine.search(10**6)).batch_size == 64
-    assert max(plan.batch_size for plan in machine.timed) == 64
-    machine = Machine(small_net)
+    assert max(plan.batch_size * plan.sessions for plan in machine.timed) == 128
+    # While they are not slower: they may be faster again.
+    machine = Machine(lambda plan: 100.0 * {16: 5.0, 32: 4.9, 64: 6.0}.get(plan.batch_size, 1.0))
+    assert chosen(machine.search(10**5)).batch_size == 64
+    machine = Machine(lambda plan: 1e4 / (1 + abs(plan.batch_size - 16)))
     machine.search(200_000)
     assert max(plan.batch_size for plan in machine.timed if plan.sessions == 2) == 32
+
+
+def test_one_session_has_its_own_best_batch() -> None:
+    """As measured of ResNet-18 on two cores: one session over both is the fastest in batches of 128."""
+    rates = {16: 1130.0, 32: 1220.0, 64: 1300.0, 128: 1370.0}
+    machine = Machine(lambda plan: 1310.0 if plan.sessions == 2 else rates.get(plan.batch_size, 990.0))
+    assert cut(chosen(machine.search(80_000)))[:3] == (128, 1, 2)
 
 
 def test_batches_leave_each_session_several() -> None:
@@ -132,14 +142,14 @@ def test_one_session_with_and_without_spinning() -> None:
     """Spinning that costs; and sessions far behind, of which the other choice of spinning is not tried."""
     machine = Machine(lambda plan: 100.0 if plan.sessions == 2 else 120.0 if plan.spinning else 150.0)
     assert cut(chosen(machine.search(50_000)))[1:] == (1, 2, False)
-    machine = Machine(lambda plan: 100.0 if plan.sessions == 2 else 50.0)
+    machine = Machine(lambda plan: 100.0 if plan.sessions == 2 else 60.0)
     machine.search(50_000)
     assert not any(plan.sessions == 1 and not plan.spinning for plan in machine.timed)
 
 
 def test_sessions_that_cost_more_to_open_than_the_search_may_are_not_opened() -> None:
     machine = Machine(transformer, opening_s=3.0)
-    assert cut(chosen(machine.search(1000))) == (4, 2, 1, False)
+    assert cut(chosen(machine.search(1000))) in ((2, 2, 1, False), (4, 2, 1, False))
     assert all(plan.sessions == 2 for plan in machine.timed)
     machine = Machine(transformer, opening_s=3.0)
     machine.search(50_000)
@@ -173,27 +183,44 @@ def test_a_run_that_must_end_soon_is_not_searched() -> None:
     assert limited.now < 2.5 < free.now
 
 
-def test_a_hasty_choice_says_so_and_needs_more() -> None:
-    """A run of 36 s, in which two batches of the rule take the whole budget."""
+def test_where_the_rule_is_far_behind_its_large_batches_are_not_run_again() -> None:
+    """A run of 36 s, in which two batches of the rule take more than half of the budget."""
     machine = Machine(transformer)
     search = machine.search(1000)
     assert search is not None
-    assert search.rounds < plan_search.LEAST_ROUNDS
     assert search.plan.batch_size in (2, 4)
+    assert machine.timed.count(RULE) <= 2
     assert machine.now < 2.5
+
+
+def test_a_hasty_choice_stays_with_the_rule_and_says_so() -> None:
     machine = Machine(lambda plan: 28.0 * (1.1 if plan.batch_size < 16 else 1.0))
-    assert cut(chosen(machine.search(1000))) == cut(RULE)
+    search = machine.search(1000)
+    assert search is not None
+    assert cut(search.plan) == cut(RULE)
+    assert search.is_hasty
     # A long run has the time for rounds, and takes it.
     search = Machine(lambda plan: 28.0 * (1.1 if plan.batch_size == 4 else 1.0)).search(20_000)
     assert search is not None
-    assert (search.rounds, search.plan.batch_size) == (plan_search.MOST_ROUNDS, 4)
+    assert (search.is_hasty, search.plan.batch_size) == (False, 4)
+
+
+def test_a_disturbed_turn_of_the_rule_does_not_decide() -> None:
+    """The rule's plan is 15 % slower when it is timed first, and as fast as all others from then on."""
+    seen = []
+
+    def rate(plan: BatchPlan) -> float:
+        seen.append(plan)
+        return 850.0 if cut(plan) == cut(RULE) and seen.count(plan) <= 2 else 1000.0
+
+    assert cut(chosen(Machine(rate).search(50_000))) == cut(RULE)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.floats(0.5, 1e6),
     st.integers(1, 10**7),
-    st.lists(st.floats(0.2, 5), min_size=14, max_size=14),
+    st.lists(st.floats(0.2, 5), min_size=16, max_size=16),
     st.sampled_from([16, 64, 256]),
     st.floats(0, 0.5),
 )
