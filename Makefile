@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-core check test-all coverage bench bench-all clean
+.PHONY: demo test test-core check test-all coverage bench bench-all bench-openvino clean
 
 demo: .venv/.user
 	$(BIN)/fo-onnx demo
@@ -15,7 +15,7 @@ test: .venv/.dev
 test-core: .venv/.core
 	$(BIN)/python -m pytest -q -m "not slow" --without-frameworks tests/core
 
-test-all: .venv/.dev .venv-openvino/.core
+test-all: .venv/.all .venv-openvino/.core
 	$(BIN)/python -m pytest
 	.venv-openvino/bin/python -m pytest -q -m openvino --without-frameworks tests/core
 
@@ -33,8 +33,11 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_models
 	$(BIN)/python -m benchmarks.bench_import
 
-bench-all: .venv/.dev
+bench-all: .venv/.all
 	$(BIN)/python -m benchmarks.bench_models --all --docs
+
+bench-openvino: .venv/.dev .venv-openvino/.core
+	$(BIN)/python -m benchmarks.bench_openvino --python .venv-openvino/bin/python
 
 # Removes what these targets make, and nothing else that may lie there.
 clean:
@@ -50,7 +53,7 @@ clean:
 
 # The two builds of ONNX Runtime overwrite each other.
 .venv-openvino/.core: .venv-openvino/.made pyproject.toml constraints.txt
-	.venv-openvino/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,images,test]'
+	.venv-openvino/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,images,test,rivals]'
 	touch $@
 
 .venv/.core: .venv/.made pyproject.toml constraints.txt
@@ -63,4 +66,8 @@ clean:
 
 .venv/.dev: .venv/.user pyproject.toml constraints.txt
 	$(INSTALL) --editable '.[all,dev]'
+	touch $@
+
+.venv/.all: .venv/.dev pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[all,dev-all]'
 	touch $@

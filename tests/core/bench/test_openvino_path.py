@@ -16,6 +16,7 @@ def test_the_path_says_that_it_is_not_there(tmp_path, monkeypatch):
     assert result.not_tried["openvino"] == "the package openvino is not installed"
 
 
+@pytest.mark.openvino
 def test_its_rows_are_those_of_the_model(tmp_path):
     pytest.importorskip("openvino")
     result = run(linear(tmp_path / "m.onnx"), rows(70), turns=2, batch_sizes=(16, 32), paths=["openvino", "fo-onnx"])
