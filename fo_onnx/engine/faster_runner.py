@@ -94,7 +94,7 @@ def measure_speed(
     Returns:
         What was measured; ``None`` if a runner failed, which the run itself deals with.
     """
-    budget_s = max(BUDGET_S, BUDGET_SHARE * native_s) / 4
+    budget_s = max(BUDGET_S, BUDGET_SHARE * native_s) / 2
     exported = Workload(opened.runners, [_first_rows(inputs, opened.plan.batch_size)])
 
     def in_batches(size: int) -> Workload:
@@ -107,8 +107,8 @@ def measure_speed(
             row_s = statistics.median(1 / native_rate for _, native_rate in comparison.rates)
             for other in (plan.batch_size // 4, plan.batch_size * 4):
                 # It is run at least three times.
-                is_affordable = other >= 1 and 3 * other * row_s <= budget_s
-                if is_affordable and compare_speed(in_batches(size), in_batches(other), budget_s).is_faster(MARGIN):
+                is_affordable = other >= 1 and 3 * other * row_s <= budget_s / 2
+                if is_affordable and compare_speed(in_batches(size), in_batches(other), budget_s / 4).is_faster(MARGIN):
                     size = other
             if size != plan.batch_size:
                 comparison = compare_speed(exported, in_batches(size), budget_s)
