@@ -15,8 +15,10 @@ test: .venv/.dev
 test-core: .venv/.core
 	$(BIN)/python -m pytest -q -m "not slow" --without-frameworks tests/core
 
+# The faults fork a process at every call: one that has imported all frameworks takes ten times as long for it.
 test-all: .venv/.all .venv-openvino/.core
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest --ignore tests/faults
 	.venv-openvino/bin/python -m pytest -q -m openvino --without-frameworks tests/core
 
 check: .venv/.dev
