@@ -54,13 +54,13 @@ class Net:
 
 NETS = {
     "mlp": Net("MLP 784-256-10, digits", ("jax", "torch", "keras"), rows.flat_digits, (64, 256, 1024), 60_000, 400_000),
-    "cnn": Net("CNN 32², digits", ("keras", "torch", "jax"), rows.colour_digits, (8, 32, 128), 20_000, 200_000),
+    "cnn": Net("CNN 32², digits", ("keras", "torch", "jax"), rows.colour_digits, (8, 32, 128), 30_000, 200_000),
     "resnet18": Net("ResNet-18 64²", ("torch", "jax"), lambda n: rows.images(n, 64), (8, 32, 128), 2_000, 40_000),
     "resnet50": Net("ResNet-50 64²", ("keras", "torch"), lambda n: rows.images(n, 64), (4, 16, 64), 512, 20_000),
-    "mobilenet": Net("MobileNetV2 96²", ("torch", "keras"), lambda n: rows.images(n, 96), (4, 16, 64), 1_000, 20_000),
+    "mobilenet": Net("MobileNetV2 96²", ("torch", "keras"), lambda n: rows.images(n, 96), (4, 16, 64), 2_000, 20_000),
     "vit": Net("ViT-Tiny 224²", ("torch", "keras", "jax"), lambda n: rows.images(n, 224), (2, 8, 32), 128, 10_000),
     "bert": Net("BERT-mini, 128 tokens", ("torch", "keras"), rows.tokens, (2, 8, 32), 256, 20_000),
-    "lstm": Net("LSTM 50×64", ("torch", "keras"), rows.sequences, (8, 32, 128), 4_096, 100_000),
+    "lstm": Net("LSTM 50×64", ("torch", "keras"), rows.sequences, (8, 32, 128), 20_000, 100_000),
 }
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from . import rows
 
-EPOCHS = 12
+EPOCHS, NOISE = 12, 0.25
 
 
 def _mlp() -> nn.Module:
@@ -161,7 +161,8 @@ def _trained(net: nn.Module, samples: np.ndarray, epochs: int = EPOCHS) -> nn.Mo
     for _ in range(epochs):
         for chosen in torch.randperm(len(x), generator=order).split(64):
             optimiser.zero_grad()
-            nn.functional.cross_entropy(net(x[chosen]), y[chosen]).backward()
+            noise = NOISE * torch.randn(x[chosen].shape, generator=order)
+            nn.functional.cross_entropy(net(x[chosen] + noise), y[chosen]).backward()
             optimiser.step()
     return net.eval()
 

@@ -60,7 +60,7 @@ def run(
     Args:
         model: As `fo_onnx.generate` takes it.
         data: Likewise. Its first rows are run by each path.
-        rows: Rows of a turn; ``None`` for about half a second of the slowest path.
+        rows: Rows of a turn; ``None`` for about half a second of the quickest path.
         turns: Turns that count.
         batch_sizes: The sizes that each path is tried with that does not cut batches itself.
         paths: Names of paths; ``None`` for all.

@@ -15,8 +15,8 @@ from .result import PathResult
 
 TOLERANCE = 1e-3
 """Total variation of a path's rows from those of the reference. Beyond it it computes something else, and is not timed."""
-TURN_S = 0.5
-"""A turn of the slowest path lasts about this long, if there are as many rows."""
+TURN_S, LONGEST_TURN_S = 0.5, 3.0
+"""A turn of the quickest path lasts about this long, if there are as many rows and the slowest takes no longer than the second."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def open_checked(
 
 
 def cut_rows(inputs: Inputs, paths: Sequence[TimedPath], rows: int | None, largest: int) -> Inputs:
-    """Return as many whole batches as the slowest path runs in a turn, at least one of the largest size if there are as many."""
+    """Return as many whole batches as make a turn, at least one of the largest size if there are as many."""
     if rows is not None:
         return inputs
     few = next(cut_inputs(inputs, largest))
-    slowest = max(min(_seconds(path.call(few)) for _ in range(3)) for path in paths) / count_rows(few)
-    wanted = max(int(TURN_S / slowest) // largest, 1) * largest
+    row_s = [min(_seconds(path.call(few)) for _ in range(3)) / count_rows(few) for path in paths]
+    wanted = max(int(min(TURN_S / min(row_s), LONGEST_TURN_S / max(row_s))) // largest, 1) * largest
     return next(cut_inputs(inputs, min(wanted, count_rows(inputs))))
 
 

@@ -31,7 +31,7 @@ class _Command(click.Command):
 @click.command(cls=_Command)
 @click.argument("model", required=False)
 @click.option("--data", metavar="DATA", help=DATA_HELP)
-@click.option("--rows", type=int, help="Rows of a turn; about half a second of the slowest path if it is left out.")
+@click.option("--rows", type=int, help="Rows of a turn; about half a second of the quickest path if it is left out.")
 @click.option("--turns", type=int, default=7, show_default=True, help="Turns that count.")
 @click.option("--batch-size", "batch_sizes", type=int, multiple=True, default=(8, 32, 128), show_default=True,
               help="Sizes to try for paths that do not cut batches themselves; may be repeated.")  # fmt: skip

@@ -75,7 +75,7 @@ def open_reference(request: RunRequest) -> Reference:
         DataError: The model does not take the rows; elements of an iterable may be samples as well as batches.
         OutputError: It gives something else than one row per sample, and no ``output_transform`` takes care of that.
     """
-    model, plan = open_native_model(request), request.plan_batches()
+    model, plan = open_native_model(request), request.plan_batches(is_native=True)
     try:
         inputs, raw, calls = _run_taken(model, request.example, plan.batch_size, request.output)
     except RunError as err:

@@ -54,7 +54,9 @@ class RunRequest:
     read_spread: Callable[[], Inputs] = dict
     read_held_out: Callable[[], Inputs] = dict
 
-    def plan_batches(self, *, on_cpu: bool = True, model_bytes: int = 0, fixed_batch: int | None = None) -> BatchPlan:
+    def plan_batches(
+        self, *, on_cpu: bool = True, model_bytes: int = 0, fixed_batch: int | None = None, is_native: bool = False
+    ) -> BatchPlan:
         """Return the plan of this run, for a model of `model_bytes`: the recorded one, the one given, or that of the rule.
 
         Raises:
@@ -72,7 +74,7 @@ class RunRequest:
             return plan if on_cpu else replace(plan, sessions=1, threads=1, spinning=False)
         return plan_batches(
             self.example, self.rows, on_cpu=on_cpu, cores=cpu_cores(), model_bytes=model_bytes,
-            batch_size=self.run.batch_size, fixed_batch=fixed_batch,
+            batch_size=self.run.batch_size, fixed_batch=fixed_batch, is_native=is_native,
         )  # fmt: skip
 
 

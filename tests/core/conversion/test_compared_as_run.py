@@ -41,14 +41,14 @@ class Mixing(Net):
 
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The batch sizes of the turns; one session over two cores is the fastest, at batches of 8 rows."""
+    """The batch sizes of the turns; one session over two cores is the fastest, at batches of 16 rows."""
     for module in ("open_runners", "request", "measured_plan", "measurements"):
         monkeypatch.setattr(f"fo_onnx.runtime.{module}.cpu_cores", lambda: 2)
     seen: list[int] = []
 
     def time_turn(opened: OpenedModel, batches: Iterator[Batch], count: int) -> float:
         seen.append(len(next(batches)))
-        rate = {(8, 2): 2000, (8, 1): 3000}.get((seen[-1], opened.plan.sessions), 1000)
+        rate = {(8, 2): 2000, (16, 1): 3000}.get((seen[-1], opened.plan.sessions), 1000)
         return count * seen[-1] / rate
 
     monkeypatch.setattr(measured_plan, "_time", time_turn)
@@ -71,8 +71,8 @@ def test_the_comparison_uses_the_sessions_of_the_run(turns: list[int], monkeypat
             assert engine._shared is not None
             assert list(engine._shared.opened.runners) == compared
         tuning = meta["engine"]["tuning"]
-        assert (tuning["chosen"], tuning["batch_size"], tuning["sessions"]) == (chosen, 8, 1)
-        assert meta["parity"]["batch_sizes"][0] == 8
+        assert (tuning["chosen"], tuning["batch_size"], tuning["sessions"]) == (chosen, 16, 1)
+        assert meta["parity"]["batch_sizes"][0] == 16
         assert meta["parity"]["rows"] == 256
         assert meta["parity"]["passed"] is True
 
@@ -82,8 +82,8 @@ def test_the_original_is_not_run_again_for_another_batch_size(turns: list[int]) 
     by_rule, measured = Net(), Net()
     fo.generate(by_rule, ROWS, batch_size=256, runner="onnx")
     result = fo.generate(measured, ROWS, runner="onnx")
-    assert result.meta["engine"]["batch_size"] == 8
-    assert measured.calls.count(8) <= by_rule.calls.count(8)
+    assert result.meta["engine"]["batch_size"] == 16
+    assert measured.calls.count(16) <= by_rule.calls.count(16)
 
 
 def test_rows_that_depend_on_their_batch_are_not_measured(turns: list[int]) -> None:
