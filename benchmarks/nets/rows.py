@@ -76,4 +76,4 @@ def spread_of(logits: Any) -> tuple[NDArray[np.float32], float]:
     """Return what is taken from a random net's logits, by class, and the factor after it, so that rows differ and no class wins all."""
     logits = np.asarray(logits)
     mean = logits.mean(axis=0)
-    return mean, float(3 / np.std(logits - mean))
+    return mean, float(1 / np.std(logits - mean))
