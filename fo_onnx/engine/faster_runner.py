@@ -28,6 +28,8 @@ BUDGET_S, BUDGET_SHARE = 2.0, 0.05
 """The comparison takes no longer than this many seconds or this share of the run, whichever is more, but one turn is timed."""
 MOST_GAIN = 1.5
 """Other batches than those of the rule made a framework up to so many times as fast, of nets that ONNX did not run far faster."""
+CLEAR_LEAD = 1.4
+"""If ONNX was so many times as fast while its plan was measured, both are not timed in turns."""
 MARGIN = 1.03
 """ONNX is left for what is faster by more than noise: the medians of a path against itself came to 0.97 to 1.01."""
 _KIND = "runner-speed"
@@ -41,7 +43,7 @@ class RunnerSpeed:
         native_rows_per_s: The original's median.
         onnx_rows_per_s: The exported model's.
         ratio: The median of ONNX over native, turn by turn.
-        turns: How often both were timed.
+        turns: How often both were timed in turns; 0 if one was far faster when each was timed for another purpose.
         is_native_faster: Whether the original was faster by more than noise.
         native_batch_size: The batches in which the original ran.
     """
@@ -77,6 +79,25 @@ def describe_speed(comparison: SpeedComparison, native_batch_size: int) -> Runne
     onnx, native = (statistics.median(rates) for rates in zip(*comparison.rates, strict=True))
     is_faster = comparison.is_faster(MARGIN)
     return RunnerSpeed(native, onnx, 1 / comparison.ratio, len(comparison.rates), is_faster, native_batch_size)
+
+
+def find_clear_lead(onnx_plan: BatchPlan, native_plan: BatchPlan, native_row_s: float) -> RunnerSpeed | None:
+    """Return what was measured on the way, if ONNX is that much faster that turns would say nothing else.
+
+    Args:
+        onnx_plan: That of the run in ONNX, with the rates that were measured for it.
+        native_plan: That of a native run.
+        native_row_s: The seconds per row that the first rows took natively.
+    """
+    rates = [
+        rate.rows_per_s
+        for rate in onnx_plan.measured
+        if (rate.batch_size, rate.sessions, rate.threads, rate.spinning)
+        == (onnx_plan.batch_size, onnx_plan.sessions, onnx_plan.threads, onnx_plan.spinning)
+    ]
+    if not rates or rates[0] * native_row_s < CLEAR_LEAD:
+        return None
+    return RunnerSpeed(1 / native_row_s, rates[0], rates[0] * native_row_s, 0, False, native_plan.batch_size)
 
 
 def measure_speed(

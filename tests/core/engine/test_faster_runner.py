@@ -13,8 +13,9 @@ from array_framework import Pair, pairs
 from onnx_files import WEIGHTS
 
 import fo_onnx as fo
+from fo_onnx.contracts.batch_plan import BatchPlan, MeasuredRate
 from fo_onnx.engine import choose_by_speed, faster_runner
-from fo_onnx.engine.faster_runner import RunnerSpeed, describe_speed
+from fo_onnx.engine.faster_runner import RunnerSpeed, describe_speed, find_clear_lead
 from fo_onnx.runtime.compare_speed import SpeedComparison
 
 __all__ = ["pairs"]
@@ -48,6 +49,15 @@ def test_a_comparison_in_words() -> None:
     assert speed.reason == (
         "it is faster: on the first rows of the data it ran 3e+03 rows/s and the exported model 1.5e+03, 0.50 times as many"
     )
+
+
+def test_a_clear_lead_of_onnx_needs_no_turns() -> None:
+    native = BatchPlan(64, 1, 2, False, "by rule")
+    slow, fast = MeasuredRate(1, 2, 1, False, 9000.0), MeasuredRate(16, 2, 1, False, 1500.0)
+    plan = BatchPlan(16, 2, 1, False, "measured", (slow, fast))
+    assert find_clear_lead(plan, native, 0.001) == RunnerSpeed(1000.0, 1500.0, 1.5, 0, False, 64)
+    assert find_clear_lead(plan, native, 0.0009) is None
+    assert find_clear_lead(BatchPlan(16, 2, 1, False, "by rule"), native, 0.1) is None
 
 
 @pytest.fixture
