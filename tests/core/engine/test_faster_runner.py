@@ -118,7 +118,7 @@ def test_the_original_runs_in_the_batches_in_which_it_is_fastest(
     """A call of the original takes as long for any number of rows."""
 
     def original(x: np.ndarray) -> np.ndarray:
-        time.sleep(0.005)
+        time.sleep(0.001)
         return x @ WEIGHTS
 
     monkeypatch.setattr(choose_by_speed, "LEAST_RUN_S", 0.0)
