@@ -32,7 +32,7 @@ def _is_torch(value: Any) -> bool:
 def unwrap(model: Any) -> Any:
     """Return the module within ``torch.compile`` or ``DataParallel``, or the function within ``torch.compile``."""
     while True:
-        inner = getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", None)
+        inner = _within_compile(model)
         if inner is None and type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
             inner = model.module
         if inner is None:
@@ -42,7 +42,12 @@ def unwrap(model: Any) -> Any:
 
 def is_compiled(model: Any) -> bool:
     """Return whether a model or function is what ``torch.compile`` returned."""
-    return any(getattr(model, name, None) is not None for name in ("_orig_mod", "_torchdynamo_orig_callable"))
+    return _within_compile(model) is not None
+
+
+def _within_compile(model: Any) -> Any:
+    """Return the module or function within ``torch.compile``, ``None`` if the model is not of it."""
+    return getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", None)
 
 
 def captured_values(function: Any) -> Iterator[Any]:

@@ -33,6 +33,10 @@ class MeasuredRate:
     spinning: bool
     rows_per_s: float
 
+    def is_of(self, plan: BatchPlan) -> bool:
+        """Return whether it is the rate of a plan."""
+        return all(getattr(self, name) == getattr(plan, name) for name in (*MOST, "spinning"))
+
 
 @dataclass(frozen=True)
 class BatchPlan:

@@ -89,15 +89,10 @@ def find_clear_lead(onnx_plan: BatchPlan, native_plan: BatchPlan, native_row_s: 
         native_plan: That of a native run.
         native_row_s: The seconds per row that the first rows took natively.
     """
-    rates = [
-        rate.rows_per_s
-        for rate in onnx_plan.measured
-        if (rate.batch_size, rate.sessions, rate.threads, rate.spinning)
-        == (onnx_plan.batch_size, onnx_plan.sessions, onnx_plan.threads, onnx_plan.spinning)
-    ]
-    if not rates or rates[0] * native_row_s < CLEAR_LEAD:
+    rate = next((rate.rows_per_s for rate in onnx_plan.measured if rate.is_of(onnx_plan)), 0.0)
+    if rate * native_row_s < CLEAR_LEAD:
         return None
-    return RunnerSpeed(1 / native_row_s, rates[0], rates[0] * native_row_s, 0, False, native_plan.batch_size)
+    return RunnerSpeed(1 / native_row_s, rate, rate * native_row_s, 0, False, native_plan.batch_size)
 
 
 def measure_speed(
