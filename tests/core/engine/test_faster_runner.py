@@ -165,6 +165,17 @@ def test_the_same_job_is_run_by_the_same_runner_again(measured: dict[str, Any], 
 
 
 @pytest.mark.usefixtures("pairs")
+@pytest.mark.parametrize(("batch_size", "times"), [("auto", 1), (50, 0)], ids=["one cold call", "several calls"])
+def test_a_cold_call_of_the_original_gives_nobody_a_lead(
+    measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch, batch_size: Any, times: int
+) -> None:
+    monkeypatch.setattr(choose_by_speed, "find_clear_lead", lambda *args: FASTER_ONNX)
+    dists = fo.generate(Pair(), X, batch_size=batch_size)
+    assert measured["times"] == times
+    assert dists.meta["runner"]["kind"] == ("native" if times else "onnx")
+
+
+@pytest.mark.usefixtures("pairs")
 def test_a_runner_that_fails_while_it_is_timed_stays_with_onnx(measured: dict[str, Any]) -> None:
     measured["speed"] = None
     dists = fo.generate(Pair(), X)
