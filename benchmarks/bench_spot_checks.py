@@ -31,7 +31,7 @@ RUNS = 5
 
 
 def with_fault(net: Any) -> Any:
-    """A net whose original reads rows that begin with more than 100 with their signs changed; its export does not."""
+    """A net whose original changes the signs of the logits of rows that begin with more than 100; its export does not."""
     import torch
 
     class Faulty(torch.nn.Module):
@@ -40,10 +40,10 @@ def with_fault(net: Any) -> Any:
             self.net = net
 
         def forward(self, x: Any) -> Any:
+            logits = self.net(x)
             if torch.compiler.is_compiling():
-                return self.net(x)
-            changed = x.flatten(1)[:, 0] > 100
-            return self.net(torch.where(changed.reshape(-1, *[1] * (x.ndim - 1)), -x, x))
+                return logits
+            return torch.where(x.flatten(1)[:, :1] > 100, -logits, logits)
 
     return Faulty().eval()
 

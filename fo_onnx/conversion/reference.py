@@ -23,7 +23,7 @@ from ..runtime.refused_rows import run_without_refused
 from ..runtime.request import RunRequest
 from ..runtime.turns import open_native_model
 
-TIMED_ROWS, QUICK_S = 32, 0.05
+TIMED_ROWS, QUICK_CALLS, QUICK_S = 32, 5, 0.05
 _SAY_WHICH = (
     "If it is a sample, give a sequence (with __len__ and __getitem__), a torch IterableDataset or pairs of sample and label; if it "
     "is a batch, give a torch DataLoader, a tf.data.Dataset with .batch(n), pairs of batch and labels, or one array."
@@ -125,17 +125,15 @@ def time_again(reference: Reference) -> Reference:
 
 
 def _time(model: RawModel, inputs: Inputs) -> float:
-    """Return the seconds of a call; of a quick one those of the second, since the first of its size prepares things."""
-    seconds = 0.0
-    for _ in range(2):
+    """Return the seconds of a call; of a quick one the least of several: the first of its size prepares things, others may be disturbed."""
+    calls: list[float] = []
+    while len(calls) < QUICK_CALLS and sum(calls) < QUICK_S:
         begun = time.perf_counter()
         # What refuses one row alone takes no time that counts.
         with contextlib.suppress(RunError):
             model.forward(inputs)
-        seconds = time.perf_counter() - begun
-        if seconds > QUICK_S:
-            break
-    return seconds
+        calls.append(time.perf_counter() - begun)
+    return min(calls)
 
 
 def _run_taken(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from array_framework import Pair, pairs  # noqa: F401 a fixture
 from onnx_files import WEIGHTS, expected, node, rows
 
 import fo_onnx as fo
+from fo_onnx.contracts.batch import Batch
+from fo_onnx.contracts.runner import CallTime, RunOutput
+from fo_onnx.engine import spot_checks
 from fo_onnx.sources.annotations import sample_positions
 
 pytestmark = pytest.mark.usefixtures("pairs")
@@ -28,11 +34,33 @@ def with_late_faults() -> np.ndarray:
 
 
 def test_rows_that_agree_are_counted():
-    dists = fo.generate(Pair(), rows(ROWS), progress=False)
+    dists = fo.generate(Pair(), rows(ROWS), runner="onnx", progress=False)
     checks = dists.meta["spot_checks"]
     assert checks["rows"] > 0
     assert checks["max_tv"] < 1e-6
     assert 0 < checks["seconds"] < dists.meta["timing"]["total_s"]
+
+
+@pytest.mark.parametrize(("call_s", "checked"), [(0.001, 160), (0.01, 100), (1.0, 50)])
+def test_a_check_that_takes_longer_than_expected_ends_when_its_time_is_up(monkeypatch, call_s, checked):
+    """A second of a run leaves 19 ms. Rows wait as long as they would take less, at 0.1 ms each and 50 in a call."""
+    clock = SimpleNamespace(now=0.0)
+
+    def run(inputs):
+        clock.now += call_s
+        return RunOutput(expected(inputs["x"]))
+
+    monkeypatch.setattr(spot_checks, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    original = SimpleNamespace(run=run, one_thread=nullcontext)
+    checks = spot_checks.SpotChecks(original, 1e-4, CallTime(call_s=0.0, row_s=1e-4))
+    clock.now = 1.0
+    x = rows(64)
+    for _ in range(10):
+        checks.look_at(Batch(np.arange(64), {"x": x}, None, 0), RunOutput(expected(x)))
+    assert checks.rows == 0
+    checks.finish()
+    assert checks.rows == checked
+    assert checks.seconds == pytest.approx(call_s * -(-checked // 50))
 
 
 def test_a_fault_that_comes_late_ends_the_run():
@@ -40,7 +68,7 @@ def test_a_fault_that_comes_late_ends_the_run():
     with pytest.raises(
         fo.ParityError, match=r"row \d+ \(id \d+\): the exported model differs .* begin again with runner='native'"
     ) as caught:
-        fo.generate(Pair(original), x, progress=False)
+        fo.generate(Pair(original), x, runner="onnx", progress=False)
     assert caught.value.finished is not None
     # The way out is open.
     dists = fo.generate(Pair(original), x, runner="native", progress=False)
@@ -51,9 +79,9 @@ def test_a_fault_that_comes_late_ends_the_run():
 def test_a_run_that_a_fault_ended_is_not_resumed(tmp_path):
     x, out = with_late_faults(), tmp_path / "d.parquet"
     with pytest.raises(fo.ParityError, match=r"finished rows, of the same export, are kept in .*d\.parquet\.partial"):
-        fo.generate(Pair(original), x, out=out, progress=False)
+        fo.generate(Pair(original), x, out=out, runner="onnx", progress=False)
     with pytest.raises(fo.ResumeError, match=r"the run was ended.*overwrite=True"):
-        fo.generate(Pair(original), x, out=out, resume=True, progress=False)
+        fo.generate(Pair(original), x, out=out, runner="onnx", resume=True, progress=False)
     dists = fo.generate(Pair(original), x, out=out, overwrite=True, runner="native", progress=False)
     assert len(dists) == ROWS
 
@@ -65,7 +93,7 @@ def test_a_row_that_only_the_original_refuses_ends_the_run():
         return x @ WEIGHTS
 
     with pytest.raises(fo.ParityError, match=r"the exported model differs"):
-        fo.generate(Pair(refusing), with_late_faults(), progress=False)
+        fo.generate(Pair(refusing), with_late_faults(), runner="onnx", progress=False)
 
 
 def test_a_run_goes_on_when_the_original_fails():
@@ -79,11 +107,11 @@ def test_a_run_goes_on_when_the_original_fails():
         return x @ WEIGHTS
 
     calls_before_run = 10**9
-    fo.generate(Pair(failing), rows(100), progress=False)
+    fo.generate(Pair(failing), rows(100), runner="onnx", progress=False)
     calls_before_run, calls = len(calls), []
     x = rows(ROWS)
     with pytest.warns(fo.FallbackWarning, match="no more rows of this run are spot-checked: .*out of memory"):
-        dists = fo.generate(Pair(failing), x, progress=False)
+        dists = fo.generate(Pair(failing), x, runner="onnx", progress=False)
     assert dists.meta["runner"]["kind"] == "onnx"
     assert dists.meta["spot_checks"]["rows"] == 0
     assert "out of memory" in dists.meta["spot_checks"]["failure"]
@@ -109,7 +137,7 @@ def test_a_row_that_the_original_answers_in_place_of_the_file_is_no_difference()
     )
     values = {"zero": np.array([0]), "one": np.array([1]), "limit": np.float32(100), "nan": np.float32(np.nan)}
     x = with_late_faults()
-    dists = fo.generate(Pair(nodes=nodes, output="out", initializers=values), x, progress=False)
+    dists = fo.generate(Pair(nodes=nodes, output="out", initializers=values), x, runner="onnx", progress=False)
     assert dists.meta["runner"]["kind"] == "onnx"
     assert dists.meta["spot_checks"]["rows"] > 0
     np.testing.assert_allclose(dists.probs[5_000:5_100], expected(x[5_000:5_100]), atol=1e-6)
