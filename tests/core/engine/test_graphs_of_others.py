@@ -58,6 +58,28 @@ def test_a_classifier_that_imports_its_own_operator_set_alone(tmp_path):
     assert worst(dists.slice(0, 6), np.array(want)) < 1e-6
 
 
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
+def test_a_quantised_file_gives_the_rows_that_its_integers_mean(tmp_path, operator):
+    """Two products of 255 and 127 are more than 16 bits hold, in which a processor without VNNI may add them."""
+    levels = np.random.default_rng(0).integers(100, 128, (FEATURES, CLASSES)).astype(np.int8)
+    x = np.random.default_rng(1).integers(200, 256, (50, FEATURES)).astype(np.float32)
+    nodes = [
+        node("QuantizeLinear", ["x", "one", "zero"], ["q"]),
+        node("DequantizeLinear", ["q", "one", "zero"], ["a"]),
+        node("DequantizeLinear", ["w", "scale", "signed_zero"], ["v"]),
+        node(operator, ["a", "v"], ["z"]),
+    ]
+    scale = np.float32(1e-3)
+    constants = {
+        "w": levels, "one": np.float32(1), "zero": np.uint8(0), "scale": scale, "signed_zero": np.int8(0),
+    }  # fmt: skip
+    io = ({"x": (FLOAT, ["n", FEATURES])}, {"z": (FLOAT, ["n", CLASSES])})
+    path = write_graph(tmp_path / "m.onnx", nodes, *io, constants)
+    want = softmax(x.astype(np.float64) @ levels * scale)
+    assert total_variation(want[:1], want[1:]).max() > 0.01
+    assert worst(fo.generate(path, x, output="logits"), want) < 1e-5
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_catboosts_own_files(tmp_path, classes):
     catboost = pytest.importorskip("catboost")

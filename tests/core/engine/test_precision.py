@@ -284,6 +284,7 @@ def test_spot_checks_count_the_rows_beyond_the_budget(beyond, ends):
     def check_every_row():
         for row in range(100):
             checks._take(batch, RunOutput(probs.astype(np.float32)), np.array([row]))
+        checks._begun -= 1000  # There is time for all of them.
         checks.finish()
 
     if not ends:
