@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.batch import count_rows
+from ..contracts.batch import count_rows, cut_inputs
 from ..contracts.options import FLOAT_SHARES, SIGNED, choice
 from ..contracts.precision_report import FLOAT32, PrecisionReport, PrecisionTrial
 from ..control.run_control import current
@@ -224,11 +224,25 @@ class _Search:
             place = placements(place.device, name, available_providers())[0]
         elif name == "bf16":
             place = place_in_bf16()
+            self._require_bf16(place)
         else:
             loaded = quantize(loaded, name, self._rows.calibration, self._folder)
             place = Placement("cpu", KINDS["cpu"], disabled_optimizers=SLOWER_OPTIMIZERS)
         # Cut as in float32.
         return loaded, open_onnx_runners(loaded, replace(self._request, recorded_plan=self._opened.plan), [place])
+
+    def _require_bf16(self, place: Placement) -> None:
+        """Raise `DeviceError` if OpenVINO gives the rows of float32: on a processor without bfloat16 it does not say so."""
+        plan, rows = replace(self._opened.plan, sessions=1), []
+        batch = next(cut_inputs(self._request.example, plan.batch_size))
+        for each in (place, *placements("openvino", FLOAT32, available_providers())):
+            opened = open_onnx_runners(self._loaded, replace(self._request, recorded_plan=plan), [each])
+            try:
+                rows.append(opened.runners[0].run(batch).probs)
+            finally:
+                opened.close()
+        if np.array_equal(rows[0], rows[1], equal_nan=True):
+            raise DeviceError("OpenVINO has no bfloat16 on this processor, and gives the rows of float32")
 
     def _asking(self, opened: OpenedModel) -> OpenedModel:
         """Return runners that ask the original, as those in float32 do."""

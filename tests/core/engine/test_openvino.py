@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -18,6 +20,10 @@ pytestmark = [
     pytest.mark.skipif(PROVIDER not in onnxruntime.get_available_providers(), reason=f"no {PROVIDER}"),
 ]
 X = images(1500)
+PROCESSOR = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+needs_bf16 = pytest.mark.skipif(
+    not any(flag in PROCESSOR for flag in ("avx512_bf16", "amx_bf16")), reason="the processor has no bfloat16"
+)
 
 
 @pytest.fixture
@@ -25,6 +31,7 @@ def path(tmp_path):
     return convolutional(tmp_path / "net.onnx")
 
 
+@needs_bf16
 def test_bf16_is_tried_and_runs_where_it_is_the_fastest(path, monkeypatch):
     def compare(first, second):
         return SpeedComparison(((1.0, 3.0 if second.runners[0].device == "openvino:0" else 2.0),))
@@ -41,6 +48,17 @@ def test_bf16_is_tried_and_runs_where_it_is_the_fastest(path, monkeypatch):
     assert again.probs.tobytes() == lower.probs.tobytes()
 
 
+@pytest.mark.skipif("avx512" in PROCESSOR or "avx_ne_convert" in PROCESSOR, reason="OpenVINO has bfloat16 here")
+def test_a_processor_without_bf16_has_no_rows_in_it(path):
+    """OpenVINO takes bfloat16 for a wish, and runs in float32."""
+    stays = fo.generate(path, X, precision="auto", progress=False)
+    (trial,) = (trial for trial in stays.meta["precision"]["trials"] if trial["name"] == "bf16")
+    assert trial["problem"] == "OpenVINO has no bfloat16 on this processor, and gives the rows of float32"
+    with pytest.raises(fo.OptionError, match=r"precision='bf16' was asked for, and cannot be had: OpenVINO has no"):
+        fo.generate(path, X, precision="bf16", progress=False)
+
+
+@needs_bf16
 def test_a_run_in_bf16_is_resumed(path, tmp_path):
     out = tmp_path / "d.parquet"
     options = {"precision": "bf16", "batch_size": 50, "out": out, "progress": False}
