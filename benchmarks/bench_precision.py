@@ -26,7 +26,6 @@ from .measuring import Comparison, take_turns, write
 from .nets import rows
 from .nets.torch_nets import CONVOLUTIONAL, train_on_digits
 
-EPOCHS = {"cnn": 12, "resnet18": 4, "resnet50": 4, "mobilenet": 6}
 ROWS = {"cnn": 20_000, "resnet18": 2_000, "resnet50": 800, "mobilenet": 2_000}
 LONG_RUN_S = 120.0
 """Plans are chosen as for a run of about this length."""
@@ -44,7 +43,7 @@ def open_engine(path: Path, x: NDArray[np.float32], rows_per_s: float, **options
 def compare(name: str, turns: int, folder: Path) -> tuple[list[Comparison], dict[str, object]]:
     """Train, export and measure a net."""
     begun = time.monotonic()
-    net = train_on_digits(name, EPOCHS[name])
+    net = train_on_digits(name)
     x = rows.colour_digits(ROWS[name], CONVOLUTIONAL[name][1])
     path = folder / f"{name}.onnx"
     fo.export(net, x[:64], path)
@@ -97,11 +96,11 @@ def main() -> None:
     """Print the ratios; exit code 1 where they are below what is promised."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--net", choices=tuple(EPOCHS), action="append", help="only this one; may be repeated")
+    parser.add_argument("--net", choices=tuple(CONVOLUTIONAL), action="append", help="only this one; may be repeated")
     chosen = parser.parse_args()
     found, facts = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in chosen.net or EPOCHS:
+        for name in chosen.net or CONVOLUTIONAL:
             comparisons, facts[name] = compare(name, chosen.turns, Path(folder))
             found += comparisons
     ratios = [c.ratio.median for c in found if "auto" in c.name]

@@ -16,7 +16,7 @@ from torch import nn
 
 from . import rows
 
-EPOCHS, NOISE = 12, 0.25
+EPOCHS, NOISE, RATE = 12, 0.25, 2e-3
 
 
 def _mlp() -> nn.Module:
@@ -154,16 +154,19 @@ class Recurrent(nn.Module):
 
 
 def _trained(net: nn.Module, samples: np.ndarray, epochs: int = EPOCHS) -> nn.Module:
-    """Return the net, trained on the digits."""
+    """Return the net, trained on the digits with noise of many strengths, by steps that become small in the end."""
     x, y = torch.from_numpy(np.ascontiguousarray(samples)), torch.from_numpy(rows.digits(28)[1])
-    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+    optimiser = torch.optim.AdamW(net.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * -(-len(x) // 64))
     order = torch.Generator().manual_seed(0)
     for _ in range(epochs):
         for chosen in torch.randperm(len(x), generator=order).split(64):
             optimiser.zero_grad()
-            noise = NOISE * torch.randn(x[chosen].shape, generator=order)
+            strength = 2 * NOISE * torch.rand(len(chosen), *[1] * (x.ndim - 1), generator=order)
+            noise = strength * torch.randn(x[chosen].shape, generator=order)
             nn.functional.cross_entropy(net(x[chosen] + noise), y[chosen]).backward()
             optimiser.step()
+            schedule.step()
     return net.eval()
 
 
@@ -184,30 +187,30 @@ def _spread(net: nn.Module, samples: np.ndarray) -> nn.Module:
     return net
 
 
-CONVOLUTIONAL: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "cnn": (_cnn, 32),
-    "resnet18": (functools.partial(_resnet, (2, 2, 2, 2), is_bottleneck=False), 64),
-    "resnet50": (functools.partial(_resnet, (3, 4, 6, 3), is_bottleneck=True), 64),
-    "mobilenet": (_mobilenet, 96),
+CONVOLUTIONAL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    "cnn": (_cnn, 32, EPOCHS),
+    "resnet18": (functools.partial(_resnet, (2, 2, 2, 2), is_bottleneck=False), 64, 8),
+    "resnet50": (functools.partial(_resnet, (3, 4, 6, 3), is_bottleneck=True), 64, 10),
+    "mobilenet": (_mobilenet, 96, 8),
 }
-"""The nets for images, and the side of these."""
+"""The nets for images, the side of these, and the epochs that are enough to learn the digits."""
 
 
-def train_on_digits(name: str, epochs: int) -> nn.Module:
+def train_on_digits(name: str) -> nn.Module:
     """Return one of the convolutional nets, trained on enlarged digits in three equal channels."""
     torch.manual_seed(0)
-    make, side = CONVOLUTIONAL[name]
+    make, side, epochs = CONVOLUTIONAL[name]
     return _trained(make(), rows.in_colour(rows.digits(side)[0]), epochs)
 
 
 def _spread_on_images(name: str) -> nn.Module:
-    make, side = CONVOLUTIONAL[name]
+    make, side, _ = CONVOLUTIONAL[name]
     return _spread(make(), rows.images(64, side))
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "mlp": _mlp,
-    "cnn": lambda: train_on_digits("cnn", EPOCHS),
+    "cnn": lambda: train_on_digits("cnn"),
     **{name: functools.partial(_spread_on_images, name) for name in ("resnet18", "resnet50", "mobilenet")},
     "vit": _vit,
     "bert": _bert,
