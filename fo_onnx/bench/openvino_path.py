@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..contracts.spec import OutputKind
 from ..distributions.probabilities import apply_head
 from ..models.onnx_model import OnnxModel
 from ..runtime.inputs import InputBinder
-from .paths import BenchPath, Probs, RunningPath, choose_output
+from .paths import BenchPath, Probs, RunningPath, RunsAll, choose_output
 
 NAME = "openvino"
 HINTS = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
@@ -33,9 +33,21 @@ def openvino_path(model: OnnxModel, kind: OutputKind, temperature: float) -> Ben
 
 @contextlib.contextmanager
 def _open(model: OnnxModel, kind: OutputKind, temperature: float) -> Iterator[RunningPath]:
+    yield RunningPath(open_in_openvino(model, kind, temperature, HINTS))
+
+
+def open_in_openvino(model: OnnxModel, kind: OutputKind, temperature: float, hints: Mapping[str, str]) -> RunsAll:
+    """Return a call that runs rows in OpenVINO, by a queue of as many requests as its hints make it wish for; one without any.
+
+    Args:
+        model: The file.
+        kind: What its output means, if it is no export of this package.
+        temperature: Of the softmax.
+        hints: OpenVINO's.
+    """
     import openvino
 
-    compiled = openvino.Core().compile_model(str(model.path), "CPU", HINTS)
+    compiled = openvino.Core().compile_model(str(model.path), "CPU", dict(hints))
     output, meaning = choose_output(model, kind)
     binder = InputBinder(model.spec)
 
@@ -55,4 +67,4 @@ def _open(model: OnnxModel, kind: OutputKind, temperature: float) -> Iterator[Ru
         queue.wait_all()
         return apply_head(np.concatenate(raw), meaning, temperature)[0].astype(np.float32, copy=False)
 
-    yield RunningPath(run)
+    return run

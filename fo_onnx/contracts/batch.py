@@ -102,6 +102,11 @@ def pad_rows(array: Array, rows: int) -> Array:
     return array if missing <= 0 else join_arrays([array, np.repeat(array[-1:], missing, axis=0)])
 
 
+def cut_padded(inputs: Inputs, size: int) -> list[Inputs]:
+    """Return inputs of `size` rows each, in order; the last ones have copies of the last row where rows are missing."""
+    return [{name: pad_rows(array, size) for name, array in part.items()} for part in cut_inputs(inputs, size)]
+
+
 def restore_batch_axis(output: Array, rows: int) -> Array:
     """Return a model's output with the batch axis that a model which squeezes loses for a batch of one row."""
     return output[None] if rows == 1 and output.shape[:1] != (1,) else output

@@ -22,9 +22,9 @@ from ..control.run_control import current
 from ..conversion.quantize import SLOWER_OPTIMIZERS, digest_rows, quantize
 from ..errors import DataError, DeviceError, ExportError, ModelError, OptionError, OutputError, ParityError, RunError
 from ..models.onnx_model import LoadedOnnx
-from ..runtime.compare_speed import Workload, compare_speed
+from ..runtime.compare_speed import compare_speed, workload_of
 from ..runtime.devices import KINDS, Placement, place_in_bf16, placements
-from ..runtime.measured_plan import choose_measured_plan, recall_plan
+from ..runtime.measured_plan import open_measured
 from ..runtime.measurements import Measurements
 from ..runtime.open_runners import open_onnx_runners
 from ..runtime.opened import OpenedModel
@@ -148,22 +148,19 @@ class _Search:
         _, loaded, lowered = self._best
         for runner in self._opened.runners:
             runner.close()
-        lowered = self._asking(self._cut_anew(loaded, lowered))
+        if loaded is not self._loaded:
+            # So far it was cut as in float32.
+            place = lowered.placement
+            assert place is not None
+            lowered.close()
+            lowered = open_measured(loaded, self._request, place)
+        lowered = self._asking(lowered)
         float32 = self._opened
         lowered = replace(
             lowered, sha256=float32.sha256, parity=float32.parity, path=float32.path, original=float32.original,
             resources=float32.resources, precision=self._report,
         )  # fmt: skip
         return loaded, lowered
-
-    def _cut_anew(self, loaded: LoadedOnnx, opened: OpenedModel) -> OpenedModel:
-        """Return a model cut and spread as is best in its precision, which is measured, or was before, as in float32."""
-        assert opened.placement is not None
-        planned = recall_plan(self._request, loaded, [opened.placement])
-        if planned is self._request:
-            return choose_measured_plan(opened, loaded, self._request)
-        opened.close()
-        return open_onnx_runners(loaded, planned, [opened.placement])
 
     def _search_int8(self) -> None:
         """Try int8: the whole net, then less and less of it until it is within the budget; then the other sign of the best."""
@@ -195,7 +192,7 @@ class _Search:
         try:
             asking = self._asking(opened)
             distances, flips = judge(asking, self._rows)
-            float32, lower = (Workload(each.runners, self._rows.timed) for each in (self._opened, asking))
+            float32, lower = (workload_of(each, self._request.example) for each in (self._opened, asking))
             speed = compare_speed(float32, lower) if is_timed else None
             trial = PrecisionTrial(
                 name, None if speed is None else speed.ratio, float(np.percentile(distances, 99)),
@@ -228,7 +225,9 @@ class _Search:
         else:
             loaded = quantize(loaded, name, self._rows.calibration, self._folder)
             place = Placement("cpu", KINDS["cpu"], disabled_optimizers=SLOWER_OPTIMIZERS)
-        # Cut as in float32.
+        if loaded is self._loaded:
+            return loaded, open_measured(loaded, self._request, place)
+        # One of several files is cut as in float32 until one is chosen.
         return loaded, open_onnx_runners(loaded, replace(self._request, recorded_plan=self._opened.plan), [place])
 
     def _require_bf16(self, place: Placement) -> None:

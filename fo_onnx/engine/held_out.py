@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.batch import Batch, Inputs, count_rows, cut_inputs, pad_rows
+from ..contracts.batch import Batch, Inputs, count_rows, cut_inputs
 from ..contracts.runner import RunOutput
 from ..control.run_control import current
 from ..conversion.batch_effects import Floats, row_distances
@@ -25,12 +25,11 @@ LEAST_JUDGED = 100
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The rows of a choice. `expected` is what float32 gives for those that judge; `timed` are batches of the run's size."""
+    """The rows of a choice. `expected` is what float32 gives for those that judge."""
 
     calibration: Inputs
     judged: Inputs
     expected: Floats
-    timed: list[Inputs]
 
 
 def hold_out(opened: OpenedModel, request: RunRequest) -> HeldOut | str:
@@ -49,13 +48,7 @@ def hold_out(opened: OpenedModel, request: RunRequest) -> HeldOut | str:
             f"{judging.sum()} rows of the data are left to judge it with, after the first {count_rows(request.example)} and those that "
             f"calibrate, and at least {LEAST_JUDGED} are needed"
         )
-    size = opened.plan.batch_size
-    timed = [
-        {name: pad_rows(array, size) for name, array in batch.items()} for batch in cut_inputs(request.example, size)
-    ]
-    return HeldOut(
-        _take(inputs, usable[~judging]), _take(inputs, usable[judging]), expected[usable[judging]], list(timed)
-    )
+    return HeldOut(_take(inputs, usable[~judging]), _take(inputs, usable[judging]), expected[usable[judging]])
 
 
 def _take(inputs: Inputs, rows: Any) -> Inputs:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..contracts.batch import Batch, Inputs, count_rows
+from ..contracts.batch import Batch, Inputs, count_rows, cut_padded
 from ..contracts.runner import Runner
 from ..control.run_control import current
+from .opened import OpenedModel
 from .workers import Failure, run_batches
 
 MOST_TURNS, TURN_S, REST_S = 5, 0.1, 0.05
@@ -34,6 +35,11 @@ class Workload:
 
     runners: Sequence[Runner]
     batches: Sequence[Inputs]
+
+
+def workload_of(opened: OpenedModel, inputs: Inputs) -> Workload:
+    """Return how an open model runs such rows: in whole batches, on all of its runners."""
+    return Workload(opened.runners, cut_padded(inputs, opened.plan.batch_size))
 
 
 @dataclass(frozen=True)

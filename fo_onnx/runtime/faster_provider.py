@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.batch import cut_inputs, pad_rows
-from ..contracts.batch_plan import BatchPlan
+from ..contracts.batch import cut_inputs
 from ..distributions.probabilities import total_variation
 from ..errors import DeviceError, ModelError, OutputError, RunError
 from ..models.onnx_model import LoadedOnnx
-from .compare_speed import SpeedComparison, Workload, compare_speed
-from .devices import KINDS, cpu_cores, placements
+from .compare_speed import SpeedComparison, compare_speed, workload_of
+from .devices import KINDS, placements
+from .measured_plan import open_measured
 from .measurements import Measurements
-from .open_runners import open_onnx_runners
 from .opened import OpenedModel
 from .request import RunRequest
 from .session import available_providers, runtime
@@ -47,38 +46,26 @@ def take_faster_provider(opened: OpenedModel, loaded: LoadedOnnx, request: RunRe
         or KINDS["openvino"] not in available_providers()
     ):  # fmt: skip
         return opened
-    store, key = Measurements.of_user(), _key(opened, loaded, request)
-    # As it is cut, and with one session over all threads.
-    plans = {plan.sessions: plan for plan in (replace(opened.plan, sessions=1, threads=cpu_cores()), opened.plan)}
+    # OpenVINO has a plan of its own.
+    request = replace(request, recorded_plan=None)
+    store, key = Measurements.of_user(), _key(loaded, request)
     known = store.read(KIND, key)
     if known is not None:
-        return _open_known(opened, loaded, request, plans, known)
+        other = _open_same(opened, loaded, request) if known.get("is_faster") is True else None
+        return opened if other is None else _replace_runners(opened, other, float(known.get("speedup", 1.0)))
     if request.rows is None or request.rows < LEAST_RUN_S * max(rate.rows_per_s for rate in opened.plan.measured):
         return opened
     log.info("%s: trying OpenVINO", opened.spec.name)
-    best, speedup = opened, 1.0
-    for plan in plans.values():
-        other = _open_same(opened, loaded, replace(request, recorded_plan=plan))
-        if other is None:
-            break
-        speed = _compare(opened, other, request)
-        slower = other
-        if speed is not None and speed.is_faster() and speed.ratio > speedup:
-            best, slower, speedup = other, best, speed.ratio
-        if slower is not opened:
-            slower.close()
-    is_other = best is not opened
-    store.keep(KIND, key, {"sessions": best.plan.sessions if is_other else 0, "speedup": speedup})
-    return _replace_runners(opened, best, speedup) if is_other else opened
-
-
-def _open_known(
-    opened: OpenedModel, loaded: LoadedOnnx, request: RunRequest, plans: dict[int, BatchPlan], known: dict[str, Any]
-) -> OpenedModel:
-    """Return what was chosen before, if it gives the same rows still."""
-    plan = plans.get(known.get("sessions", 0))
-    other = None if plan is None else _open_same(opened, loaded, replace(request, recorded_plan=plan))
-    return opened if other is None else _replace_runners(opened, other, float(known.get("speedup", 1.0)))
+    other = _open_same(opened, loaded, request)
+    speed = None if other is None else _compare(opened, other, request)
+    is_faster = speed is not None and speed.is_faster()
+    store.keep(KIND, key, {"is_faster": is_faster, "speedup": None if speed is None else speed.ratio})
+    if other is None:
+        return opened
+    if speed is None or not is_faster:
+        other.close()
+        return opened
+    return _replace_runners(opened, other, speed.ratio)
 
 
 def _replace_runners(opened: OpenedModel, other: OpenedModel, speedup: float) -> OpenedModel:
@@ -89,9 +76,9 @@ def _replace_runners(opened: OpenedModel, other: OpenedModel, speedup: float) ->
 
 
 def _open_same(opened: OpenedModel, loaded: LoadedOnnx, request: RunRequest) -> OpenedModel | None:
-    """Return the model on OpenVINO; ``None`` if it does not run there, or its first rows are not the same."""
+    """Return the model on OpenVINO, cut as is best there; ``None`` if it does not run there, or its first rows are not the same."""
     try:
-        other = open_onnx_runners(loaded, request, placements("openvino", "float32", available_providers()))
+        other = open_measured(loaded, request, placements("openvino", "float32", available_providers())[0])
     except _REFUSALS as err:
         log.info("%s does not run on OpenVINO: %s", opened.spec.name, err)
         return None
@@ -111,21 +98,14 @@ def _open_same(opened: OpenedModel, loaded: LoadedOnnx, request: RunRequest) -> 
 
 
 def _compare(opened: OpenedModel, other: OpenedModel, request: RunRequest) -> SpeedComparison | None:
-    size = opened.plan.batch_size
-    batches = [
-        {name: pad_rows(array, size) for name, array in batch.items()} for batch in cut_inputs(request.example, size)
-    ]
     try:
-        return compare_speed(Workload(opened.runners, batches), Workload(other.runners, batches))
+        return compare_speed(workload_of(opened, request.example), workload_of(other, request.example))
     except _REFUSALS as err:
         log.info("%s is not run on OpenVINO: %s", opened.spec.name, err)
         return None
 
 
-def _key(opened: OpenedModel, loaded: LoadedOnnx, request: RunRequest) -> dict[str, Any]:
+def _key(loaded: LoadedOnnx, request: RunRequest) -> dict[str, Any]:
     """Return what the choice depends on, besides the machine."""
-    plan = opened.plan
-    return {
-        "model": loaded.model.sha256, "onnxruntime": runtime().__version__, "batch_size": plan.batch_size, "sessions": plan.sessions,
-        "threads": plan.threads, "rows": [[name, str(a.dtype), a.shape[1:]] for name, a in request.example.items()],
-    }  # fmt: skip
+    rows = [[name, str(array.dtype), array.shape[1:]] for name, array in request.example.items()]
+    return {"model": loaded.model.sha256, "onnxruntime": runtime().__version__, "rows": rows}

@@ -18,7 +18,7 @@ from ..control.run_control import begin, current
 from ..errors import FoOnnxError, first_line
 from ..models.onnx_model import LoadedOnnx
 from ..store.user_cache import warn_once
-from .devices import Placement, cpu_cores
+from .devices import KINDS, Placement, cpu_cores
 from .measurements import Measurements
 from .open_runners import open_onnx_runners
 from .opened import OpenedModel
@@ -30,10 +30,23 @@ from .workers import Failure, run_in_threads
 
 log = logging.getLogger("fo_onnx.engine")
 KIND = "batch-plan"
+ON_CORES = (KINDS["cpu"], KINDS["openvino"])
+"""Providers whose sessions share the machine's cores, so that it matters how a run is cut and spread."""
 BATCH_S = 5e-5
 """Added for each batch: reading, checking and writing one took 40 to 60 µs, for small rows in memory."""
 REST_S = 0.01
 """Between turns, so that threads which still spin for the last one do not slow the next one down."""
+
+
+def open_measured(loaded: LoadedOnnx, request: RunRequest, place: Placement) -> OpenedModel:
+    """Open sessions at a place, cut and spread as is best there: as was measured before, or is now; by rule if neither is to be.
+
+    Raises:
+        DeviceError, ModelError, OutputError: See `open_onnx_runners`.
+    """
+    planned = recall_plan(request, loaded, [place])
+    opened = open_onnx_runners(loaded, planned, [place])
+    return opened if planned is not request else choose_measured_plan(opened, loaded, request)
 
 
 def recall_plan(request: RunRequest, loaded: LoadedOnnx, candidates: list[Placement]) -> RunRequest:
@@ -42,10 +55,10 @@ def recall_plan(request: RunRequest, loaded: LoadedOnnx, candidates: list[Placem
     A run that is short by rule is cut by rule, as it was before anything was measured. A plan that was chosen in haste
     does not hold for longer runs.
     """
-    if not _is_open(request) or [p.provider for p in candidates] != ["CPUExecutionProvider"]:
+    if not _is_open(request) or len(candidates) != 1 or candidates[0].provider not in ON_CORES:
         return request
     rows = request.rows
-    value = Measurements.of_user().read(KIND, _key(request, loaded))
+    value = Measurements.of_user().read(KIND, _key(request, loaded, candidates[0]))
     if value is None or rows is None:
         return request
     try:
@@ -68,7 +81,7 @@ def choose_measured_plan(opened: OpenedModel, loaded: LoadedOnnx, request: RunRe
         request: What it was opened for. Its rows must not depend on their batch.
     """
     rule, rows, place = opened.plan, request.rows, opened.placement
-    if not _is_open(request) or rows is None or place is None or place.provider != "CPUExecutionProvider":
+    if not _is_open(request) or rows is None or place is None or place.provider not in ON_CORES:
         return opened
     if opened.spec.fixed_batch is not None or count_rows(request.example) == 0:
         return opened
@@ -84,13 +97,13 @@ def choose_measured_plan(opened: OpenedModel, loaded: LoadedOnnx, request: RunRe
     chosen = opened
     try:
         search = search_plan(
-            rule, rows, _other_sessions(rule, loaded.size_bytes), time_batches,
+            rule, rows, _other_sessions(rule, loaded.size_bytes, place), time_batches,
             opening_s=_opening_s(opened), left_s=current().left_s(),
         )  # fmt: skip
         if search is not None:
             # What is known of the file itself goes with whichever sessions run it.
             chosen = replace(layouts[_layout(search.plan)], plan=search.plan, parity=opened.parity, path=opened.path)
-            _keep(search, request, loaded)
+            _keep(search, request, loaded, place)
     except (Failure, FoOnnxError) as err:
         # The run names the row, or opens the sessions again, and fails as it would have without a search.
         reason = first_line(err.error if isinstance(err, Failure) else err, with_kind=False)
@@ -120,15 +133,17 @@ def _layout(plan: BatchPlan) -> tuple[int, int, bool]:
     return plan.sessions, plan.threads, plan.spinning
 
 
-def _other_sessions(rule: BatchPlan, model_bytes: int) -> list[BatchPlan]:
+def _other_sessions(rule: BatchPlan, model_bytes: int, place: Placement) -> list[BatchPlan]:
     """Return sessions beside those of the rule: one over all cores, and the same with the other choice of spinning.
 
-    As all of them are open at a time, those are left out whose weights would not fit beside the others.
+    OpenVINO's threads are its own, whose spinning is not chosen. As all sessions are open at a time, those are left out whose weights
+    would not fit beside the others.
     """
-    one = replace(rule, sessions=1, threads=cpu_cores(), spinning=True)
-    others = [] if rule.threads == 1 else [replace(rule, spinning=not rule.spinning)]
+    may_spin = place.provider == KINDS["cpu"]
+    one = replace(rule, sessions=1, threads=cpu_cores(), spinning=may_spin)
+    others = [replace(rule, spinning=not rule.spinning)] if may_spin and rule.threads > 1 else []
     if rule.sessions > 1:
-        others += [one, replace(one, spinning=False)]
+        others += [one, replace(one, spinning=False)] if may_spin else [one]
     fitting, open_sessions = [], rule.sessions
     for other in others:
         if (open_sessions + other.sessions) * model_bytes <= WEIGHTS_LIMIT_BYTES:
@@ -161,13 +176,14 @@ def _time(opened: OpenedModel, batches: Iterator[Batch], count: int) -> float:
         return time.perf_counter() - begun + count * BATCH_S
 
 
-def _key(request: RunRequest, loaded: LoadedOnnx) -> dict[str, Any]:
+def _key(request: RunRequest, loaded: LoadedOnnx, place: Placement) -> dict[str, Any]:
     """Return what a measured plan depends on besides the machine."""
     # What was fused or quantised since the file was read counts too.
     graph = (loaded.proto if loaded.fused is None else loaded.fused.model).graph
     operators = [f"{node.domain} {node.op_type}" for node in graph.node]
     return {
         "model": loaded.model.sha256,
+        "place": [place.provider, place.options],
         "operators": hashlib.sha256("\n".join(operators).encode()).hexdigest(),
         "precision": request.run.precision,
         "onnxruntime": runtime().__version__,
@@ -175,10 +191,10 @@ def _key(request: RunRequest, loaded: LoadedOnnx) -> dict[str, Any]:
     }
 
 
-def _keep(search: PlanSearch, request: RunRequest, loaded: LoadedOnnx) -> None:
+def _keep(search: PlanSearch, request: RunRequest, loaded: LoadedOnnx, place: Placement) -> None:
     value = {
         "plan": search.plan.to_record(),
         "rule_rows_per_s": search.rule_rows_per_s,
         "most_rows": request.rows if search.is_hasty else None,
     }
-    Measurements.of_user().keep(KIND, _key(request, loaded), value)
+    Measurements.of_user().keep(KIND, _key(request, loaded, place), value)

@@ -38,7 +38,7 @@ def speeds(monkeypatch):
             return opened
         return replace(opened, plan=replace(opened.plan, measured=(rate,)))
 
-    for module in ("fo_onnx.engine.open_file", "fo_onnx.engine.choose_precision", "fo_onnx.conversion.prepare"):
+    for module in ("fo_onnx.engine.open_file", "fo_onnx.conversion.prepare"):
         monkeypatch.setattr(f"{module}.choose_measured_plan", measured)
     ratio, compared = [2.0], []
 
@@ -73,7 +73,9 @@ def test_the_faster_provider_is_taken_recorded_and_taken_again(path, speeds):
 
 def test_where_it_is_slower_nothing_changes(path, speeds):
     speeds[0][:] = [1.0]
-    stays = run(path)
+    stays, again = run(path), run(path)
+    assert len(speeds[1]) == 1, "that it is slower is kept too"
+    assert again.meta["engine"]["device"] == "cpu"
     assert stays.meta["engine"]["provider"] == "CPUExecutionProvider"
     assert stays.meta["engine"]["provider_speedup"] is None
     assert stays.probs.tobytes() == run(path, device="cpu").probs.tobytes()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from fresh_python import run_python
 from onnx_files import FEATURES, expected, linear, node, rows
@@ -217,6 +218,20 @@ def test_a_record_of_something_else_is_not_taken(
     assert tuning(generate(path))["chosen"] == "measured"
     assert "before is not usable" in caplog.text
     assert tuning(generate(path))["chosen"] == "as recorded"
+
+
+@pytest.mark.openvino
+@pytest.mark.skipif("OpenVINOExecutionProvider" not in onnxruntime.get_available_providers(), reason="no OpenVINO")
+def test_openvino_has_a_plan_of_its_own(turns: list[Turn], path: Path) -> None:
+    on_cpu = tuning(generate(path, device="cpu"))
+    turns.clear()
+    first, again = (tuning(generate(path, device="openvino")) for _ in range(2))
+    assert (first["chosen"], cut(first)) == ("measured", (FASTEST, 2, 1, False))
+    assert again == first | {"chosen": "as recorded"}
+    # Its threads are not told to spin or not.
+    assert {spinning for *_, spinning in turns} == {False}
+    assert (2 * FASTEST, 1, 2, False) in {cut(rate) for rate in first["measured"]}
+    assert tuning(generate(path, device="cpu")) == on_cpu | {"chosen": "as recorded"}
 
 
 def test_a_choice_in_haste_does_not_hold_for_longer_runs(
