@@ -37,7 +37,7 @@ def _open(model: OnnxModel, kind: OutputKind, temperature: float) -> Iterator[Ru
 
 
 def open_in_openvino(model: OnnxModel, kind: OutputKind, temperature: float, hints: Mapping[str, str]) -> RunsAll:
-    """Return a call that runs rows in OpenVINO, by a queue of as many requests as its hints make it wish for; one without any.
+    """Return a call that runs rows in OpenVINO, by a queue of as many requests as it wishes for with its hints.
 
     Args:
         model: The file.

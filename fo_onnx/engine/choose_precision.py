@@ -148,8 +148,8 @@ class _Search:
         _, loaded, lowered = self._best
         for runner in self._opened.runners:
             runner.close()
-        if loaded is not self._loaded:
-            # So far it was cut as in float32.
+        if loaded is not self._loaded and self._opened.plan.measured:
+            # So far it was cut as in float32; what is cut by rule there is so in any precision.
             place = lowered.placement
             assert place is not None
             lowered.close()

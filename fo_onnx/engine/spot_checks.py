@@ -95,7 +95,7 @@ class SpotChecks:
         if self.failure is not None:
             return
         now = time.perf_counter()
-        left_s = TIME_SHARE * (now - self._begun) - self.seconds
+        left_s = self._left_s(now)
         count = min(ROWS_OF_BATCH, self._size, len(batch))
         if self._seconds_alone(self._count + count) > left_s:
             return
@@ -108,7 +108,7 @@ class SpotChecks:
         self.seconds += time.perf_counter() - now
 
     def finish(self) -> None:
-        """Check the rows that wait, which nothing runs beside now. Raises `ParityError` if one differs."""
+        """Check the rows that wait, while there is time; nothing runs beside now. Raises `ParityError` if one differs."""
         now = time.perf_counter()
         if self._waiting and self.failure is None:
             self._check()
@@ -118,6 +118,9 @@ class SpotChecks:
         """Return the record of the checks, as JSON types."""
         beyond = {} if self._tv_budget is None else {"beyond_budget": self.beyond}
         return {"rows": self.rows, "max_tv": self.max_tv, "seconds": self.seconds, "failure": self.failure} | beyond
+
+    def _left_s(self, now: float) -> float:
+        return TIME_SHARE * (now - self._begun) - self.seconds
 
     def _seconds_alone(self, rows: int) -> float:
         return COLD_S + -(-rows // self._rows_of_call) * self._alone.call_s + rows * self._alone.row_s
@@ -134,7 +137,8 @@ class SpotChecks:
         self._bytes += sum(array.nbytes for array in inputs.values())
 
     def _check(self) -> None:
-        until = time.perf_counter() + TIME_SHARE * (time.perf_counter() - self._begun) - self.seconds
+        now = time.perf_counter()
+        until = now + self._left_s(now)
         waiting = self._waiting
         self._waiting, self._count, self._bytes = [], 0, 0
         self._rng.shuffle(waiting)

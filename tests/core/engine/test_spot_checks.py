@@ -45,9 +45,11 @@ def test_rows_that_agree_are_counted():
 def test_a_check_that_takes_longer_than_expected_ends_when_its_time_is_up(monkeypatch, call_s, checked):
     """A second of a run leaves 19 ms. Rows wait as long as they would take less, at 0.1 ms each and 50 in a call."""
     clock = SimpleNamespace(now=0.0)
+    seen = set()
 
     def run(inputs):
         clock.now += call_s
+        seen.update(inputs["x"][:, 0].tolist())
         return RunOutput(expected(inputs["x"]))
 
     monkeypatch.setattr(spot_checks, "time", SimpleNamespace(perf_counter=lambda: clock.now))
@@ -55,12 +57,16 @@ def test_a_check_that_takes_longer_than_expected_ends_when_its_time_is_up(monkey
     checks = spot_checks.SpotChecks(original, 1e-4, CallTime(call_s=0.0, row_s=1e-4))
     clock.now = 1.0
     x = rows(64)
-    for _ in range(10):
+    for number in range(10):
+        x[:, 0] = number
         checks.look_at(Batch(np.arange(64), {"x": x}, None, 0), RunOutput(expected(x)))
     assert checks.rows == 0
     checks.finish()
     assert checks.rows == checked
     assert checks.seconds == pytest.approx(call_s * -(-checked // 50))
+    # They are of any of the five batches that wait, not of the first ones.
+    assert len(seen) == -(-checked // 32)
+    assert len(seen) == 5 or seen != set(range(len(seen)))
 
 
 def test_a_fault_that_comes_late_ends_the_run():
@@ -70,6 +76,8 @@ def test_a_fault_that_comes_late_ends_the_run():
     ) as caught:
         fo.generate(Pair(original), x, runner="onnx", progress=False)
     assert caught.value.finished is not None
+    row = int(str(caught.value).partition("row ")[2].partition(" ")[0])
+    assert x[row, 0] == 101
     # The way out is open.
     dists = fo.generate(Pair(original), x, runner="native", progress=False)
     assert len(dists) == ROWS
