@@ -1,4 +1,7 @@
-"""Rows with NaN in their input get no distribution, in ONNX, natively and on replicas; the others get theirs."""
+"""Rows with NaN in their input get no distribution, in ONNX, natively and on replicas; the others get theirs.
+
+TensorFlow's ReLU makes zeros of NaN on some processors, so that finite outputs say nothing about such rows.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,6 @@ def net() -> Any:
     return tf.keras.Sequential(
         [tf.keras.Input((6,)), layers.Dense(32, "relu"), layers.Dense(16, "relu"), layers.Dense(3)]
     )
-
-
-def test_tensorflow_alone_makes_numbers_of_it() -> None:
-    assert np.isfinite(tf.function(net())(data()).numpy()[NAN_ROWS]).all()
 
 
 @pytest.mark.parametrize("runner", ["onnx", "auto", "native"])
