@@ -8,14 +8,15 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 demo: .venv/.user
 	$(BIN)/fo-onnx demo
 
+# The faults fork a process at every call: one that has imported all frameworks takes ten times as long for it.
 test: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow" --durations=40
+	$(BIN)/python -m pytest -m "not slow" tests/faults
+	$(BIN)/python -m pytest -m "not slow" --durations=40 --ignore tests/faults
 
 # The inner loop: the core, as if no framework was installed.
 test-core: .venv/.core
 	$(BIN)/python -m pytest -q -m "not slow" --without-frameworks tests/core
 
-# The faults fork a process at every call: one that has imported all frameworks takes ten times as long for it.
 test-all: .venv/.all .venv-openvino/.core
 	$(BIN)/python -m pytest tests/faults
 	$(BIN)/python -m pytest --ignore tests/faults

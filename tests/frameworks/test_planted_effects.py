@@ -50,7 +50,9 @@ def test_torch_where_the_export_fails(name: str) -> None:
     generate(torch_net(MIXERS[name], exportable=False), "mixes")
 
 
-@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ("attending", "ranked", "summed") else pytest.mark.slow) for n in MIXERS]
+)
 def test_torch_where_it_works_and_its_file(name: str, tmp_path: Any) -> None:
     net = torch_net(MIXERS[name])
     assert generate(net, "mixes").meta["runner"]["kind"] == "native"

@@ -14,7 +14,7 @@ import pytest
 
 PROGRAM = Path(__file__).parents[1] / "support" / "one_of_each.py"
 ORDERS = list(itertools.permutations(("torch", "keras", "jax")))
-QUICK = {("torch", "keras", "jax"), ("jax", "keras", "torch")}
+QUICK = {("jax", "keras", "torch")}
 
 
 def ran(*arguments: str) -> dict[str, Any]:

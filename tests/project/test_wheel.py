@@ -50,6 +50,7 @@ def test_what_is_in_it(site):
     assert list(site.glob("*.dist-info/licenses/LICENSE"))
 
 
+@pytest.mark.slow
 def test_the_demo_runs_from_it_in_an_empty_folder(site, tmp_path):
     where = run(
         ["-c", "import fo_onnx, fo_onnx_torch; print(fo_onnx.__file__, fo_onnx_torch.__file__)"],

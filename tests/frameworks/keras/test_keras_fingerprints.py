@@ -304,7 +304,7 @@ def test_an_adapted_vocabulary_counts() -> None:
     assert fingerprint(lookup(["a", "b"])) != fingerprint(lookup(["a", "c"]))
 
 
-@pytest.mark.parametrize("name", ["mha", "gru_bi"])
+@pytest.mark.parametrize("name", ["mha", pytest.param("gru_bi", marks=pytest.mark.slow)])
 def test_another_process_finds_the_same(name: str) -> None:
     from keras_cases import CASES
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from fresh_python import run_python
 
 PROGRAM = """
@@ -24,6 +25,7 @@ print((peak_memory_bytes() - before) // 2**20)
 WEIGHTS_MB = 57
 
 
+@pytest.mark.slow
 def test_copies_of_the_graph_are_freed(tmp_path: Path) -> None:
     """tf2onnx copies the graph, weights included, some fifty times."""
     grown_mb = int(run_python(PROGRAM.format(path=str(tmp_path / "net.onnx"))))

@@ -234,6 +234,7 @@ class LoopsOverTime(Tokens):
         return self.out(h)
 
 
+@pytest.mark.slow
 def test_a_loop_over_time_is_exported_for_its_length(tmp_path: Path) -> None:
     """Otherwise longer sequences would be cut off without a word."""
     torch.manual_seed(0)

@@ -113,7 +113,7 @@ def loader(**how: int) -> DataLoader:
 
 
 @pytest.mark.parametrize("runner", ["auto", "native"])
-@pytest.mark.parametrize("data", [Rows, loader], ids=lambda data: data.__name__)
+@pytest.mark.parametrize("data", [Rows, pytest.param(loader, marks=pytest.mark.slow)], ids=lambda data: data.__name__)
 def test_a_model_that_changed_out_of_sight_does_not_go_on(model_and_change, runner, data, tmp_path) -> None:
     (model, change), out = model_and_change, tmp_path / "d.parquet"
     with pytest.raises(fo.DataError, match=r"resume=True"):
