@@ -1,6 +1,8 @@
 # Every target makes its own virtual environment in .venv; only Python >= 3.11 and the package index are needed.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two workers of up to 10 GB each; the tests of a file stay together, since they share models.
+WORKERS := --numprocesses 2 --dist loadfile
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-core check test-all coverage bench bench-all bench-openvino clean
@@ -10,16 +12,16 @@ demo: .venv/.user
 
 # The faults fork a process at every call: one that has imported all frameworks takes ten times as long for it.
 test: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow" tests/faults
-	$(BIN)/python -m pytest -m "not slow" --durations=40 --ignore tests/faults
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests/faults
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" --durations=40 --ignore tests/faults
 
 # The inner loop: the core, as if no framework was installed.
 test-core: .venv/.core
-	$(BIN)/python -m pytest -q -m "not slow" --without-frameworks tests/core
+	$(BIN)/python -m pytest $(WORKERS) -q -m "not slow" --without-frameworks tests/core
 
 test-all: .venv/.all .venv-openvino/.core
-	$(BIN)/python -m pytest tests/faults
-	$(BIN)/python -m pytest --ignore tests/faults
+	$(BIN)/python -m pytest $(WORKERS) tests/faults
+	$(BIN)/python -m pytest $(WORKERS) --ignore tests/faults
 	.venv-openvino/bin/python -m pytest -q -m openvino --without-frameworks tests/core
 
 check: .venv/.dev

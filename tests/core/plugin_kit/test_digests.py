@@ -97,7 +97,9 @@ def test_callables_differ(name: str) -> None:
     assert list(of_callable(make(1.0))) != list(of_callable(make(1.5)))
 
 
-@pytest.mark.parametrize("value", [[1], {"a": 1}, {1}, threading.Lock(), Scaled(1), np.array([None, 1])], ids=repr)
+@pytest.mark.parametrize(
+    "value", [[1], {"a": 1}, {1}, threading.Lock(), Scaled(1), np.array([None, 1])], ids=lambda v: type(v).__name__
+)
 def test_what_is_not_plain_counts_by_its_type(value: Any) -> None:
     (name,) = of_value(value)
     assert name == f"{type(value).__module__}.{type(value).__qualname__}".encode()
