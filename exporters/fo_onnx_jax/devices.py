@@ -22,7 +22,7 @@ _BATCH = "batch"
 
 
 @dataclass(frozen=True)
-class Placement:
+class ArrayPlacement:
     """Places for weights and batches.
 
     Attributes:
@@ -51,7 +51,7 @@ class Placement:
         return [a if self.batches is None else jax.device_put(a, self.batches) for a in arrays]
 
 
-def place(devices: Devices, weights: Iterable[Any]) -> Placement:
+def place(devices: Devices, weights: Iterable[Any]) -> ArrayPlacement:
     """Return where a model runs.
 
     Args:
@@ -63,12 +63,12 @@ def place(devices: Devices, weights: Iterable[Any]) -> Placement:
         DeviceError: One is not there, or is named twice, or they are of different kinds.
     """
     if devices == "auto":
-        return Placement(", ".join(map(device_name, devices_of(weights))))
+        return ArrayPlacement(", ".join(map(device_name, devices_of(weights))))
     names = (devices,) if isinstance(devices, str) else tuple(devices)
     chosen = [_find_device(n) for n in names]
     if len(chosen) == 1:
         place_there = SingleDeviceSharding(chosen[0])
-        return Placement(device_name(chosen[0]), place_there, place_there)
+        return ArrayPlacement(device_name(chosen[0]), place_there, place_there)
     # Several: each gets all weights and a part of each batch.
     kinds = sorted({d.platform for d in chosen})
     if len(set(chosen)) < len(chosen) or len(kinds) != 1:
@@ -77,7 +77,7 @@ def place(devices: Devices, weights: Iterable[Any]) -> Placement:
             f"device={list(names)}: {problem}; to spread batches over several, name different ones of one kind."
         )
     mesh = Mesh(np.array(chosen), (_BATCH,))
-    return Placement(
+    return ArrayPlacement(
         ", ".join(map(device_name, chosen)),
         NamedSharding(mesh, PartitionSpec()),  # type: ignore[no-untyped-call]
         NamedSharding(mesh, PartitionSpec(_BATCH)),  # type: ignore[no-untyped-call]

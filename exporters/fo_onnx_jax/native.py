@@ -17,7 +17,7 @@ from fo_onnx.contracts.options import ModelOptions, OutputOptions
 from fo_onnx.contracts.spec import ModelSpec, TensorSpec
 from fo_onnx.errors import FoOnnxError, OutputError, RunError, first_line
 
-from .devices import Placement, place
+from .devices import ArrayPlacement, place
 from .flat_function import RAW_OUTPUT, FlatFunction, abstract_array, attempt_trace, flatten, remove_jax_notes
 from .jaxpr import half_precision
 from .jaxpr.weight_arguments import split_weights
@@ -35,7 +35,7 @@ class JaxModel:
         self,
         function: Callable[..., Any],
         flat: FlatFunction,
-        placement: Placement,
+        placement: ArrayPlacement,
         spec: ModelSpec,
         original: JaxModel | None = None,
     ) -> None:

@@ -14,7 +14,7 @@ OUTPUT_KINDS: tuple[str, ...] = get_args(OutputKind)
 LOGIT_KINDS: tuple[str, ...] = ("logits", "log_probs", "binary_logits")
 """The kinds on which a temperature acts, and of which logits can be kept."""
 PROBABILITY_KINDS: tuple[str, ...] = ("probs", "log_probs", "binary_probs")
-"""The kinds of which not every row of numbers is one."""
+"""The kinds whose rows must be probabilities, or the logarithms of probabilities."""
 DTYPES = frozenset(
     ["bool", "str", "float16", "float32", "float64", "bfloat16", "complex64", "complex128", "float4_e2m1fn"]
     + [f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32, 64)]

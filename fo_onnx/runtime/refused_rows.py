@@ -18,7 +18,7 @@ from ..errors import RunError
 from .session import MemoryExhausted
 
 T = TypeVar("T")
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 MOST_REFUSED = 16
 """If the first rows that are tried alone are all refused, the model may be broken, or the data another model's."""
 
@@ -32,11 +32,11 @@ class SplitRun(Generic[T]):
         refused: What the model said, by the index of each row that it refuses.
     """
 
-    parts: list[tuple[Rows, T]]
+    parts: list[tuple[RowIndices, T]]
     refused: dict[int, RunError]
 
     @property
-    def taken(self) -> Rows:
+    def taken(self) -> RowIndices:
         """Return the indices of the rows that ran, in order."""
         return np.sort(np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in self.parts)]))
 
@@ -55,7 +55,7 @@ def run_without_refused(
     Raises:
         RunError: No row runs, and neither does `known_row`, if there is one.
     """
-    parts: list[tuple[Rows, T]] = []
+    parts: list[tuple[RowIndices, T]] = []
     refused: dict[int, RunError] = {}
 
     def require_model() -> None:
@@ -63,7 +63,7 @@ def run_without_refused(
             raise error
         run(known_row)
 
-    def split(rows: Rows, error: RunError) -> None:
+    def split(rows: RowIndices, error: RunError) -> None:
         if isinstance(error, MemoryExhausted):
             raise error
         if len(rows) == 1:

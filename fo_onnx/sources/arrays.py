@@ -14,7 +14,7 @@ from ..contracts.source import Source
 from ..errors import DataError
 from .annotations import RowAnnotations, annotate_rows
 from .base import PositionalSource
-from .batching import Item, Rows
+from .batching import Item, ReadRows
 from .class_labels import names_of_feature
 from .elements import ElementParser
 from .fingerprint import fingerprint
@@ -36,7 +36,7 @@ class ArraySource(PositionalSource):
 
     def __init__(self, inputs: dict[str, Array], annotations: RowAnnotations, options: DataOptions) -> None:
         super().__init__(common_length(inputs.items(), None), options, annotations)
-        self._rows = Rows(inputs, None).cut(0, self.length)
+        self._rows = ReadRows(inputs, None).cut(0, self.length)
 
     def _items(self, start: int, size: int) -> Generator[Item, None, None]:
         yield self._rows.cut(start, self.length)

@@ -17,7 +17,7 @@ from ..errors import DataError
 from .annotations import annotate_rows, check_ids
 from .arrow_columns import ColumnReader, is_list, is_text, kind_of, missing_text
 from .base import PositionalSource
-from .batching import Item, Rows, Unreadable
+from .batching import Item, ReadRows, Unreadable
 from .categories import Categories
 from .class_labels import read_class_names
 from .columns import choose_columns, read_pandas_index
@@ -185,7 +185,7 @@ class ArrowSource(PositionalSource):
 
     def _sound_rows(self, columns: dict[str, Array], count: int) -> Iterator[Item]:
         if self._options.transform is None:
-            yield Rows(columns, None)
+            yield ReadRows(columns, None)
             return
         rows = ({n: a[i] for n, a in columns.items()} for i in range(count))
         yield from map(self._parse, rows if self._choice.named else (row["0"] for row in rows))
@@ -193,7 +193,7 @@ class ArrowSource(PositionalSource):
     def _parse(self, element: Any) -> Item:
         item = self._parser.parse_sample(element)
         # Labels are a column, and read as one.
-        return item if isinstance(item, Unreadable) else Rows(item.inputs, None)
+        return item if isinstance(item, Unreadable) else ReadRows(item.inputs, None)
 
 
 def _ids_of_range(positions: range, length: int) -> Array | None:

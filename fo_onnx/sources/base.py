@@ -13,7 +13,7 @@ import numpy as np
 from ..contracts.batch import Array, Batch, Inputs
 from ..contracts.options import DataOptions
 from .annotations import RowAnnotations, describe_preprocessing, sample_positions
-from .batching import Batcher, Item, Rows, stack_like
+from .batching import Batcher, Item, ReadRows, stack_like
 from .fingerprint import fingerprint
 
 
@@ -25,7 +25,7 @@ class AnnotatedSource(ABC):
     assumed_batch: Inputs | None = None
     carried_names: tuple[str, ...] | None = None
     """What the labels that rows carry count, if the data say so."""
-    _may_cut = False
+    _allow_shape_change = False
     _hint = Batcher.hint
 
     def __init__(self, options: DataOptions, annotations: RowAnnotations) -> None:
@@ -36,13 +36,13 @@ class AnnotatedSource(ABC):
 
     @property
     @abstractmethod
-    def _first(self) -> Rows | None:
+    def _first(self) -> ReadRows | None:
         """Return the first row that can be read, whose names and dtypes all others take."""
 
     @property
     def _batcher(self) -> Batcher:
         first = self._first  # it decides how the others are read
-        return Batcher(self._annotations, self._options.on_error, first, self._may_cut, self._hint)
+        return Batcher(self._annotations, self._options.on_error, first, self._allow_shape_change, self._hint)
 
     @property
     def has_labels(self) -> bool:
@@ -86,9 +86,9 @@ class PositionalSource(AnnotatedSource):
         return self._items(0, n)
 
     @cached_property
-    def _first(self) -> Rows | None:
+    def _first(self) -> ReadRows | None:
         for item in self._head(64):
-            if isinstance(item, Rows):
+            if isinstance(item, ReadRows):
                 return item.cut(0, 1)
             if self._options.on_error == "fail":
                 break

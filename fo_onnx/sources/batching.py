@@ -20,7 +20,7 @@ from .annotations import RowAnnotations
 
 
 @dataclass(frozen=True)
-class Rows:
+class ReadRows:
     """Consecutive readable rows: arrays (n, …) by name, and the labels that they carry, (n, …), or ``None``."""
 
     inputs: dict[str, Array]
@@ -29,12 +29,12 @@ class Rows:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def cut(self, start: int, stop: int) -> Rows:
+    def cut(self, start: int, stop: int) -> ReadRows:
         """Return rows `start` to `stop`, as views."""
         if start == 0 and stop == len(self):
             return self
         labels = None if self.labels is None else self.labels[start:stop]
-        return Rows({k: a[start:stop] for k, a in self.inputs.items()}, labels)
+        return ReadRows({k: a[start:stop] for k, a in self.inputs.items()}, labels)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -50,7 +50,7 @@ class Unreadable:
     last: bool = False
 
 
-Item = Rows | Unreadable
+Item = ReadRows | Unreadable
 
 
 @dataclass
@@ -61,19 +61,19 @@ class Batcher:
         annotations: Ids, and labels that are known up front.
         on_error: As in `DataOptions`.
         first: The source's first readable row, whose names and dtypes the others take; ``None`` if there is none.
-        may_cut: Whether shapes may change between batches (loaders that pad each batch); else that is an error.
+        allow_shape_change: Whether shapes may change between batches (loaders that pad each batch); else that is an error.
         hint: What to do about rows of unequal shape, for the message.
     """
 
     annotations: RowAnnotations
     on_error: OnError
-    first: Rows | None
-    may_cut: bool = False
+    first: ReadRows | None
+    allow_shape_change: bool = False
     hint: str = "Make them equal with transform=, or pad them."
     # The batch that is being filled: the position after its last row, that of the first it accounts for, and its rows.
     _position: int = 0
     _begin: int = 0
-    _rows: list[tuple[int, Rows]] = field(default_factory=list)
+    _rows: list[tuple[int, ReadRows]] = field(default_factory=list)
     _bad: list[BadRow] = field(default_factory=list)
 
     def batches(
@@ -106,7 +106,7 @@ class Batcher:
             count = len(item)
             offset = min(count, max(0, start - self._position))
             self._advance(offset)
-            if self.may_cut and not self._fits(item):
+            if self.allow_shape_change and not self._fits(item):
                 yield from self._close()
             while offset < count:
                 stop = min(count, offset + size - self._position % size)
@@ -119,12 +119,12 @@ class Batcher:
         return self._position
 
     def peek(self, items: Iterator[Item], n: int) -> Batch:
-        """Return the first `n` readable rows; fewer if a row fails or, with `may_cut`, if the shape changes."""
+        """Return the first `n` readable rows; fewer if a row fails or, with `allow_shape_change`, if the shape changes."""
         batch = next(self.batches(take_rows(items, n), 1 << 62), None)
         # The model may work in place on inputs that are its own, and these are looked at again and again.
         return self._stack(0, [], []) if batch is None else replace(batch, inputs=dict(batch.inputs))
 
-    def _stack(self, begin: int, rows: list[tuple[int, Rows]], bad: list[BadRow]) -> Batch:
+    def _stack(self, begin: int, rows: list[tuple[int, ReadRows]], bad: list[BadRow]) -> Batch:
         """Return the batch, which accounts for the rows from `begin` on, of rows that fit each other and of bad ones."""
         # A batch without rows has the names, dtypes and shapes of the first row.
         if not rows and self.first is not None:
@@ -139,7 +139,7 @@ class Batcher:
         labels = self.annotations.labels_at(positions, self._carried_labels(rows))
         return Batch(self.annotations.ids_at(positions), inputs, labels, begin, tuple(bad))
 
-    def _carried_labels(self, rows: list[tuple[int, Rows]]) -> Array | None:
+    def _carried_labels(self, rows: list[tuple[int, ReadRows]]) -> Array | None:
         if self.annotations.labels is not None or not rows:
             return None
         expected = self.first is not None and self.first.labels is not None
@@ -181,7 +181,7 @@ class Batcher:
         except DataError:
             return f"row {position}"
 
-    def _find_misfit(self, rows: Rows, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    def _find_misfit(self, rows: ReadRows, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         """Return why `rows` cannot be stacked with rows of these shapes; ``None`` if they can."""
         if rows.inputs.keys() != shapes.keys():
             return f"has the inputs {', '.join(rows.inputs)} where the others have {', '.join(shapes)}"
@@ -206,7 +206,7 @@ class Batcher:
     def _add_bad(self, position: int, reason: str) -> None:
         self._bad.append(BadRow(position, self.annotations.id_at(position), reason))
 
-    def _fits(self, rows: Rows) -> bool:
+    def _fits(self, rows: ReadRows) -> bool:
         """Return whether rows have the shapes of those that wait."""
         shapes = self._rows[0][1].shapes if self._rows else {}
         return all(shape == shapes.get(name, shape) for name, shape in rows.shapes.items())
@@ -216,7 +216,7 @@ class Batcher:
         begin, rows, bad = self._begin, self._rows, self._bad
         if rows or bad:
             shapes = self._usual_shapes()
-            fitting: list[tuple[int, Rows]] = []
+            fitting: list[tuple[int, ReadRows]] = []
             for position, part in rows:
                 misfit = self._find_misfit(part, shapes)
                 if misfit is None:
@@ -250,13 +250,13 @@ def take_rows(items: Iterator[Item], n: int, *, count_unreadable: bool = False) 
             n -= len(item)
 
 
-def stack_like(first: Rows | None, items: Iterable[Item]) -> dict[str, Array]:
+def stack_like(first: ReadRows | None, items: Iterable[Item]) -> dict[str, Array]:
     """Return the inputs of those rows that have the names, shapes and dtypes of the first one; none if there are none."""
     control = current()
     fitting = []
     for item in items:
         control.check("while a row was being read")
-        if first is None or not isinstance(item, Rows) or item.shapes != first.shapes:
+        if first is None or not isinstance(item, ReadRows) or item.shapes != first.shapes:
             continue
         if all(_holds_values(first.inputs[name].dtype, array) for name, array in item.inputs.items()):
             fitting.append(item.inputs)

@@ -17,7 +17,7 @@ import numpy as np
 from ..contracts.batch import Array
 from ..contracts.options import DataOptions
 from ..errors import DataError
-from .batching import Item, Rows, Unreadable
+from .batching import Item, ReadRows, Unreadable
 from .label_finder import LabelFinder, covers
 from .nested import (
     Convert,
@@ -150,7 +150,7 @@ class ElementParser:
         except Exception as err:
             return Unreadable(err)
         self.layout = layout
-        return Rows({name: a[None] for name, a in inputs.items()}, labels)
+        return ReadRows({name: a[None] for name, a in inputs.items()}, labels)
 
     def parse_element(self, element: Any, batched: bool | None) -> Iterator[Item]:
         """Yield the rows of an element of a stream. The first element decides the layout of all.
@@ -176,7 +176,7 @@ class ElementParser:
             yield Unreadable(err, last=True)
             return
         if self._transform is None:
-            yield Rows(inputs, labels)
+            yield ReadRows(inputs, labels)
             return
         # A transform sees one row at a time, and may fail on some only.
         for i in range(count):
@@ -185,7 +185,9 @@ class ElementParser:
             except Exception as err:
                 yield Unreadable(err)
             else:
-                yield Rows({name: a[None] for name, a in row.items()}, None if labels is None else labels[i : i + 1])
+                yield ReadRows(
+                    {name: a[None] for name, a in row.items()}, None if labels is None else labels[i : i + 1]
+                )
 
     def take_inputs(self, columns: Any) -> dict[str, Array]:
         """Return the inputs of data that are arrays; `input_getter` and `transform` are not applied."""

@@ -12,7 +12,7 @@ from ..control.run_control import current
 from ..errors import DataError
 from .annotations import annotate_rows
 from .base import AnnotatedSource
-from .batching import Item, Rows, Unreadable, take_rows
+from .batching import Item, ReadRows, Unreadable, take_rows
 from .class_labels import find_class_names
 from .elements import ElementParser
 from .fingerprint import fingerprint
@@ -82,7 +82,7 @@ class IterableSource(AnnotatedSource):
     def assumed_batch(self) -> Inputs | None:  # type: ignore[override]
         """Return the first element's inputs, if only its axes say that it is a batch."""
         self._fill_head(1)
-        rows = next((item for item in self._head if isinstance(item, Rows)), None)
+        rows = next((item for item in self._head if isinstance(item, ReadRows)), None)
         return rows.inputs if rows is not None and self._parser.is_assumed else None
 
     @property
@@ -90,12 +90,12 @@ class IterableSource(AnnotatedSource):
         return self._parser.layout is not None and self._parser.layout.batched
 
     @property
-    def _first(self) -> Rows | None:
+    def _first(self) -> ReadRows | None:
         self._fill_head(1)
-        return next((item.cut(0, 1) for item in self._head if isinstance(item, Rows)), None)
+        return next((item.cut(0, 1) for item in self._head if isinstance(item, ReadRows)), None)
 
     @property
-    def _may_cut(self) -> bool:  # type: ignore[override]
+    def _allow_shape_change(self) -> bool:  # type: ignore[override]
         # Batches that a loader pads one by one differ in shape; samples of one batch must not.
         return self._is_batched and self._options.transform is None
 
@@ -122,7 +122,7 @@ class IterableSource(AnnotatedSource):
                 self._ended = True
                 break
             self._head.append(item)
-            if isinstance(item, Rows):
+            if isinstance(item, ReadRows):
                 readable += len(item)
             else:
                 self._ended = item.last or self._options.on_error == "fail"
@@ -174,4 +174,4 @@ def find_length(data: Any) -> int | None:
 
 
 def _count_readable(items: list[Item]) -> int:
-    return sum(len(item) for item in items if isinstance(item, Rows))
+    return sum(len(item) for item in items if isinstance(item, ReadRows))

@@ -16,7 +16,7 @@ from fo_onnx.contracts.options import DataOptions
 from fo_onnx.contracts.spec import InputSignature
 from fo_onnx.errors import DataError
 from fo_onnx.sources import open_source
-from fo_onnx.sources.batching import Rows, Unreadable
+from fo_onnx.sources.batching import ReadRows, Unreadable
 from fo_onnx.sources.elements import ElementParser
 from fo_onnx.sources.nested import flatten, leaves, map_leaves
 
@@ -42,7 +42,7 @@ def take(
     (item,) = parser.parse_element(element, batched)
     if isinstance(item, Unreadable):
         raise item.error
-    assert isinstance(item, Rows)
+    assert isinstance(item, ReadRows)
     if batched:
         return item.inputs, item.labels
     return {k: a[0] for k, a in item.inputs.items()}, None if item.labels is None else item.labels[0]
@@ -348,8 +348,8 @@ class TestFunctions:
         parser = ElementParser(DataOptions(transform=lambda z: z.sum(keepdims=True)))
         element = (Z, np.array([1, 0]))
         rows = list(parser.parse_element(element, batched=True))
-        assert [r.inputs["0"].tolist() for r in rows if isinstance(r, Rows)] == [[[3.0]], [[12.0]]]
-        assert [r.labels.tolist() for r in rows if isinstance(r, Rows)] == [[1], [0]]
+        assert [r.inputs["0"].tolist() for r in rows if isinstance(r, ReadRows)] == [[[3.0]], [[12.0]]]
+        assert [r.labels.tolist() for r in rows if isinstance(r, ReadRows)] == [[1], [0]]
 
     def test_two_parts_of_one_name_have_equal_lengths(self) -> None:
         options = DataOptions(transform=lambda parts: parts["a"]["b"])
