@@ -1,7 +1,7 @@
 # Every target makes its own virtual environment in .venv; only Python >= 3.11 and the package index are needed.
 PYTHON ?= python3
 BIN := .venv/bin
-# Two workers of up to 10 GB each; the tests of a file stay together, since they share models.
+# Both took less than 8 GB of memory together; the tests of a file stay in one of them, since they share models.
 WORKERS := --numprocesses 2 --dist loadfile
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
