@@ -34,12 +34,12 @@ class CallTime:
     """How long calls of a model take.
 
     Attributes:
-        call_s: Seconds of a call, beside its rows.
-        row_s: Seconds per row.
+        rows: Rows of a call.
+        seconds: Seconds of a call.
     """
 
-    call_s: float
-    row_s: float
+    rows: int
+    seconds: float
 
 
 class Runner(Protocol):

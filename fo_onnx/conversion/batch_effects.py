@@ -20,7 +20,7 @@ from ..errors import OutputError
 Floats = NDArray[np.float64]
 Run = Callable[[Inputs], Floats]
 """Gives the distributions (n, k) of a batch; a row that has none is not finite."""
-MOST_ROWS = 16
+FEW_ROWS = 16
 """Rows per batch of these runs: enough companions, and few enough to cost little."""
 SAMPLING_TOLERANCE = 1e-6
 MIXING_TOLERANCE = 1e-5
@@ -64,16 +64,17 @@ class BatchEffects:
         return None
 
 
-def measure_batch_effects(run: Run, inputs: Inputs, batch_size: int) -> BatchEffects:
+def measure_batch_effects(run: Run, inputs: Inputs, size: int) -> BatchEffects:
     """Run a few rows with themselves and with others beside them.
 
     Args:
         run: Runs the model.
         inputs: Some rows, at least one.
-        batch_size: The batch size of the run to come; no larger batches are run.
+        size: Rows per batch. If there are not as many others, to take their places, a batch has a few.
     """
     rows = count_rows(inputs)
-    size = min(batch_size, rows, MOST_ROWS)
+    # The same rows in another order would change no mean, and no largest row.
+    size = size if 2 * size <= rows else min(size, rows, FEW_ROWS)
     batch = {name: array[:size] for name, array in inputs.items()}
     together = run(batch)
     sampling = float(row_distances(together, run(batch)).max(initial=0.0))

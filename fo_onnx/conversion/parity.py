@@ -67,7 +67,8 @@ def expect_rows(
     """
     raw, inputs, head = reference.model, reference.inputs, head_of(spec, transform)
     run = functools.partial(_run_original, raw, head)
-    effects = measure_batch_effects(lambda batch: run(batch, count_rows(batch)), inputs, batch_size)
+    size = min(batch_size, reference.prepared_rows)
+    effects = measure_batch_effects(lambda batch: run(batch, count_rows(batch)), inputs, size)
     dependence = effects.dependence
     # What was run already is not run again, unless it counts which rows were run together.
     is_known = transform is None and dependence is None
@@ -77,7 +78,8 @@ def expect_rows(
     alone = None if effects.samples else _run_original_if_taken(raw, head, small, 1)
     noise = 0.0
     if dependence is None:
-        noise = max(_largest_distance(probs, effects.together), _largest_distance(probs, alone))
+        few = _run_original_if_taken(raw, head, small, SMALL_ROWS) if alone is None else alone
+        noise = max(_largest_distance(probs, effects.together), _largest_distance(probs, few))
         if noise > NOISE_LIMIT:
             dependence, noise = _describe_dependence(noise), 0.0
     return Expectation(probs, alone, effects.samples, dependence, noise)

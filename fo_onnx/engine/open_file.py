@@ -12,7 +12,7 @@ import numpy as np
 
 from ..contracts.parity_report import ParityReport
 from ..control.run_control import current
-from ..conversion.batch_effects import measure_batch_effects
+from ..conversion.batch_effects import FEW_ROWS, measure_batch_effects
 from ..conversion.fuse_file import fuse_if_same
 from ..conversion.heads import prepare_head
 from ..errors import FoOnnxError, ModelError, OptionError, OutputError, warn_at_caller
@@ -57,7 +57,7 @@ def choose_for_file(request: RunRequest) -> OpenedModel:
     run = opened.runners[0].run
     try:
         effects = measure_batch_effects(
-            lambda batch: run(batch).probs.astype(np.float64), request.example, opened.plan.batch_size
+            lambda batch: run(batch).probs.astype(np.float64), request.example, min(opened.plan.batch_size, FEW_ROWS)
         )
     except FoOnnxError:
         # The run names the row that the file refuses.

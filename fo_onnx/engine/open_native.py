@@ -80,7 +80,7 @@ def _find_batch_effects(request: RunRequest, reference: Reference, spec: ModelSp
     effects = measure_batch_effects(
         lambda batch: head(reference.model.forward(batch), count_rows(batch)),
         request.example,
-        reference.plan.batch_size,
+        min(reference.plan.batch_size, reference.prepared_rows),
     )
     return effects.dependence
 

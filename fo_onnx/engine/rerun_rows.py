@@ -16,6 +16,7 @@ from ..contracts.batch import Batch, Inputs, cut_inputs
 from ..contracts.runner import Runner
 from ..contracts.source import Source
 from ..conversion.batch_effects import (
+    FEW_ROWS,
     NOISE_LIMIT,
     SAMPLING_TOLERANCE,
     Floats,
@@ -77,7 +78,7 @@ def describe_other_rows(opened: OpenedModel, runners: Sequence[Runner], first: B
         tolerance = max(tolerance, NOISE_FACTOR * _measure_noise(run, inputs, probs))
         # Beside other rows than then a model that mixes gives others.
         is_whole = len(rows) == np.count_nonzero(batch_of_row == number)
-        if not is_whole and measure_batch_effects(run, inputs, len(rows)).dependence is not None:
+        if not is_whole and measure_batch_effects(run, inputs, min(len(rows), FEW_ROWS)).dependence is not None:
             distances[rows] = 0.0
     changed = np.flatnonzero(distances > tolerance)
     if len(changed) == 0:

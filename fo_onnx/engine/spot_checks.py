@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts.batch import Array, Batch, cut_inputs, join_arrays
+from ..contracts.batch import Array, Batch, cut_padded, join_arrays
 from ..contracts.runner import CallTime, RunOutput
 from ..conversion.batch_effects import row_distances
 from ..errors import ParityError, RunError, warn_at_caller
@@ -71,7 +71,7 @@ class SpotChecks:
         Args:
             original: The original.
             tolerance: The largest total variation that counts as the same.
-            alone: How long its calls take alone.
+            alone: How long its calls take alone. Each call has as many rows as these, since some frameworks prepare each size anew.
             tv_budget: In a lower precision, what 99 % of the rows may differ by from float32.
         """
         self.rows, self.max_tv, self.seconds, self.beyond = 0, 0.0, 0.0, 0
@@ -80,8 +80,8 @@ class SpotChecks:
         self._original, self._tolerance, self._alone = original, tolerance, alone
         self._factor = BESIDE_SESSIONS
         self._rng = np.random.default_rng(0)
-        self._size = int(min(max(CHECK_S / max(alone.row_s, 1e-9), 1), MOST_ROWS))
-        self._rows_of_call = max(self._size, ROWS_OF_BATCH)
+        most_calls = max(MOST_ROWS // alone.rows, 1)
+        self._size = alone.rows * int(min(max(CHECK_S / max(alone.seconds, 1e-9), 1), most_calls))
         self._waiting: list[_Waiting] = []
         self._count = self._bytes = 0
         self._begun = time.perf_counter()
@@ -123,7 +123,7 @@ class SpotChecks:
         return TIME_SHARE * (now - self._begun) - self.seconds
 
     def _seconds_alone(self, rows: int) -> float:
-        return COLD_S + -(-rows // self._rows_of_call) * self._alone.call_s + rows * self._alone.row_s
+        return COLD_S + -(-rows // self._alone.rows) * self._alone.seconds
 
     def _take(self, batch: Batch, output: RunOutput, indices: NDArray[np.int64]) -> None:
         inputs = {name: array[indices] for name, array in batch.inputs.items()}
@@ -147,7 +147,7 @@ class SpotChecks:
         try:
             with self._original.one_thread():
                 outputs: list[NDArray[np.float32]] = []
-                for part in cut_inputs(inputs, self._rows_of_call):
+                for part in cut_padded(inputs, self._alone.rows):
                     begun = time.perf_counter()
                     outputs.append(self._original.run(part).probs)
                     ended = time.perf_counter()
@@ -158,7 +158,7 @@ class SpotChecks:
             self.failure = str(err)
             warn_at_caller(f"no more rows of this run are spot-checked: {err}")
             return
-        expected = np.concatenate(outputs).astype(np.float64)
+        expected = np.concatenate(outputs)[: len(probs)].astype(np.float64)
         distances = row_distances(expected, probs[: len(expected)])
         self.rows += len(expected)
         self.max_tv = max(self.max_tv, float(distances.max()))

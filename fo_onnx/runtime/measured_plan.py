@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,27 @@ REST_S = 0.01
 """Between turns, so that threads which still spin for the last one do not slow the next one down."""
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A search that was made before.
+
+    Attributes:
+        plan: The fastest plan, with the rates that were compared.
+        rule_rows_per_s: The rate of the rule's plan.
+        most_rows: If it was chosen in haste, the rows of the run that it holds for.
+    """
+
+    plan: BatchPlan
+    rule_rows_per_s: float
+    most_rows: int | None
+
+    def is_short(self, rows: int) -> bool:
+        return rows / self.rule_rows_per_s < LEAST_RUN_S
+
+    def is_too_hasty(self, rows: int) -> bool:
+        return self.most_rows is not None and rows > self.most_rows
+
+
 def open_measured(loaded: LoadedOnnx, request: RunRequest, place: Placement) -> OpenedModel:
     """Open sessions at a place, cut and spread as is best there: as was measured before, or is now; by rule if neither is to be.
 
@@ -55,21 +76,13 @@ def recall_plan(request: RunRequest, loaded: LoadedOnnx, candidates: list[Placem
     A run that is short by rule is cut by rule, as it was before anything was measured. A plan that was chosen in haste
     does not hold for longer runs.
     """
-    if not _is_open(request) or len(candidates) != 1 or candidates[0].provider not in ON_CORES:
-        return request
     rows = request.rows
-    value = Measurements.of_user().read(KIND, _key(request, loaded, candidates[0]))
-    if value is None or rows is None:
+    if not _is_open(request) or rows is None or len(candidates) != 1 or candidates[0].provider not in ON_CORES:
         return request
-    try:
-        rates = tuple(MeasuredRate(**rate) for rate in value["plan"]["measured"])
-        plan = replace(plan_of_record(value["plan"]), measured=rates)
-        is_short = rows / float(value["rule_rows_per_s"]) < LEAST_RUN_S
-        is_too_hasty = value["most_rows"] is not None and rows > int(value["most_rows"])
-    except (FoOnnxError, LookupError, TypeError, ValueError, ArithmeticError) as err:
-        warn_once(f"what was measured of {loaded.model.spec.name} before is not usable: {first_line(err)}")
+    known = _read(request, loaded, candidates[0])
+    if known is None or known.is_short(rows) or known.is_too_hasty(rows):
         return request
-    return request if is_short or is_too_hasty else replace(request, recorded_plan=plan)
+    return replace(request, recorded_plan=known.plan)
 
 
 def choose_measured_plan(opened: OpenedModel, loaded: LoadedOnnx, request: RunRequest) -> OpenedModel:
@@ -84,6 +97,9 @@ def choose_measured_plan(opened: OpenedModel, loaded: LoadedOnnx, request: RunRe
     if not _is_open(request) or rows is None or place is None or place.provider not in ON_CORES:
         return opened
     if opened.spec.fixed_batch is not None or count_rows(request.example) == 0:
+        return opened
+    known = _read(request, loaded, place)
+    if known is not None and known.is_short(rows):
         return opened
     layouts = {_layout(rule): opened}
 
@@ -189,6 +205,24 @@ def _key(request: RunRequest, loaded: LoadedOnnx, place: Placement) -> dict[str,
         "onnxruntime": runtime().__version__,
         "rows": [[name, str(array.dtype), array.shape[1:]] for name, array in request.example.items()],
     }
+
+
+def _read(request: RunRequest, loaded: LoadedOnnx, place: Placement) -> _Known | None:
+    """Return what was measured for such rows on this machine before, if anything was."""
+    value = Measurements.of_user().read(KIND, _key(request, loaded, place))
+    if value is None:
+        return None
+    try:
+        rates = tuple(MeasuredRate(**rate) for rate in value["plan"]["measured"])
+        plan, most_rows = replace(plan_of_record(value["plan"]), measured=rates), value["most_rows"]
+        known = _Known(plan, float(value["rule_rows_per_s"]), None if most_rows is None else int(most_rows))
+        if known.rule_rows_per_s > 0:
+            return known
+        reason = f"a rate of {known.rule_rows_per_s:g} rows/s"
+    except (FoOnnxError, LookupError, TypeError, ValueError, ArithmeticError) as err:
+        reason = first_line(err)
+    warn_once(f"what was measured of {loaded.model.spec.name} before is not usable: {reason}")
+    return None
 
 
 def _keep(search: PlanSearch, request: RunRequest, loaded: LoadedOnnx, place: Placement) -> None:

@@ -74,6 +74,17 @@ def test_rows_that_depend_on_the_size_of_their_batch_are_no_noise(tmp_path):
     assert report.tolerance == 1e-4
 
 
+def test_a_model_that_takes_no_row_alone_is_asked_for_a_few(tmp_path):
+    def by_size(x):
+        if len(x) == 1:
+            raise ValueError("one row")
+        return x @ WEIGHTS * (1 if len(x) > 100 else 2)
+
+    report = fo.verify(linear(tmp_path / "m.onnx"), by_size, X)
+    assert not report.passed
+    assert "depend on the size of their batch" in report.verdict()
+
+
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_function_that_mixes_is_said_to(name):
     def model(x):

@@ -165,10 +165,15 @@ def test_the_same_job_is_run_by_the_same_runner_again(measured: dict[str, Any], 
 
 
 @pytest.mark.usefixtures("pairs")
-@pytest.mark.parametrize(("batch_size", "times"), [("auto", 1), (50, 0)], ids=["one cold call", "several calls"])
+@pytest.mark.parametrize(
+    ("batch_size", "most_warming_s", "times"),
+    [("auto", 0.0, 1), ("auto", 60.0, 0), (50, 0.0, 0)],
+    ids=["one long call", "one call, made again", "several calls"],
+)
 def test_a_cold_call_of_the_original_gives_nobody_a_lead(
-    measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch, batch_size: Any, times: int
+    measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch, batch_size: Any, most_warming_s: float, times: int
 ) -> None:
+    monkeypatch.setattr("fo_onnx.conversion.reference.MOST_WARMING_S", most_warming_s)
     monkeypatch.setattr(choose_by_speed, "find_clear_lead", lambda *args: FASTER_ONNX)
     dists = fo.generate(Pair(), X, batch_size=batch_size)
     assert measured["times"] == times

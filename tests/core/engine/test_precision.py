@@ -277,7 +277,7 @@ class Original:
 @pytest.mark.parametrize(("beyond", "ends"), [(0, False), (5, False), (6, False), (20, True)])
 def test_spot_checks_count_the_rows_beyond_the_budget(beyond, ends):
     """Of 100 rows 7 may be: 5 and 2 %."""
-    checks = SpotChecks(Original(), 1e-4, CallTime(0.0, 1e-3), tv_budget=0.02)
+    checks = SpotChecks(Original(), 1e-4, CallTime(1, 1e-3), tv_budget=0.02)
     probs = np.full((100, 2), 0.5, np.float32) + np.where(np.arange(100) < beyond, 0.5, 0.015)[:, None] * [1, -1]
     batch = Batch(np.arange(100), {"0": np.zeros((100, 1))}, None, 0)
 

@@ -102,12 +102,20 @@ def test_the_same_job_is_cut_the_same_way_without_measuring(turns: list[Turn], p
 
 def test_a_short_run_is_cut_by_rule_before_and_after(turns: list[Turn], path: Path) -> None:
     few = ROWS[:150]
-    assert tuning(generate(path, few))["chosen"] == "by rule"
-    assert Measurements.of_user().count() == 0
-    generate(path)
+
+    def generate_few() -> None:
+        found = tuning(generate(path, few))
+        assert (found["chosen"], found["batch_size"], found["measured"]) == ("by rule", 256, [])
+
+    generate_few()
+    turns.clear()
+    generate_few()
+    assert turns == [], "it is known to be short"
+    assert tuning(generate(path))["chosen"] == "measured", "what is known of a short run does not hold for a longer one"
+    turns.clear()
+    generate_few()
+    assert turns == []
     assert Measurements.of_user().count() == 1
-    found = tuning(generate(path, few))
-    assert (found["chosen"], found["batch_size"], found["measured"]) == ("by rule", 256, [])
 
 
 def test_what_is_given_is_not_measured(turns: list[Turn], path: Path) -> None:
