@@ -45,7 +45,7 @@ class PlanSearch:
     Attributes:
         plan: The plan, with the rates that were compared.
         rule_rows_per_s: The rate of the rule's plan.
-        is_hasty: Whether the budget was over while several plans were near each other, or the run is so short that it is cut by rule.
+        is_hasty: Whether the budget was over while several plans were near each other.
     """
 
     plan: BatchPlan
@@ -63,7 +63,7 @@ def search_plan(
     left_s: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> PlanSearch | None:
-    """Return the fastest plan of those that could be tried, or the rule's for a short run; ``None`` if it has few batches, or little time.
+    """Return the fastest plan of those that could be tried; ``None`` if the run is short, or has few batches.
 
     Args:
         rule: The rule's plan.
@@ -90,13 +90,9 @@ class _Search:
         one_row_rate = self._try(replace(self._rule, batch_size=1))
         run_s = min(self._rows / one_row_rate, left_s)
         batch_s = self._rule.sessions * self._rule.batch_size / one_row_rate
-        if self._rows / one_row_rate < LEAST_RUN_S:
-            return PlanSearch(self._rule, one_row_rate, is_hasty=True)
         if run_s < LEAST_RUN_S or batch_s > max(LEAST_BUDGET_S, BUDGET_SHARE * run_s):
             return None
         rule_rate = self._try(self._rule)
-        if self._rows / rule_rate < LEAST_RUN_S:
-            return PlanSearch(self._rule, rule_rate, is_hasty=True)
         run_s = min(self._rows / rule_rate, left_s)
         if run_s < LEAST_RUN_S:
             return None

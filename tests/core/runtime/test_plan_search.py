@@ -158,14 +158,15 @@ def test_sessions_that_cost_more_to_open_than_the_search_may_are_not_opened() ->
 
 def test_a_short_run_is_not_searched() -> None:
     fast = Machine(lambda plan: 1e6)
-    assert fast.search(100_000) == PlanSearch(RULE, pytest.approx(1e6), is_hasty=True)
+    assert fast.search(100_000) is None
     assert fast.now < 0.1
     slow = Machine(transformer)
-    assert slow.search(20) == PlanSearch(RULE, pytest.approx(36), is_hasty=True)
+    assert slow.search(20) is None
     assert {plan.batch_size for plan in slow.timed} == {1}, "one row tells it, without a large batch"
     # By one row at a time it would be long; by the rule it is not.
     machine = Machine(lambda plan: 20.0 * plan.batch_size)
-    assert machine.search(100) == PlanSearch(RULE, pytest.approx(20 * RULE.batch_size), is_hasty=True)
+    assert machine.search(100) is None
+    assert RULE in machine.timed
 
 
 def test_a_run_of_a_few_long_batches_is_not_searched() -> None:
