@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from array_framework import Pair, pairs  # noqa: F401 a fixture
 from onnx_files import WEIGHTS, linear, node, rows
 from planted_effects import MIXERS
 
@@ -31,6 +32,14 @@ def test_a_row_that_changes_with_its_companions_is_mixed(name, rows_of_batch):
     effects = measure_batch_effects(lambda batch: softmax(MIXERS[name](np, logits(batch))), {"0": X}, rows_of_batch)
     assert not effects.samples
     assert "mixes the rows of a batch" in effects.dependence
+
+
+def test_companions_are_replaced_by_other_rows():
+    """The largest of all rows, of which there are many, is the same in any order of them; that of a few is not."""
+    ordered = X[np.argsort(logits({"0": X}).max(axis=1))]
+    ordered[100:] = ordered[-1]
+    effects = measure_batch_effects(lambda batch: softmax(logits(batch) / logits(batch).max()), {"0": ordered}, len(X))
+    assert effects.mixing > 1e-3
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -74,15 +83,17 @@ def test_rows_that_depend_on_the_size_of_their_batch_are_no_noise(tmp_path):
     assert report.tolerance == 1e-4
 
 
-def test_a_model_that_takes_no_row_alone_is_asked_for_a_few(tmp_path):
+@pytest.mark.usefixtures("pairs")
+def test_a_model_that_takes_no_row_alone_is_asked_for_a_few():
+    """The mixing check has batches of 128 rows, like the comparison."""
+
     def by_size(x):
         if len(x) == 1:
             raise ValueError("one row")
         return x @ WEIGHTS * (1 if len(x) > 100 else 2)
 
-    report = fo.verify(linear(tmp_path / "m.onnx"), by_size, X)
-    assert not report.passed
-    assert "depend on the size of their batch" in report.verdict()
+    with pytest.raises(fo.ParityError, match="depend on the size of their batch"):
+        fo.generate(Pair(by_size), rows(1000), runner="onnx", progress=False)
 
 
 @pytest.mark.parametrize("name", MIXERS)
