@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,9 @@ TOLERANCE = 1e-3
 """Total variation of a path's rows from those of the reference. Beyond it it computes something else, and is not timed."""
 TURN_S, LONGEST_TURN_S = 0.5, 3.0
 """A turn of the quickest path lasts about this long, if there are as many rows and the slowest takes no longer than the second."""
+LEAST_BATCHES = 8
+"""Whatever it takes, a turn has so many batches for each of the sessions of a path that chooses them itself, if there are as many rows:
+with a few, the slowest core would decide."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,10 @@ def cut_rows(inputs: Inputs, paths: Sequence[TimedPath], rows: int | None, large
         return inputs
     few = next(cut_inputs(inputs, largest))
     row_s = [min(_seconds(path.call(few)) for _ in range(3)) / count_rows(few) for path in paths]
-    wanted = max(int(min(TURN_S / min(row_s), LONGEST_TURN_S / max(row_s))) // largest, 1) * largest
+    plans = [path.describe() for path in paths]
+    least = max(LEAST_BATCHES * plan.get("batch_size", 0) * plan.get("sessions", 0) for plan in plans)
+    rows_of_turn = max(min(TURN_S / min(row_s), LONGEST_TURN_S / max(row_s)), least)
+    wanted = max(math.ceil(rows_of_turn / largest), 1) * largest
     return next(cut_inputs(inputs, min(wanted, count_rows(inputs))))
 
 

@@ -27,12 +27,12 @@ LARGEST_FACTOR = 4
 many times more."""
 RISING = 0.97
 """Larger batches are tried while the last one reached this much of the best rate of its sessions."""
-NEAR, NOT_FAR = 0.9, 0.8
-"""A plan that reaches less than the first of the best rate takes no further turns; the rule's plan is far behind below the second."""
+NEAR = 0.9
+"""A plan that reaches less than this of the best rate takes no further turns."""
 MOST_FINALISTS, LEAST_ROUNDS, MOST_ROUNDS = 2, 3, 5
 MARGIN = 1.02
-"""So many times as fast as the rule's plan another one must be in the median of the rounds, and faster in each of them but one of five.
-One loop against itself in turns gave medians of 0.97 to 1.01 on two idle cores."""
+"""So many times as fast as the rule's plan another one must be in the median of the rounds. One loop against itself in turns gave
+medians of 0.97 to 1.01 on two idle cores."""
 
 TimeBatches = Callable[[BatchPlan, int], float]
 """Runs so many batches of a plan, and returns the seconds that they took."""
@@ -141,14 +141,14 @@ class _Search:
     def _take_turns(self) -> tuple[list[dict[BatchPlan, float]], list[BatchPlan]]:
         """Run what comes near the best in turns; return the rates of each round, and the plans that are left.
 
-        What falls behind is dropped. The rule's plan takes at least one turn, unless it is far behind and there is no time for that.
+        What falls behind is dropped. The rule's plan takes turns too, unless it is behind and there is no time for that.
         """
         rule, rounds = self._rule, list[dict[BatchPlan, float]]()
         best_rate = self._rates[self._best()]
         near = sorted((p for p, rate in self._rates.items() if rate >= NEAR * best_rate), key=self._rates.__getitem__)
         plans = near[::-1][:MOST_FINALISTS]
-        is_far_behind = self._rates[rule] < NOT_FAR * best_rate
-        if rule not in plans and not (is_far_behind and not self._is_affordable(self._round_s([rule, *plans]))):
+        turns_s = LEAST_ROUNDS * self._round_s([rule, *plans])
+        if rule not in plans and (rule in near or self._is_affordable(turns_s)):
             plans.append(rule)
         while len(plans) > 1 and len(rounds) < MOST_ROUNDS and self._is_affordable(self._round_s(plans)):
             rounds.append({plan: self._time_turn(plan, self._rates[plan]) for plan in plans})
@@ -173,9 +173,7 @@ class _Search:
     def _is_clearly_faster(self, plan: BatchPlan, rounds: list[dict[BatchPlan, float]]) -> bool:
         if len(rounds) < LEAST_ROUNDS:
             return False
-        ratios = [rates[plan] / rates[self._rule] for rates in rounds]
-        slower_rounds = sum(ratio <= 1 for ratio in ratios)
-        return statistics.median(ratios) >= MARGIN and slower_rounds <= len(rounds) // MOST_ROUNDS
+        return statistics.median(rates[plan] / rates[self._rule] for rates in rounds) >= MARGIN
 
     def _round_s(self, plans: list[BatchPlan]) -> float:
         """Return the seconds of a turn of each."""

@@ -94,13 +94,14 @@ def test_a_small_advantage_stays_with_the_rule(gain: float, size: int) -> None:
     assert chosen(machine.search(50_000)).batch_size == size
 
 
-def test_what_is_faster_in_some_rounds_only_stays_with_the_rule() -> None:
-    """A plan whose median is 1.5 times as fast; of five rounds it loses two."""
-    turns = itertools.cycle([1.5, 1.5, 0.5, 1.5, 0.5])
+def test_the_median_of_the_rounds_decides() -> None:
+    """Batches of 8 that are a third faster or slower than the rule's, in most of the rounds."""
+    turns = itertools.cycle([1.3, 1.3, 1.3, 0.7, 1.3, 0.7, 1.3])
+    machine = Machine(lambda plan: 1000 * (next(turns) if plan.batch_size == 8 and plan.sessions == 2 else 1))
+    assert chosen(machine.search(50_000)).batch_size == 8
+    turns = itertools.cycle([1.3, 1.3, 0.7, 0.7, 1.3, 0.7, 1.3])
     machine = Machine(lambda plan: 1000 * (next(turns) if plan.batch_size == 8 and plan.sessions == 2 else 1))
     assert cut(chosen(machine.search(50_000))) == cut(RULE)
-    turns = itertools.cycle([1.5, 1.5, 0.5, 1.5, 1.5])
-    assert chosen(machine.search(50_000)).batch_size == 8
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -194,14 +195,16 @@ def test_where_the_rule_is_far_behind_its_large_batches_are_not_run_again() -> N
     assert machine.now < 2.5
 
 
-def test_a_hasty_choice_stays_with_the_rule_and_says_so() -> None:
-    machine = Machine(lambda plan: 28.0 * (1.1 if plan.batch_size < 16 else 1.0))
+@pytest.mark.parametrize(("gain", "is_rule"), [(1.08, True), (1.14, False)])
+def test_a_hasty_choice_stays_with_the_rule_unless_it_is_behind(gain: float, is_rule: bool) -> None:
+    """A run of 36 s, in which three rounds with large batches of the rule would take more than the budget."""
+    machine = Machine(lambda plan: 28.0 * (gain if plan.batch_size < 16 else 1.0))
     search = machine.search(1000)
     assert search is not None
-    assert cut(search.plan) == cut(RULE)
+    assert (cut(search.plan) == cut(RULE)) == is_rule
     assert search.is_hasty
     # A long run has the time for rounds, and takes it.
-    search = Machine(lambda plan: 28.0 * (1.1 if plan.batch_size == 4 else 1.0)).search(20_000)
+    search = Machine(lambda plan: 28.0 * (gain if plan.batch_size == 4 else 1.0)).search(20_000)
     assert search is not None
     assert (search.is_hasty, search.plan.batch_size) == (False, 4)
 
