@@ -31,6 +31,7 @@ import numpy as np
 
 import fo_onnx as fo
 from fo_onnx.bench.openvino_path import HINTS, open_in_openvino
+from fo_onnx.bench.timed_path import LEAST_BATCHES
 from fo_onnx.bench.turns import Ratio, ratio_of, time_in_turns
 from fo_onnx.distributions.probabilities import total_variation
 from fo_onnx.models.onnx_model import OnnxModel
@@ -82,15 +83,17 @@ def measure(path: Path, turns: int) -> dict[str, Any]:
     rate = len(expected) / (time.perf_counter() - begun)
     timed = fo.generate(path, x[: max(int(rate * TURN_S), len(expected))], progress=False)
     rate = timed.meta["timing"]["rows_per_s"]
-    x = x[: max(int(rate * TURN_S), net.batch_sizes[-1])]
     engines = {name: fo.Engine(path, **options) for name, options in OURS.items()}
     try:
-        reports, ways = {}, {}
+        reports: dict[str, Any] = {}
+        ways: dict[str, Callable[[], np.ndarray]] = {}
         for name, engine in engines.items():
             engine.plan(range(int(LONG_RUN_S * rate)), input_getter=lambda i: x[i % len(x)])
-            ways[name] = partial(_run, engine, x)
-            meta = engine.generate(x, progress=False).meta
+            meta = engine.generate(x[: net.batch_sizes[-1]], progress=False).meta
             reports[name] = meta["engine"] | {"precision_report": meta["precision"]}
+        least = max(LEAST_BATCHES * report["batch_size"] * report["sessions"] for report in reports.values())
+        x = x[: max(int(rate * TURN_S), net.batch_sizes[-1], least)]
+        ways |= {name: partial(_run, engine, x) for name, engine in engines.items()}
         ways |= {name: best_openvino(path, x, net.batch_sizes, hints) for name, hints in THEIRS.values()}
         rows = {name: way() for name, way in ways.items()}
         distances = {name: float(np.percentile(total_variation(rows["float32"], r), 99)) for name, r in rows.items()}

@@ -67,7 +67,7 @@ class BenchResult:
     Attributes:
         rows: Rows of each turn.
         paths: The paths, native ones first.
-        null: The ratio of the first path that ran over itself: how far from 1 a ratio lies by chance.
+        null: The ratio of the last path that ran over itself: how far from 1 a ratio lies by chance.
         export_s: Seconds to export and compare the model; ``None`` for a file.
         flops_per_row: Floating-point operations; ``None`` if there was no graph to count them in.
         bytes_per_row: Bytes that have to be moved: the row, and its share of the weights that a batch reads.
