@@ -21,6 +21,42 @@ def test_bad_rows_are_written_down_only_beside_a_file():
         fo.generate(model, X, on_error="record")
 
 
+class Photos:
+    """100 rows with a label, of which those at `bad` cannot be read."""
+
+    def __init__(self, bad):
+        self.bad = bad
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        if i in self.bad:
+            raise OSError("cut short")
+        return X[i], i % 4
+
+
+@pytest.mark.parametrize("ids", [None, [f"{i}.png" for i in range(100)]], ids=["positions", "text"])
+@pytest.mark.parametrize("out", [None, "rows.parquet", "folder"])
+@pytest.mark.parametrize("bad", [range(20, 60), range(80), range(90, 100)], ids=["middle", "beginning", "end"])
+def test_whole_batches_of_bad_rows_are_left_out(bad, out, ids, tmp_path):
+    out = None if out is None else tmp_path / out
+    dists = fo.generate(
+        model,
+        Photos(bad),
+        ids=ids,
+        batch_size=8,
+        on_error="skip" if out is None else "record",
+        out=out,
+        output="logits",
+    )
+    sound = [i for i in range(100) if i not in bad]
+    expected = fo.generate(model, X[sound], labels=np.array(sound) % 4, ids=sound if ids is None else [ids[i] for i in sound],
+                           output="logits")  # fmt: skip
+    assert dists.equals(expected)
+    assert dists.meta["rows"]["skipped" if out is None else "quarantined"] == len(bad)
+
+
 def test_callables_are_distinguished_across_processes(tmp_path):
     import subprocess
     import sys
