@@ -138,7 +138,7 @@ def run(
         flops_per_row=flops,
         bytes_per_row=size_bytes,
         limit_rows_per_s=None if flops is None or size_bytes is None else machine.limit_rows_per_s(flops, size_bytes),
-        environment=describe_environment(resolved, machine, device),
+        environment=describe_environment(resolved, inputs, machine, device),
         not_tried=_list_left_out(candidates, chosen, failure, device),
     )
 

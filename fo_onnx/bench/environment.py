@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..contracts.batch import Inputs
 from ..models.resolve import ResolvedModel
 from ..runtime.devices import cpu_cores
 from ..runtime.session import runtime
@@ -16,8 +17,8 @@ from ..version import __version__
 from .limits import Machine
 
 
-def describe_environment(resolved: ResolvedModel, machine: Machine, device: str) -> dict[str, Any]:
-    """Return machine, versions, precision, model and commit, as JSON types."""
+def describe_environment(resolved: ResolvedModel, inputs: Inputs, machine: Machine, device: str) -> dict[str, Any]:
+    """Return machine, versions, precision, model, what a row is, and commit, as JSON types."""
     model = resolved.onnx.spec.name if resolved.onnx is not None else type(resolved.model).__name__
     return {
         **describe_machine(),
@@ -26,6 +27,7 @@ def describe_environment(resolved: ResolvedModel, machine: Machine, device: str)
         "device": device,
         "precision": "float32",
         "model": model,
+        "row": {name: f"{array.dtype} {list(array.shape[1:])}" for name, array in inputs.items()},
         "versions": {
             "fo_onnx": __version__,
             "python": platform.python_version(),

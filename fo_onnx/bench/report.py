@@ -44,12 +44,12 @@ def advise(result: BenchResult) -> str:
 
 
 def compare(old: BenchResult, new: BenchResult) -> str:
-    """Return what differs between two results of the same model on the same machine, path by path.
+    """Return what differs between two results of the same model on the same machine, path by path, by rows per second.
 
     Raises:
-        BenchError: They are of other machines, models or numbers of rows.
+        BenchError: They are of other machines, models or kinds of rows.
     """
-    was, now = ({**r.environment, "rows": r.rows} for r in (old, new))
+    was, now = old.environment, new.environment
     unlike = [f"{key} ({was.get(key)!r} and {now.get(key)!r})" for key in SAME_KEYS if was.get(key) != now.get(key)]
     if unlike:
         raise BenchError(
@@ -59,7 +59,7 @@ def compare(old: BenchResult, new: BenchResult) -> str:
     lines = ["| path | new over old | |", "|---|---|---|"]
     names = [p.name for p in new.timed if any(p.name == q.name for q in old.timed)]
     for name in names:
-        ratio = _ratio_of_runs(new.path(name).seconds, old.path(name).seconds)
+        ratio = _ratio_of_runs(_row_seconds(new, name), _row_seconds(old, name))
         lines.append(f"| {name} | {ratio} | {ratio.verdict(null)} |")
     only = sorted({p.name for p in old.timed} ^ {p.name for p in new.timed})
     if only:
@@ -81,6 +81,10 @@ def _row(result: BenchResult, path: PathResult, best: str | None) -> str:
         "" if path.max_tv is None else f"{path.max_tv:.1e}",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
+
+
+def _row_seconds(result: BenchResult, name: str) -> list[float]:
+    return [seconds / result.rows for seconds in result.path(name).seconds]
 
 
 def _ratio_of_runs(seconds: Sequence[float], others: Sequence[float]) -> Ratio:

@@ -17,7 +17,7 @@ SCHEMA = 1
 _DOING = "reading the results of a benchmark in"
 ENGINE = "fo-onnx"
 """The name of this package's own path."""
-SAME_KEYS = ("processor", "cores", "device", "precision", "model", "rows")
+SAME_KEYS = ("processor", "cores", "device", "precision", "model", "row")
 """Entries of the environment in which two results must agree to be compared."""
 
 

@@ -17,7 +17,7 @@ from fo_onnx.bench.turns import Ratio
 
 ENVIRONMENT = {
     "processor": "A", "cores": 2, "device": "cpu", "precision": "float32", "model": "Net", "versions": {"torch": "2.13"},
-    "commit": "abc",
+    "commit": "abc", "row": {"0": "float32 [4]"},
 }  # fmt: skip
 EAGER = PathResult("torch eager", True, (2.0, 2.2, 2.1), 32, {"8": 400.0, "32": 500.0}, 0.1, 0.001, 1e-7, 50 << 20)
 COMPILED = PathResult("torch.compile", True, error="InductorError: no compiler")
@@ -84,13 +84,18 @@ def test_two_results_are_compared_path_by_path() -> None:
     assert "torch: 2.13 → 2.14" in text
 
 
-@pytest.mark.parametrize("key", ["processor", "cores", "precision", "model"])
+def test_turns_of_other_lengths_are_compared_by_their_rates() -> None:
+    longer = [replace(p, seconds=tuple(2 * s for s in p.seconds)) for p in RESULT.paths]
+    text = report.compare(RESULT, replace(RESULT, rows=2 * RESULT.rows, paths=tuple(longer)))
+    assert text.count("| the same |") == 2
+    assert "| fo-onnx | 1.00 " in text
+
+
+@pytest.mark.parametrize("key", ["processor", "cores", "precision", "model", "row"])
 def test_unlike_results_are_not_compared(key: str) -> None:
     other = replace(RESULT, environment={**ENVIRONMENT, key: "another"})
     with pytest.raises(BenchError, match=rf"cannot be compared: they differ in {key} \(.*'another'\)"):
         report.compare(RESULT, other)
-    with pytest.raises(BenchError, match="differ in rows"):
-        report.compare(RESULT, replace(RESULT, rows=10))
 
 
 def test_a_page_is_well_formed_and_needs_no_network() -> None:
