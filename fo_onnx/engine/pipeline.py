@@ -85,6 +85,7 @@ class Pipeline:
         self._source, self._labels, self._data, self._run, self._folder = source, labels, data, run, folder
         self._runners, self._batch_size = choose_resumed_runners(folder, opened), opened.plan.batch_size
         self._read_batches = read_batches or source.batches
+        self._no_rows, self._keeps_logits = np.empty((0, opened.classes), np.float32), output.keep_logits
         # If ONNX was asked for, a failure on the way is an error.
         self._open_native = None if run.runner == "onnx" else opened.open_native
         self._start = self._bad_before = 0
@@ -182,7 +183,9 @@ class Pipeline:
     def _deliver(self, batch: Batch, output: RunOutput | None) -> None:
         """Hand the rows of one batch to the sink; bad ones are sorted out first."""
         if output is None:
-            self._write(batch.ids, np.empty((0, 0), np.float32), None, None, batch.bad)
+            # No row of it could be read.
+            labels = np.empty(0, np.int64) if self._source.has_labels else None
+            self._write(batch.ids, self._no_rows, labels, self._no_rows if self._keeps_logits else None, batch.bad)
             return
         output, invalid = answer_invalid(output, batch.inputs, self._original)
         # What the original has answered agrees with it.

@@ -64,9 +64,6 @@ class SeenIds:
 def check_append(layout: Layout, ids: Any, probs: Any, labels: Any, logits: Any) -> Columns:
     """Return one append as columns of the layout. Raises `StoreError` if anything does not fit it."""
     k = layout.classes
-    if isinstance(probs, np.ndarray) and len(probs) == len(ids) == 0:
-        # All rows of a batch were bad.
-        return Columns(**{name: layout.make_column(name, 0) for name in layout.columns})
     if not isinstance(probs, np.ndarray) or probs.dtype != np.float32 or probs.ndim != 2 or probs.shape[1] != k:
         raise StoreError(f"{DOING}: probs are {_describe(probs)}; float32 of shape (n, {k}) was expected.")
     n = len(probs)

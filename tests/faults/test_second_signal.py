@@ -130,10 +130,7 @@ def test_a_disk_that_hangs_can_be_left(data: Path, tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        until = time.monotonic() + 60
-        while not Path(f"{out}.partial", "run.json").exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(1)
+        processes.wait_for_run(out)
         Path(f"{out}.hangs").touch()
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "hangs\n"

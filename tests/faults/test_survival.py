@@ -105,10 +105,7 @@ def test_200_000_rows_killed_ten_times_and_equal_in_every_bit(model, tmp_path):
 def test_ctrl_c_ends_within_a_second_and_keeps_the_rows(model, tmp_path):
     data, out = data_file(tmp_path, 3000), tmp_path / "d.parquet"
     process = start(model, data, out, 0.002)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "d.parquet.partial" / "run.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1)
+    processes.wait_for_run(out)
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)

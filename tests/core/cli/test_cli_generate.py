@@ -307,10 +307,7 @@ def test_ctrl_c_is_130_and_the_resumed_file_is_the_same(work: Path, ending: sign
     (work / "slow.py").write_text(SLOW)
     arguments = ["generate", "d.onnx", "--data", "slow:Slow", "--batch-size", "32", "-o"]
     process = processes.start([*SCRIPT, *arguments, "o.parquet"])
-    deadline = time.monotonic() + 60
-    while not Path("o.parquet.partial/run.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1)
+    processes.wait_for_run(Path("o.parquet"))
     process.send_signal(ending)
     begun = time.monotonic()
     out, said = process.communicate(timeout=60)
