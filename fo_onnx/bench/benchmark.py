@@ -18,6 +18,7 @@ from ..errors import FoOnnxError
 from ..models import plugins
 from ..models.onnx_model import OnnxModel, load_onnx
 from ..models.resolve import ResolvedModel, resolve_model
+from ..runtime.tuning import row_bytes
 from ..sources import open_source
 from ..store import files
 from ..store.user_cache import FOLDER_VARIABLE
@@ -26,13 +27,14 @@ from .limits import count_work, measure_machine
 from .openvino_path import openvino_path
 from .paths import ONNX_RUNTIME, BenchPath, Probs, as_data, engine_path, native_paths, onnx_runtime_path
 from .result import ENGINE, BenchError, BenchResult, PathResult
-from .timed_path import TimedPath, choose_batch_size, cut_rows, open_checked
+from .timed_path import TimedPath, choose_batch_size, count_turn_rows, open_checked, take_rows
 from .turns import ratio_of, time_in_turns
 
 TURNS = 7
 BATCH_SIZES = (8, 32, 128)
 """Each path that does not cut batches itself gets the best of these."""
-MOST_ROWS, CHECKED_ROWS = 65_536, 256
+MOST_BYTES, CHECKED_ROWS = 1 << 30, 256
+"""Without a number of rows, no more than so many bytes of them are read, or repeated for a turn."""
 COUNTED_BATCH = 32
 LONG_RUN_S = 60.0
 """fo-onnx chooses as for a run that takes so long in the framework."""
@@ -60,7 +62,7 @@ def run(
     Args:
         model: As `fo_onnx.generate` takes it.
         data: Likewise. Its first rows are run by each path.
-        rows: Rows of a turn; ``None`` for about half a second of the quickest path.
+        rows: Rows of a turn; ``None`` for about half a second of the quickest path, with the data's rows repeated if they are fewer.
         turns: Turns that count.
         batch_sizes: The sizes that each path is tried with that does not cut batches itself.
         paths: Names of paths; ``None`` for all.
@@ -91,6 +93,8 @@ def run(
     meaning = OutputOptions(output=output, output_name=output_name)
     resolved = resolve_model(model, options, meaning)
     inputs = read_rows(data, resolved, rows)
+    if rows is not None and count_rows(inputs) < rows:
+        raise BenchError(f"a benchmark over {rows} rows was asked for, and the data have {count_rows(inputs)}.")
     checked = next(cut_inputs(inputs, CHECKED_ROWS))
     with contextlib.ExitStack() as stack:
         # What the rows must come to, and the ways to get there. An export from the user's cache would take no time.
@@ -116,8 +120,10 @@ def run(
                 opened.append(timed)
         null = None
         if opened:
-            inputs = cut_rows(inputs, opened, rows, max(batch_sizes))
-            opened = [choose_batch_size(timed, inputs) for timed in opened]
+            largest = max(batch_sizes)
+            opened = [choose_batch_size(timed, take_rows(inputs, largest)) for timed in opened]
+            if rows is None:
+                inputs = take_rows(inputs, count_turn_rows(inputs, opened, largest, _most_rows(inputs)))
             say(f"timing {len(opened)} paths over {count_rows(inputs)} rows in {turns} turns")
             # The last is this package's own, and seldom the slowest.
             one = opened[-1].call(inputs)
@@ -162,7 +168,7 @@ def run_path_once(
         data: Likewise.
         name: The path.
         batch_size: Rows per run, if the path does not cut batches itself.
-        rows: Rows that are run.
+        rows: Rows that are run; those of the data are repeated if they are fewer.
         device: As `run` takes it.
         output: Likewise.
         output_name: Likewise.
@@ -173,7 +179,7 @@ def run_path_once(
     """
     opening, meaning = ModelOptions(**options), OutputOptions(output=output, output_name=output_name)
     resolved = resolve_model(model, opening, meaning)
-    inputs = read_rows(data, resolved, rows)
+    inputs = take_rows(read_rows(data, resolved, rows), rows)
     subject = _Subject(model, resolved, opening, meaning)
     checked = next(cut_inputs(inputs, CHECKED_ROWS))
     # What the output means changes nothing about the memory.
@@ -184,15 +190,17 @@ def run_path_once(
 
 
 def read_rows(data: Any, resolved: ResolvedModel, rows: int | None) -> Inputs:
-    """Return the first rows of the data as one batch."""
+    """Return the first rows of the data as one batch: so many, if there are, or as many as `MOST_BYTES` hold."""
     options = DataOptions(signature=resolved.signature, labels=False)
     source = open_source(data, options, tuple(plugins.source_factories()))
-    batch = source.peek(MOST_ROWS if rows is None else rows)
-    if len(batch) == 0:
+    inputs = source.peek(rows or CHECKED_ROWS).inputs
+    if count_rows(inputs) == 0:
         raise BenchError("a benchmark needs rows, and the data have none.")
-    if rows is not None and len(batch) < rows:
-        raise BenchError(f"a benchmark over {rows} rows was asked for, and the data have {len(batch)}.")
-    return batch.inputs
+    return inputs if rows is not None else source.peek(_most_rows(inputs)).inputs
+
+
+def _most_rows(inputs: Inputs) -> int:
+    return max(MOST_BYTES // max(row_bytes(inputs), 1), CHECKED_ROWS)
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def read_result(path: Path) -> BenchResult:
         values = json.loads(path.read_bytes())
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise BenchError(
-                f"{path} holds no results of a benchmark in the form {SCHEMA}; fo-onnx bench --json writes them."
+                f"{path} holds no results of a benchmark in the form {SCHEMA}; fo-onnx bench … -o result.json writes them."
             )
         null = values["null"]
         return BenchResult(

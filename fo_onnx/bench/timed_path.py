@@ -9,15 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..contracts.batch import Inputs, count_rows, cut_inputs, first_row
+import numpy as np
+
+from ..contracts.batch import Inputs, count_rows, first_row
 from ..distributions.probabilities import total_variation
 from .paths import BenchPath, Probs, RunningPath
 from .result import PathResult
 
 TOLERANCE = 1e-3
 """Total variation of a path's rows from those of the reference. Beyond it it computes something else, and is not timed."""
-TURN_S, LONGEST_TURN_S = 0.5, 3.0
-"""A turn of the quickest path lasts about this long, if there are as many rows and the slowest takes no longer than the second."""
+TURN_S, LONGEST_TURN_S = 0.5, 2.0
+"""A turn of the quickest path lasts about this long, if the slowest takes no longer than the second; rows are repeated where the data
+have too few."""
 LEAST_BATCHES = 8
 """Whatever it takes, a turn has so many batches for each of the sessions of a path that chooses them itself, if there are as many rows:
 with a few, the slowest core would decide."""
@@ -83,24 +86,33 @@ def open_checked(
     return TimedPath(running, replace(result, first_row_s=_seconds(lambda: running.run(one, 1))), sizes)
 
 
-def cut_rows(inputs: Inputs, paths: Sequence[TimedPath], rows: int | None, largest: int) -> Inputs:
-    """Return as many whole batches as make a turn, at least one of the largest size if there are as many."""
-    if rows is not None:
-        return inputs
-    few = next(cut_inputs(inputs, largest))
-    row_s = [min(_seconds(path.call(few)) for _ in range(3)) / count_rows(few) for path in paths]
+def count_turn_rows(inputs: Inputs, paths: Sequence[TimedPath], largest: int, most: int) -> int:
+    """Return how many rows make a turn: whole batches of the largest size, if they are not more than `most`."""
+    # A few rows of a quick path take the time of the call alone.
+    rows = largest
+    while True:
+        few = take_rows(inputs, rows)
+        row_s = [min(_seconds(path.call(few)) for _ in range(3)) / rows for path in paths]
+        if min(row_s) * rows >= TURN_S / 10 or max(row_s) * rows >= LONGEST_TURN_S / 10 or rows * 4 > most:
+            break
+        rows *= 4
     plans = [path.describe() for path in paths]
     least = max(LEAST_BATCHES * plan.get("batch_size", 0) * plan.get("sessions", 0) for plan in plans)
-    rows_of_turn = max(min(TURN_S / min(row_s), LONGEST_TURN_S / max(row_s)), least)
-    wanted = max(math.ceil(rows_of_turn / largest), 1) * largest
-    return next(cut_inputs(inputs, min(wanted, count_rows(inputs))))
+    rows_of_turn = max(min(TURN_S / min(row_s), LONGEST_TURN_S / max(row_s)), min(least, count_rows(inputs)))
+    batches: int = math.ceil(rows_of_turn / largest)
+    return min(max(batches, 1) * largest, most)
 
 
-def choose_batch_size(path: TimedPath, inputs: Inputs) -> TimedPath:
-    """Return the path with the quickest of its batch sizes."""
+def take_rows(inputs: Inputs, rows: int) -> Inputs:
+    """Return so many rows from the beginning on, which is returned to when there are fewer."""
+    places = np.arange(rows) % count_rows(inputs)
+    return {name: array[:rows] if rows <= len(array) else array[places] for name, array in inputs.items()}
+
+
+def choose_batch_size(path: TimedPath, sample: Inputs) -> TimedPath:
+    """Return the path with the quickest of its batch sizes, over as many rows as the largest has."""
     if path.batch_sizes == (None,):
         return path
-    sample = next(cut_inputs(inputs, max(size or 1 for size in path.batch_sizes)))
     rates: dict[str, float] = {}
     for size in path.batch_sizes:
         sized = replace(path, result=replace(path.result, batch_size=size))
